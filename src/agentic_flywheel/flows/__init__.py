@@ -1,0 +1,1 @@
+"""Who answers: flows of several kinds behind one protocol, their registry, routing and fingerprints."""

@@ -1,0 +1,164 @@
+"""What a flow is to the rest of the system: something that streams an answer and can say whether it changed.
+
+Invariant: a client maps every foreign failure to the `FlowError` branch of `errors`, ends every successful stream
+with exactly one `AnswerDone`, and never raises anything else. The contract suite in tests/integration proves it
+for each kind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from datetime import timedelta
+from typing import Any, Protocol
+
+import msgspec
+
+from agentic_flywheel.model import Exchange, FlowType, Sharing, Source
+
+
+class FlowSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """One flow as the registry describes it, whatever the shape of the file.
+
+    `key` is the name people use, `id` what the service calls it (a Flowise chatflow id, a model name, a folder).
+    `config` is what the flow is asked with (Flowise: overrideConfig). `options` are the kind's own settings.
+    `check_every` bounds the age of what is known about the flow's own configuration. `context_turns` and
+    `context_tokens` are None where the global setting holds. `verbatim` allows the word-for-word exception
+    (docs/sharing.md).
+    """
+
+    key: str
+    id: str
+    kind: str
+    name: str = ""
+    description: str = ""
+    purpose: str = ""
+    type: FlowType = FlowType.TECHNICAL
+    sharing: Sharing = Sharing.TEAM
+    active: bool = True
+    routable: bool = True
+    intent_keywords: tuple[str, ...] = ()
+    base_url: str = ""
+    api_key_env: str = ""
+    config: Mapping[str, Any] = {}
+    options: Mapping[str, Any] = {}
+    session_format: str = ""
+    ttl: timedelta | None = None
+    sliding: bool = False
+    verbatim: bool | None = None
+    timeout: timedelta | None = None
+    check_every: timedelta | None = None
+    context_turns: int | None = None
+    context_tokens: int | None = None
+    origin: str = ""  # "file:line" of the registry, for messages
+
+
+class FlowQuestion(msgspec.Struct, frozen=True, kw_only=True):
+    """One question on its way to a flow.
+
+    `text` is what to ask. `history` holds the earlier exchanges, oldest first, for kinds with
+    `accepts_history`; for the others the path has put them in front of `text` and `history` is empty.
+    `config` is laid over the flow's own (Flowise: overrideConfig). `conversation` is unique to this call, so that
+    the service's own memory never adds turns that are not part of the answer's identity.
+    """
+
+    text: str
+    history: tuple[Exchange, ...] = ()
+    config: Mapping[str, Any] = {}
+    conversation: str = ""
+    user: str = ""
+    trace_id: str = ""
+
+
+class TextPart(msgspec.Struct, frozen=True):
+    """A piece of the answer's text, to be appended."""
+
+    text: str
+
+
+class SourcesFound(msgspec.Struct, frozen=True):
+    """The places that the answer rests on."""
+
+    sources: tuple[Source, ...]
+
+
+class Progress(msgspec.Struct, frozen=True):
+    """Something the flow reported on the way (a tool call, an agent's step); never part of the answer."""
+
+    event: str
+    payload: Any = None
+
+
+class AnswerDone(msgspec.Struct, frozen=True, kw_only=True):
+    """The end of a stream that ended well, with the whole answer.
+
+    `complete` is False where the kind can see that the text was cut off: such an answer is shown, never stored.
+    `metadata` keeps the service's own ids and usage figures.
+    """
+
+    text: str
+    sources: tuple[Source, ...] = ()
+    complete: bool = True
+    metadata: Mapping[str, Any] = {}
+
+
+FlowEvent = TextPart | SourcesFound | Progress | AnswerDone
+
+
+class Revision(msgspec.Struct, frozen=True):
+    """What a service said of a flow's configuration: a digest of all that decides an answer, and its ETag.
+
+    Both are "" where the kind has no configuration beyond the registry's.
+    """
+
+    digest: str = ""
+    etag: str = ""
+
+
+class FlowHealth(msgspec.Struct, frozen=True, kw_only=True):
+    """The result of a check without a question: reachable, known, allowed; `notes` are sentences for people."""
+
+    ok: bool
+    notes: tuple[str, ...] = ()
+    version: str = ""
+    elapsed_ms: float = 0.0
+
+
+class FlowClient(Protocol):
+    """One flow, ready to be asked. Made by `flows.clients.make_client`; closed by whoever made it."""
+
+    spec: FlowSpec
+    accepts_history: bool
+    #: True where `revision` asks another machine, so that it is asked at most every `check_every`.
+    revision_is_remote: bool
+
+    def stream(self, question: FlowQuestion) -> AsyncIterator[FlowEvent]:
+        """Ask, and yield what comes back; the last event is `AnswerDone`. Raises `FlowError`."""
+        ...
+
+    async def revision(self, known: Revision) -> Revision:
+        """What the service says of the flow's configuration now; `known` back if it has not changed.
+
+        Raises `FlowError` when that cannot be said.
+        """
+        ...
+
+    async def check(self) -> FlowHealth:
+        """Look whether the flow could be asked, without asking it. Never raises `FlowError`."""
+        ...
+
+    @property
+    def address(self) -> str:
+        """Where a person looks at the flow (a URL or a folder), "" where there is no such place."""
+        ...
+
+    async def aclose(self) -> None:
+        """Release connections. Safe to call twice."""
+        ...
+
+
+async def answer_of(events: AsyncIterator[FlowEvent]) -> AnswerDone:
+    """Drain a stream to its answer."""
+    async for event in events:
+        if isinstance(event, AnswerDone):
+            return event
+    raise RuntimeError("a flow's stream ended without AnswerDone")  # a client broke its contract

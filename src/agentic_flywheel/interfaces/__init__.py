@@ -1,0 +1,1 @@
+"""The fronts: each translates its own wire to `Flywheel` and back, and has no logic of its own."""

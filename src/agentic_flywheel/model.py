@@ -1,0 +1,272 @@
+"""The vocabulary: what is asked, answered, remembered and stored.
+
+Invariant: everything here is an immutable value without behaviour that needs I/O, a clock or a random source,
+so every other room may import it and none can be surprised by it. Times are UTC seconds since the epoch
+(`float`, wall clock); durations are `timedelta`, or carry their unit in the name where they go on the wire.
+
+The structs that are stored in Redis (`Turn`, `Entry`) are encoded as arrays: fields may only be *appended*,
+with a default, and never reordered; anything else needs a new version byte in `store.codec`.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from enum import StrEnum
+from typing import Any
+
+import msgspec
+
+
+class FlowType(StrEnum):
+    """What kind of knowledge a flow gives; it decides how long an answer stays good."""
+
+    TECHNICAL = "technical"
+    CREATIVE = "creative"
+    DOCUMENT = "document"
+
+
+class Sharing(StrEnum):
+    """Who may be served an answer that was computed without earlier turns."""
+
+    TEAM = "team"
+    USER = "user"
+    SESSION = "session"
+    NONE = "none"
+
+
+class Outcome(StrEnum):
+    """How an answer came to be."""
+
+    HIT = "hit"
+    MISS = "miss"
+    STALE = "stale"
+    JOINED = "joined"
+    BYPASS = "bypass"
+
+
+class Reason(StrEnum):
+    """Why the outcome is what it is; one word that interfaces show and metrics count."""
+
+    EXACT = "exact"  # the same question, the same scope, the same flow configuration
+    NOT_STORED = "not_stored"  # nobody who may share it has asked this yet
+    EXPIRED = "expired"  # older than the lifetime that holds now
+    FLOW_CHANGED = "flow_changed"  # answered by another configuration of the flow
+    CLEARED = "cleared"  # somebody cleared the flow's answers after it was stored
+    TOO_OLD = "too_old"  # older than the asker's max-age
+    COLLISION = "collision"  # same key, other question: a hash alone never decides
+    DAMAGED = "damaged"  # the stored value failed its checksum or has an unknown version
+    NO_CACHE = "no_cache"  # the asker wanted it afresh
+    NO_STORE = "no_store"  # the asker wanted nothing kept
+    NOT_SHARED = "not_shared"  # the flow's policy shares its answers with nobody
+    STORE_UNAVAILABLE = "store_unavailable"  # Redis could not be asked
+    FLOW_UNVERIFIED = "flow_unverified"  # the flow's configuration could not be confirmed just now
+    MAX_STALE = "max_stale"  # the asker accepts answers past their lifetime
+
+
+class Directives(msgspec.Struct, frozen=True, kw_only=True):
+    """What the asker wants of the cache for one question; the words are those of HTTP's `Cache-Control` (RFC 9111).
+
+    `no_store` keeps nothing: no entry, no turn. `private` keeps the turn and the answer for this session alone.
+    `standalone` says that the question needs no earlier turn, so that a shared answer may serve it.
+
+    >>> Directives(no_cache=True).words()
+    ['no-cache']
+    """
+
+    no_store: bool = False
+    no_cache: bool = False
+    only_if_cached: bool = False
+    private: bool = False
+    standalone: bool = False
+    max_age: timedelta | None = None
+    max_stale: timedelta | None = None
+
+    def words(self) -> list[str]:
+        """The directives in force, as they are written on the wire; durations in whole seconds."""
+        names = ("no_store", "no_cache", "only_if_cached", "private", "standalone")
+        words = [name.replace("_", "-") for name in names if getattr(self, name)]
+        if self.max_age is not None:
+            words.append(f"max-age={int(self.max_age.total_seconds())}")
+        if self.max_stale is not None:
+            words.append(f"max-stale={int(self.max_stale.total_seconds())}")
+        return words
+
+
+class Source(msgspec.Struct, frozen=True, array_like=True):
+    """A place that an answer rests on. `score` is a similarity from 0 to 1, or None where the flow gives none."""
+
+    title: str
+    uri: str = ""
+    excerpt: str = ""
+    score: float | None = None
+
+
+class Exchange(msgspec.Struct, frozen=True, array_like=True):
+    """One question with its answer, as context for a later question."""
+
+    question: str
+    answer: str
+
+
+class Turn(msgspec.Struct, frozen=True, array_like=True):
+    """One question and its answer in a session, as it is kept for ever (until retention or deletion).
+
+    `flow_ms` is what the flow itself took, None where it was not called; `parent` is the turn before it in the
+    session; `context` lists the turns that enriched the question; `entry_key` is the stored answer that it was
+    served from or stored as, "" where there is none.
+    """
+
+    id: str
+    session_id: str
+    at: float
+    question: str
+    answer: str
+    flow: str
+    fingerprint: str
+    outcome: Outcome
+    reason: Reason
+    trace_id: str
+    origin_trace_id: str = ""
+    entry_key: str = ""
+    elapsed_ms: float = 0.0
+    flow_ms: float | None = None
+    parent: str = ""
+    context: tuple[str, ...] = ()
+    user: str = ""
+    private: bool = False
+    sources: tuple[Source, ...] = ()
+    intent: str = ""
+
+    def exchange(self) -> Exchange:
+        """The two sides of the turn, as context for a later question."""
+        return Exchange(self.question, self.answer)
+
+
+class Entry(msgspec.Struct, frozen=True, array_like=True):
+    """A stored answer with all that is needed to decide whether it may be served, and to say where it came from.
+
+    `question` is the normalised question and `identity` the digest of everything else that it was asked with
+    (context, overrides): a hit compares both, the key alone never decides. `first` says that the question was
+    the first of its session, so it has been shown to stand alone. `ttl_seconds` is the lifetime, jitter included,
+    that held when it was stored.
+    """
+
+    question: str
+    identity: str
+    answer: str
+    flow: str
+    flow_id: str
+    flow_name: str
+    fingerprint: str
+    generation: int
+    created_at: float
+    ttl_seconds: float
+    trace_id: str
+    turn_id: str
+    session_id: str = ""
+    user: str = ""
+    asked: str = ""  # the question in the asker's own words
+    first: bool = False
+    flow_ms: float | None = None
+    sources: tuple[Source, ...] = ()
+    config: dict[str, Any] = {}
+
+
+class Session(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known of a conversation without reading its turns. Times are epoch seconds."""
+
+    id: str
+    owner: str = ""
+    title: str = ""
+    tags: tuple[str, ...] = ()
+    flow: str = ""  # the flow of the newest turn: a follow-up stays with it
+    turns: int = 0
+    created_at: float = 0.0
+    last_active_at: float = 0.0
+
+
+class Lifetime(msgspec.Struct, frozen=True, kw_only=True):
+    """How long a flow's answers stay good, and which rule said so (`flow`, `type`, `registry` or `default`)."""
+
+    ttl: timedelta
+    sliding: bool = False
+    origin: str = "default"
+
+
+class FlowChange(msgspec.Struct, frozen=True, array_like=True):
+    """A change of what a flow answers with, as recorded when it was noticed. `old` is "" at first sight."""
+
+    old: str
+    new: str
+    at: float
+    generation: int
+
+
+class FlowState(msgspec.Struct, frozen=True, kw_only=True):
+    """What all processes know of a flow's configuration, as shared through Redis.
+
+    `revision` is what the flow's own service last said of itself ("" where the kind has none or it was never
+    asked), `checked_at` when that was; `fingerprint` covers the revision and the registry's configuration.
+    `ttl_seconds` is the override set at run time, None where there is none.
+    """
+
+    fingerprint: str = ""
+    generation: int = 0
+    changed_at: float = 0.0
+    revision: str = ""
+    etag: str = ""
+    checked_at: float = 0.0
+    ttl_seconds: float | None = None
+
+
+class RouteScore(msgspec.Struct, frozen=True, kw_only=True):
+    """How well one flow fits a question: weighted keyword score, and the words that matched."""
+
+    flow: str
+    score: float
+    matched: tuple[str, ...] = ()
+
+
+class Route(msgspec.Struct, frozen=True, kw_only=True):
+    """Which flow was picked and why: `how` is explicit, intent, session, keywords, fallback or only."""
+
+    flow: str
+    how: str
+    confidence: float = 1.0
+    intent: str = ""
+    scores: tuple[RouteScore, ...] = ()
+
+
+class Answer(msgspec.Struct, frozen=True, kw_only=True):
+    """An answer with its whole provenance; every interface shows this and nothing else.
+
+    `age_seconds` is 0 for an answer computed now; `ttl_seconds` is what is left of the entry's lifetime, None
+    where nothing is stored; `key` is the Redis key of the entry, None where there is none. `remembered` says that
+    the turn is acknowledged by Redis (or queued to be, where it is written behind). `warnings` are sentences for
+    people: degraded operation, what was not kept and why.
+    """
+
+    text: str
+    flow: str
+    flow_id: str
+    flow_name: str
+    session_id: str
+    turn_id: str
+    trace_id: str
+    outcome: Outcome
+    reason: Reason
+    question: str
+    key: str | None = None
+    scope: str = ""
+    age_seconds: float = 0.0
+    ttl_seconds: float | None = None
+    fingerprint: str = ""
+    origin_trace_id: str = ""
+    elapsed_ms: float = 0.0
+    flow_ms: float | None = None
+    sources: tuple[Source, ...] = ()
+    context: tuple[str, ...] = ()
+    route: Route | None = None
+    config: dict[str, Any] = {}
+    remembered: bool = False
+    warnings: tuple[str, ...] = ()

@@ -1,0 +1,198 @@
+"""Typed settings, and where each value came from.
+
+Invariant: one table (`SETTINGS`) lists every setting with its type, default and help; files, environment, `afw
+config show` and docs/configuration.md follow from it, and tests hold them together. Sources, strongest first:
+argument, environment (`AFW_...`), project file (`.agentic_flywheel/config.toml`, searched upwards from the working
+directory), user file (`config.toml` in the user's configuration directory), default.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from agentic_flywheel.errors import SettingsError
+
+PROJECT_FOLDER = ".agentic_flywheel"
+CONFIG_FILE = "config.toml"
+
+
+class Setting(msgspec.Struct, frozen=True):
+    """One setting: dotted `name`, `default` (its type is the setting's type), one sentence of help."""
+
+    name: str
+    default: str | int | float | bool
+    help: str
+    secret: bool = False
+    minimum: float | None = None
+    choices: tuple[str, ...] = ()
+
+    @property
+    def variable(self) -> str:
+        """The environment variable of the setting."""
+        return "AFW_" + self.name.replace(".", "_").upper()
+
+
+SETTINGS: tuple[Setting, ...] = (
+    Setting("redis_url", "", "Redis to use; empty: the variables of coaiapy users, else the embedded server.", secret=True),
+    Setting("tenant", "default", "Whose memory this is; nothing crosses tenants."),
+    Setting("user", "", "Who asks, where no interface says so; empty: nobody in particular."),
+    Setting("registry", "", "Path of the flow registry; empty: project, user, packaged registry in this order."),
+    Setting("data_dir", "", "Directory of the embedded server; empty: the user's data directory."),
+    Setting("redis.connect_timeout_seconds", 0.5, "Longest wait for a connection to Redis.", minimum=0.01),
+    Setting("redis.command_timeout_seconds", 0.25, "Longest wait for a reply of Redis on the way of a question.", minimum=0.01),
+    Setting("redis.max_connections", 64, "Connections to Redis that one process may hold.", minimum=1),
+    Setting("embedded.enabled", True, "Start the embedded server where no Redis is configured."),
+    Setting("embedded.max_memory_mb", 256, "Memory limit of the embedded server, in MB (10^6 bytes).", minimum=16),
+    Setting("embedded.idle_seconds", 300, "The embedded server stops after so long without a client; 0: never.", minimum=0),
+    Setting("session.turns", 5, "Earlier turns of a session that enrich a follow-up, besides its first.", minimum=0),
+    Setting("session.context_tokens", 2000, "Most tokens (4 characters each) that earlier turns may take.", minimum=0),
+    Setting("session.retention_days", 365, "Sessions without activity for so long are swept; 0: never.", minimum=0),
+    Setting("session.verbatim", True, "A question that was answered word for word without context may serve a follow-up."),
+    Setting("ttl.technical_seconds", 7 * 86400, "Lifetime of answers of technical flows.", minimum=1),
+    Setting("ttl.creative_seconds", 30 * 86400, "Lifetime of answers of creative flows.", minimum=1),
+    Setting("ttl.document_seconds", 3 * 86400, "Lifetime of answers of document flows.", minimum=1),
+    Setting("ttl.jitter", 0.05, "Lifetimes vary by this share, so that entries do not expire together.", minimum=0),
+    Setting("question.max_characters", 16000, "Longest question accepted.", minimum=1),
+    Setting("flow.timeout_seconds", 120.0, "Longest wait for a flow's answer, unless the registry says otherwise.", minimum=0.1),
+    Setting("flow.check_every_seconds", 5.0, "Oldest knowledge of a flow's remote configuration that is trusted.", minimum=0),
+    Setting("flow.check_timeout_seconds", 2.0, "Longest wait when a flow's configuration is checked.", minimum=0.1),
+    Setting("flow.max_unverified_seconds", 60.0, "A hit older than this check is called stale if the flow cannot be checked.", minimum=0),
+)
+
+_BY_NAME = {setting.name: setting for setting in SETTINGS}
+_BY_VARIABLE = {setting.variable: setting for setting in SETTINGS}
+#: Variables of the same prefix that are not settings of this table.
+_OTHER_VARIABLES = frozenset({"AFW_CONFIG_DIR", "AFW_LOG_LEVEL", "AFW_ENV_FILE"})
+
+
+class Settings(msgspec.Struct, frozen=True):
+    """All settings in force, each with its origin; read with `settings["session.turns"]`.
+
+    >>> settings = load_settings({"session.turns": 3}, environ={}, directory=Path("/"))
+    >>> settings["session.turns"], settings.origin("session.turns"), settings.origin("tenant")
+    (3, 'argument', 'default')
+    """
+
+    values: Mapping[str, Any]
+    origins: Mapping[str, str]
+    directory: Path
+    config_dir: Path
+    environ: Mapping[str, str]
+
+    def __getitem__(self, name: str) -> Any:
+        return self.values[name]
+
+    def origin(self, name: str) -> str:
+        """Where the value came from: `argument`, `environment AFW_X`, a file's path, or `default`."""
+        return self.origins[name]
+
+    def text(self, name: str) -> str:
+        """A setting that is text."""
+        return str(self.values[name])
+
+    def number(self, name: str) -> float:
+        """A setting that is a number."""
+        return float(self.values[name])
+
+
+def user_config_dir(environ: Mapping[str, str]) -> Path:
+    """`AFW_CONFIG_DIR`, else `~/.agentic_flywheel`."""
+    named = environ.get("AFW_CONFIG_DIR")
+    return Path(named).expanduser() if named else Path.home() / PROJECT_FOLDER
+
+
+def project_folder(directory: Path) -> Path | None:
+    """The nearest `.agentic_flywheel` folder from `directory` upwards, the user's own one excluded."""
+    home = Path.home()
+    for folder in (directory, *directory.parents):
+        candidate = folder / PROJECT_FOLDER
+        if folder != home and candidate.is_dir():
+            return candidate
+    return None
+
+
+def load_settings(
+    arguments: Mapping[str, Any] | None = None,
+    *,
+    environ: Mapping[str, str] | None = None,
+    directory: Path | None = None,
+) -> Settings:
+    """Read every source and merge them; `arguments` are given by dotted name. Raises `SettingsError`."""
+    environ = dict(os.environ if environ is None else environ)
+    directory = Path.cwd() if directory is None else directory
+    config_dir = user_config_dir(environ)
+    values: dict[str, Any] = {setting.name: setting.default for setting in SETTINGS}
+    origins = dict.fromkeys(values, "default")
+
+    def take(name: str, raw: Any, origin: str) -> None:
+        values[name] = _typed(_known(name, origin), raw, origin)
+        origins[name] = origin
+
+    project = project_folder(directory)
+    for folder in (config_dir, project):
+        file = folder / CONFIG_FILE if folder else None
+        if file is not None and file.is_file():
+            for name, raw in _read_toml(file).items():
+                take(name, raw, str(file))
+    for variable, raw in environ.items():
+        if variable.startswith("AFW_") and variable not in _OTHER_VARIABLES and raw != "":
+            setting = _BY_VARIABLE.get(variable)
+            if setting is None:
+                raise _unknown(variable, list(_BY_VARIABLE), "environment")
+            take(setting.name, raw, f"environment {variable}")
+    for name, raw in (arguments or {}).items():
+        if raw is not None:
+            take(name, raw, "argument")
+    return Settings(values, origins, directory, config_dir, environ)
+
+
+def _known(name: str, origin: str) -> Setting:
+    if name not in _BY_NAME:
+        raise _unknown(name, list(_BY_NAME), origin)
+    return _BY_NAME[name]
+
+
+def _unknown(name: str, known: list[str], origin: str) -> SettingsError:
+    nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
+    return SettingsError(f"unknown setting {name!r} ({origin}){hint}", setting=name, origin=origin, nearest=nearest or None)
+
+
+def _typed(setting: Setting, raw: Any, origin: str) -> Any:
+    """`raw` as the type of the setting's default; text is parsed, since the environment only has text."""
+    wanted = type(setting.default)
+    try:
+        value = msgspec.convert(raw, wanted, strict=not isinstance(raw, str))
+    except msgspec.ValidationError as error:
+        expected = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}[wanted]
+        raise SettingsError(
+            f"setting {setting.name!r} ({origin}): expected {expected}, got {raw!r}", setting=setting.name, origin=origin
+        ) from error
+    if setting.minimum is not None and isinstance(value, (int, float)) and value < setting.minimum:
+        raise SettingsError(
+            f"setting {setting.name!r} ({origin}): {value!r} is below the least possible value {setting.minimum:g}",
+            setting=setting.name,
+            origin=origin,
+        )
+    return value
+
+
+def _read_toml(file: Path) -> dict[str, Any]:
+    try:
+        tree = tomllib.loads(file.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise SettingsError(f"cannot read {file}: {error}", file=str(file)) from error
+    flat: dict[str, Any] = {}
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            flat |= {f"{name}.{inner}": deep for inner, deep in value.items()}
+        else:
+            flat[name] = value
+    return flat
