@@ -1,0 +1,189 @@
+"""`afw ask`: one question, its answer on stdout, where it came from on stderr."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from agentic_flywheel.interfaces.cli.frame import FlywheelCommand, Invocation
+
+if TYPE_CHECKING:
+    from agentic_flywheel.flywheel import Flywheel
+    from agentic_flywheel.model import Answer, Directives
+
+
+class DurationType(click.ParamType):
+    """A duration on the command line: `7d`, `36h`, `90m`, `45s` or seconds."""
+
+    name = "duration"
+
+    def convert(
+        self,
+        value: Any,
+        param: click.Parameter | None,  # noqa: ARG002  (click's signature)
+        ctx: click.Context | None,  # noqa: ARG002
+    ) -> timedelta:
+        from agentic_flywheel.durations import parse_duration
+
+        return value if isinstance(value, timedelta) else parse_duration(value)
+
+
+DURATION = DurationType()
+
+_DIRECTIVES = (
+    click.option("--no-store", is_flag=True, help="Keep nothing of this question: no answer, no turn."),
+    click.option("--no-cache", is_flag=True, help="Ask the flow afresh, and store what it says."),
+    click.option("--only-if-cached", is_flag=True, help="Answer from memory or not at all (exit 1)."),
+    click.option("--private", is_flag=True, help="Keep the answer for this session alone."),
+    click.option("--standalone", is_flag=True, help="The question needs no earlier turn."),
+    click.option("--max-age", type=DURATION, metavar="DURATION", help="Take no stored answer older than this."),
+    click.option("--max-stale", type=DURATION, metavar="DURATION", help="Take an answer so long past its lifetime."),
+)
+
+
+def directive_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options that say what the asker wants of the cache."""
+    for option in reversed(_DIRECTIVES):
+        command = option(command)
+    return command
+
+
+def directives_of(options: dict[str, Any]) -> Directives:
+    """The directives that `directive_options` collected."""
+    from agentic_flywheel.model import Directives
+
+    return Directives(**{name: value for name, value in options.items() if value is not None})
+
+
+@click.command("ask", cls=FlywheelCommand, epilog="Example: afw ask 'How long do answers stay good?' --explain")
+@click.argument("question")
+@click.option("--flow", metavar="KEY", help="Ask this flow; else the question is routed.")
+@click.option("--session", metavar="ID", help="Ask in this session; else a new one begins.")
+@click.option("--continue", "go_on", is_flag=True, help="Ask in the newest session.")
+@click.option("--user", metavar="ID", help="Who asks.")
+@click.option("--intent", metavar="WORD", help="What the question is for; it helps to pick the flow.")
+@directive_options
+@click.option("--explain", is_flag=True, help="Show the whole decision: route, candidates, context, key, lifetime.")
+@click.pass_obj
+def ask(
+    invocation: Invocation,
+    question: str,
+    flow: str | None,
+    session: str | None,
+    go_on: bool,
+    user: str | None,
+    intent: str | None,
+    explain: bool,
+    **directives: Any,
+) -> None:
+    """Ask QUESTION ("-" reads it from stdin) and print the answer.
+
+    The same question is answered from memory the next time, where its flow allows and has not changed. One line on
+    stderr says where the answer came from.
+    """
+    if session is not None and go_on:
+        raise click.UsageError("--session and --continue exclude each other.")
+    if question == "-":
+        question = read_question()
+
+    async def work(flywheel: Flywheel) -> Answer:
+        inside = (await flywheel.sessions.resume(None, user=user)).id if go_on else session
+        return await flywheel.ask(
+            question, session=inside, flow=flow, user=user, intent=intent, directives=directives_of(directives)
+        )
+
+    answer = invocation.run(work)
+    if invocation.as_json:
+        from agentic_flywheel.interfaces.cli.terminal import print_json
+
+        print_json(answer)
+    else:
+        show_answer(answer, explain=explain)
+
+
+def read_question() -> str:
+    """The question on stdin. Raises `InputError` if it is not text."""
+    from agentic_flywheel.errors import InputError
+
+    try:
+        return sys.stdin.buffer.read().decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError("the question on stdin is not UTF-8 text") from error
+
+
+def show_answer(answer: Answer, *, explain: bool) -> None:
+    """The answer on stdout; on stderr its sources, its warnings and where it came from."""
+    from agentic_flywheel.interfaces.cli.terminal import note, one_line, say, warn
+
+    say(answer.text)
+    sys.stdout.flush()  # so that the notes come after it where both go to one place
+    for number, source in enumerate(answer.sources, 1):
+        place = f" · {source.uri}" if source.uri and source.uri != source.title else ""
+        note(f"[{number}] {one_line(source.title, 80)}{one_line(place, 100)}")
+    for warning in answer.warnings:
+        warn(warning)
+    note(provenance(answer))
+    if explain:
+        explain_answer(answer)
+
+
+def provenance(answer: Answer) -> str:
+    """One line: outcome, reason, age, flow, time, session."""
+    from agentic_flywheel.durations import show_age
+    from agentic_flywheel.interfaces.cli.terminal import clean, milliseconds, words
+
+    age = show_age(timedelta(seconds=answer.age_seconds)) if answer.age_seconds else ""
+    parts = [
+        str(answer.outcome),
+        words(answer.reason),
+        f"{age} old" if age and age != "just now" else age,
+        answer.flow,
+        milliseconds(answer.elapsed_ms),
+        f"with {len(answer.context)} earlier turn{'s' * (len(answer.context) != 1)}" if answer.context else "",
+        f"session {answer.session_id}" if answer.session_id else "",
+    ]
+    return clean(" · ".join(part for part in parts if part))
+
+
+def explain_answer(answer: Answer) -> None:
+    """The whole decision, on stderr."""
+    from agentic_flywheel.durations import show_age
+    from agentic_flywheel.interfaces.cli.terminal import clean, milliseconds, note, seconds, words
+
+    def row(name: str, value: str) -> None:
+        note(f"  {name:<12}{clean(value)}", dim=False)
+
+    note()
+    route = answer.route
+    if route is not None:
+        row("route", f"{route.flow}, by {words(route.how)}, confidence {route.confidence:.2f}")
+        if route.intent:
+            row("", f"intent {route.intent}")
+        for score in route.scores:
+            matched = f": {', '.join(score.matched)}" if score.matched else ""
+            row("", f"{score.score:6.2f}  {score.flow}{matched}")
+    row("decision", f"{answer.outcome}: {words(answer.reason)}")
+    for candidate in answer.considered:
+        age = "" if candidate.age_seconds is None else f", {show_age(timedelta(seconds=candidate.age_seconds))} old"
+        row("", f"{candidate.scope}: {words(candidate.verdict)}{age}")
+        row("", f"  {candidate.key}")
+    if not answer.considered:
+        row("", "no stored answer was looked for")
+    row("context", ", ".join(answer.context) if answer.context else "no earlier turn went with the question")
+    row("key", answer.key or "nothing is stored")
+    if answer.scope:
+        row("shared with", answer.scope)
+    row("lifetime", f"{seconds(answer.ttl_seconds)} left" if answer.ttl_seconds is not None else "nothing is stored")
+    row(
+        "flow", f"{answer.flow_name or answer.flow} ({answer.flow_id}), configuration {answer.fingerprint or 'unknown'}"
+    )
+    if answer.flow_ms is not None:
+        row("flow took", milliseconds(answer.flow_ms))
+    row("turn", answer.turn_id + ("" if answer.remembered else " (not kept)"))
+    row("trace", answer.trace_id)
+    if answer.origin_trace_id and answer.origin_trace_id != answer.trace_id:
+        row("computed in", f"trace {answer.origin_trace_id}")
