@@ -1,0 +1,54 @@
+"""What all tests share: asyncio, and real Redis servers of several versions (see servers.py)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from servers import MATRIX, PASSWORD, Server, Servers
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(scope="session")
+def servers() -> Iterator[Servers]:
+    """All servers of this worker; `servers.get(name)` gives one, running and empty."""
+    matrix = Servers()
+    yield matrix
+    matrix.close()
+
+
+def _lent(server: Server) -> Iterator[Server]:
+    """The server for one test, which fails if it leaves keys behind that would live for ever."""
+    yield server
+    if server.running and (leaked := server.leaks()):
+        pytest.fail(f"keys without expiry that are not on the list in servers.py: {leaked}")
+
+
+@pytest.fixture(params=MATRIX)
+def redis_server(request: pytest.FixtureRequest, servers: Servers) -> Iterator[Server]:
+    """Every server in turn, empty; `.url` is its unix socket."""
+    yield from _lent(servers.get(request.param))
+
+
+@pytest.fixture
+def valkey(servers: Servers) -> Iterator[Server]:
+    """The server that ships with the product, for tests in which the version plays no part."""
+    yield from _lent(servers.get("valkey9"))
+
+
+@pytest.fixture(params=MATRIX)
+def redis_tcp(request: pytest.FixtureRequest, servers: Servers) -> Iterator[str]:
+    """Every server in turn, as a `redis://` URL on 127.0.0.1."""
+    for server in _lent(servers.get(request.param)):
+        yield server.tcp_url()
+
+
+@pytest.fixture(params=MATRIX)
+def redis_password(request: pytest.FixtureRequest, servers: Servers) -> Iterator[Server]:
+    """Every server in turn, with a password full of characters that URLs give a meaning to."""
+    yield from _lent(servers.get(request.param, PASSWORD))
