@@ -13,9 +13,9 @@ import unicodedata
 STOP_WORDS = frozenset(
     """
     a about above after again all also am an and any are as at be because been before being below between both but by
-    can could did do does doing done down during each else ever few for from further get gets give given got had has
-    have having he her here hers him his how i if in into is it its itself just know let like ll make many may me mean
-    might more most much must my no nor not now of off on once only or other our ours out over own per please same say
+    can could did do does doing done during each else ever few for from further get gets give given got had has
+    have having he her here hers him his how i if in into is it its itself just know let like ll long make many may me mean
+    might more most much must my no nor not now of on once only or other our ours out over own per please same say
     see shall she should show so some such tell than that the their theirs them then there these they thing things this
     those through to too under until up us use used using ve very want wants was way we were what when where whether
     which while who whom whose why will with within would yes you your yours explain describe happen happens work works
@@ -24,7 +24,7 @@ STOP_WORDS = frozenset(
     la le les leur leurs lui ma mais me mes mon ne nos notre nous ou par pas peut peux plus pour pourquoi quand que quel
     quelle quelles quels qui quoi sa sans se ses si son sont sur ta te tes toi ton tout toute tous tu un une vos votre
     vous y dois doit quelque combien lequel laquelle
-    """.split()  # noqa: SIM905 (a word list reads best as text)
+    """.split()
 )
 #: A word, or an identifier kept whole: `AFW_REDIS_URL`, `session.turns`, `volatile-lru`, `--no-store`, `C++`, `C#`.
 _TOKEN = re.compile(r"--?[a-z][\w-]*|\w+(?:[._:/'-]\w+)*(?:\+\+|#)?")
@@ -112,6 +112,6 @@ def stem(word: str) -> str:
         root = root[:-3]
     elif root.endswith("e") and len(root) > 3:
         root = root[:-1]
-    if root.endswith("y") and len(root) > 3:
-        root = root[:-1] + "i"
+    if root.endswith("y") and len(root) > 4:
+        root = root[:-1]  # expiry, expire
     return root
