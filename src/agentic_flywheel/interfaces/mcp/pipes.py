@@ -1,0 +1,76 @@
+"""Standard input and output as the protocol's two pipes, such that waiting for either can be cancelled.
+
+Invariant: no thread is ever blocked in a read or a write (the SDK's own transport uses such threads, which keep a
+process from ending while the client neither sends nor reads). While the pipes are taken, anything else that reads
+standard input finds it empty, and anything that prints goes to standard error: the wire stays clean.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import contextmanager
+
+import anyio
+import anyio.lowlevel
+
+#: A pipe that is ready for writing takes at least this much without blocking (POSIX: PIPE_BUF >= 512, Linux 4096).
+_PIECE = 4096 if os.uname().sysname == "Linux" else 512
+
+
+@contextmanager
+def taken() -> Iterator[tuple[int, int]]:
+    """Private descriptors of standard input and output, which are restored afterwards."""
+    incoming, outgoing = os.dup(0), os.dup(1)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.dup2(2, 1)
+    try:
+        yield incoming, outgoing
+    finally:
+        os.dup2(incoming, 0)
+        os.dup2(outgoing, 1)
+        for descriptor in (incoming, outgoing, nothing):
+            os.close(descriptor)
+
+
+async def lines(descriptor: int) -> AsyncIterator[str]:
+    """The lines of a pipe, socket, terminal or file, as they come."""
+    pieces: list[bytes] = []
+    while True:
+        await _ready(anyio.wait_readable, descriptor)
+        chunk = os.read(descriptor, 1 << 16)
+        *complete, rest = chunk.split(b"\n")
+        for line in complete:
+            yield b"".join([*pieces, line]).decode(errors="replace")
+            pieces = []
+        if rest:
+            pieces.append(rest)
+        if not chunk:
+            if pieces:
+                yield b"".join(pieces).decode(errors="replace")
+            return
+
+
+class Output:
+    """The part of an asynchronous file that the SDK's transport writes to."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    async def write(self, text: str) -> None:
+        """Write all of `text`, however slowly the client reads."""
+        rest = memoryview(text.encode())
+        while rest:
+            await _ready(anyio.wait_writable, self._descriptor)
+            rest = rest[os.write(self._descriptor, rest[:_PIECE]) :]
+
+    async def flush(self) -> None:
+        """Nothing is held back."""
+
+
+async def _ready(wait: Callable[[int], Awaitable[None]], descriptor: int) -> None:
+    try:
+        await wait(descriptor)
+    except PermissionError:
+        await anyio.lowlevel.checkpoint()  # epoll refuses plain files, which never block

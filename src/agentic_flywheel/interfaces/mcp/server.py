@@ -1,0 +1,126 @@
+"""`afw mcp`: the MCP server over standard input and output.
+
+Invariant: standard output carries the protocol alone and logs go to standard error. The server ends within two
+seconds of the end of its input or of SIGTERM or SIGINT, whatever a flow or Redis is doing, and what was to be
+written behind is flushed first. Redis need not be there: nothing is connected before the first use.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import threading
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+from agentic_flywheel.errors import ExtraMissing, FlywheelError, SettingsError
+
+if TYPE_CHECKING:
+    from agentic_flywheel.flywheel import Flywheel
+    from agentic_flywheel.interfaces.mcp.surface import FlywheelServer
+
+logger = logging.getLogger(__name__)
+
+_INSTRUCTIONS = (
+    "Agentic Flywheel asks AI flows and remembers what they answered. Ask with flowise_query; give the session_id of "
+    "an earlier answer to go on with that conversation, even days later. Every answer says where it came from "
+    "(outcome, reason, age, trace). Conversations are named by session_id alone, never by this connection."
+)
+#: What flushing may take; the rest of the two seconds is for leaving.
+_FLUSH_SECONDS = 1.4
+_LAST_RESORT_SECONDS = 1.9
+
+
+def build_server(flywheel: Flywheel) -> FlywheelServer:
+    """The MCP server over an open `flywheel`, which the caller closes. Raises `ExtraMissing`."""
+    try:
+        import mcp  # noqa: F401 -- only to see whether the extra is installed
+    except ImportError as error:
+        raise ExtraMissing("The MCP server", "mcp") from error
+    from agentic_flywheel.interfaces.mcp.asking import add_asking_tools
+    from agentic_flywheel.interfaces.mcp.caching import add_cache_tools
+    from agentic_flywheel.interfaces.mcp.coaia import add_coaia_tools
+    from agentic_flywheel.interfaces.mcp.flows import add_flow_tools
+    from agentic_flywheel.interfaces.mcp.resources import add_resources
+    from agentic_flywheel.interfaces.mcp.sessions import add_session_tools
+    from agentic_flywheel.interfaces.mcp.surface import FlywheelServer
+
+    server = FlywheelServer(
+        flywheel, title="Agentic Flywheel", instructions=_INSTRUCTIONS, version=version("agentic-flywheel")
+    )
+    add_asking_tools(server)
+    add_flow_tools(server)
+    add_session_tools(server)
+    add_cache_tools(server)
+    add_coaia_tools(server)
+    add_resources(server)
+    return server
+
+
+def main(**arguments: Any) -> None:
+    """Serve until the input ends or a signal comes; `arguments` are those of `Flywheel.open`.
+
+    The process is to end afterwards, and is made to if something holds it up. Raises `ExtraMissing` and
+    `SettingsError` before anything is served.
+    """
+    import asyncio
+
+    _log_to_stderr()
+    asyncio.run(_serve(arguments))
+
+
+async def _serve(arguments: dict[str, Any]) -> None:
+    import anyio
+
+    from agentic_flywheel.flywheel import Flywheel
+
+    flywheel = Flywheel.open(**arguments)
+    server = build_server(flywheel)
+    try:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(_cancel_on_signal, tasks.cancel_scope)
+            await server.serve()
+            tasks.cancel_scope.cancel()
+    except* BrokenPipeError:
+        logger.info("the client reads no more")
+    finally:
+        _leave_at_last()
+        with anyio.CancelScope(shield=True, deadline=anyio.current_time() + _FLUSH_SECONDS) as flushing:
+            try:
+                await flywheel.aclose()
+            except FlywheelError:
+                logger.exception("not everything could be flushed")
+        if flushing.cancelled_caught:
+            logger.error("not everything could be flushed within %g s", _FLUSH_SECONDS)
+
+
+async def _cancel_on_signal(scope: Any) -> None:
+    import anyio
+
+    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async for received in signals:
+            logger.info("%s: leaving", received.name)
+            scope.cancel()
+            return
+
+
+def _leave_at_last() -> None:
+    """End the process even if a thread of it is stuck, say in an edit that waits for a lock."""
+    timer = threading.Timer(_LAST_RESORT_SECONDS, os._exit, (1,))
+    timer.daemon = True
+    timer.start()
+
+
+def _log_to_stderr() -> None:
+    level = os.environ.get("AFW_LOG_LEVEL", "WARNING").upper()
+    if level not in logging.getLevelNamesMapping():
+        raise SettingsError(
+            f"AFW_LOG_LEVEL: expected DEBUG, INFO, WARNING or ERROR, got {level!r}", variable="AFW_LOG_LEVEL"
+        )
+    logging.basicConfig(
+        level=level, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True
+    )
+    # The SDK tells what tools were called with; no words of a question may be logged.
+    logging.getLogger("mcp").setLevel(logging.WARNING)
