@@ -83,6 +83,7 @@ async def fetch(store: PlainStore, key: str) -> bytes:
     return value
 
 
-def unreachable_line(error: StoreError) -> str:
-    """The line that says that Redis cannot be reached, as coaiapy begins it."""
-    return f"Error: Redis connection failed - {error.__cause__ or error.message}"
+def unreachable_lines(error: StoreError) -> str:
+    """The lines that say that Redis cannot be reached, as coaiapy prints them."""
+    reason = error.__cause__ or error.message
+    return f"Error: Redis connection failed - {reason}\nPlease check your Redis/Upstash configuration."

@@ -16,23 +16,12 @@ if TYPE_CHECKING:
     from agentic_flywheel.model import Answer, Directives
 
 
-class DurationType(click.ParamType):
-    """A duration on the command line: `7d`, `36h`, `90m`, `45s` or seconds."""
+def read_duration(_context: click.Context, _parameter: click.Parameter, value: str | None) -> timedelta | None:
+    """A duration option or argument: `7d`, `36h`, `90m`, `45s` or seconds. Raises `InputError`."""
+    from agentic_flywheel.durations import parse_duration
 
-    name = "duration"
+    return None if value is None else parse_duration(value)
 
-    def convert(
-        self,
-        value: Any,
-        param: click.Parameter | None,  # noqa: ARG002  (click's signature)
-        ctx: click.Context | None,  # noqa: ARG002
-    ) -> timedelta:
-        from agentic_flywheel.durations import parse_duration
-
-        return value if isinstance(value, timedelta) else parse_duration(value)
-
-
-DURATION = DurationType()
 
 _DIRECTIVES = (
     click.option("--no-store", is_flag=True, help="Keep nothing of this question: no answer, no turn."),
@@ -40,8 +29,12 @@ _DIRECTIVES = (
     click.option("--only-if-cached", is_flag=True, help="Answer from memory or not at all (exit 1)."),
     click.option("--private", is_flag=True, help="Keep the answer for this session alone."),
     click.option("--standalone", is_flag=True, help="The question needs no earlier turn."),
-    click.option("--max-age", type=DURATION, metavar="DURATION", help="Take no stored answer older than this."),
-    click.option("--max-stale", type=DURATION, metavar="DURATION", help="Take an answer so long past its lifetime."),
+    click.option(
+        "--max-age", callback=read_duration, metavar="DURATION", help="Take no stored answer older than this."
+    ),
+    click.option(
+        "--max-stale", callback=read_duration, metavar="DURATION", help="Take an answer so long past its lifetime."
+    ),
 )
 
 
@@ -71,6 +64,7 @@ def directives_of(options: dict[str, Any]) -> Directives:
 @click.pass_obj
 def ask(
     invocation: Invocation,
+    /,
     question: str,
     flow: str | None,
     session: str | None,

@@ -103,7 +103,10 @@ def _age(stored: StoredAnswer) -> str:
 @click.argument("key")
 @click.pass_obj
 def show(invocation: Invocation, key: str) -> None:
-    """Show one stored answer, by its key or the id of its turn."""
+    """Show one stored answer.
+
+    KEY is its key or the id of the turn that it came from.
+    """
     from agentic_flywheel.interfaces.cli.terminal import (
         ago,
         moment,
@@ -152,7 +155,10 @@ def show(invocation: Invocation, key: str) -> None:
 def key(
     invocation: Invocation, question: str, flow: str | None, user: str | None, session: str | None, standalone: bool
 ) -> None:
-    """Print the Redis key under which the answer to QUESTION is looked for."""
+    """Print the Redis key of a question.
+
+    It is the key under which an answer to QUESTION is looked for first.
+    """
     from agentic_flywheel.interfaces.cli.terminal import print_json, say
 
     found = invocation.run(
@@ -182,7 +188,10 @@ def clear(
     yes: bool,
     dry_run: bool,
 ) -> int:
-    """Clear stored answers: of a flow, a session, a user, one, or all. Conversations stay."""
+    """Clear stored answers; conversations stay.
+
+    Say exactly one of --flow, --session, --user, --key and --all.
+    """
     if sum(chosen is not None for chosen in (flow, session, user, key)) + everything != 1:
         raise click.UsageError("Say exactly one of --flow, --session, --user, --key and --all.")
     receipt = invocation.run(

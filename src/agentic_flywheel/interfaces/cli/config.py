@@ -20,7 +20,10 @@ def config() -> None:
 @config.command("show")
 @click.pass_obj
 def show(invocation: Invocation) -> None:
-    """Show every setting, its value and its origin; then the registry and the Redis that follow from them."""
+    """Show every setting and where it came from.
+
+    Then the registry and the Redis that follow from them.
+    """
     from agentic_flywheel.interfaces.cli.terminal import dim, note, pairs, print_json, table, warn
     from agentic_flywheel.settings import SETTINGS
 
@@ -58,31 +61,16 @@ def show(invocation: Invocation) -> None:
 
 
 def _shown(setting: Setting, settings: Settings) -> Any:
+    from agentic_flywheel.store.address import Address
+
     value = settings[setting.name]
-    return masked_url(value) if setting.secret and isinstance(value, str) else value
+    if not setting.secret or not value:
+        return value
+    return Address(value, "").masked if "://" in value else "***"  # without a scheme nobody knows what is secret
 
 
 def _plain(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value) or "-"
-
-
-def masked_url(url: str) -> str:
-    """A URL without its password; where it cannot be told what the password is, nothing is shown.
-
-    >>> masked_url("redis://ann:secret@host:6379/0")
-    'redis://ann:***@host:6379/0'
-    """
-    scheme, mark, rest = url.partition("://")
-    if not url:
-        return ""
-    if not mark:
-        return "***"
-    credentials, at, place = rest.rpartition("@")
-    place, question, query = place.partition("?")
-    if "password" in query.casefold():
-        query = "***"
-    user = credentials.partition(":")[0]
-    return f"{scheme}://{user + ':***@' if at else ''}{place}{question}{query}"
 
 
 def _registry(settings: Settings) -> dict[str, str]:
@@ -104,4 +92,8 @@ def _redis(settings: Settings) -> dict[str, str]:
         address = resolve_address(settings)
     except FlywheelError as error:
         return {"address": "", "origin": "unusable", "problem": error.message}
-    return {"address": masked_url(address.url), "origin": address.origin, "problem": ""}
+    if address.embedded:
+        from agentic_flywheel.store.embedded import EmbeddedServer
+
+        return {"address": f"unix://{EmbeddedServer(settings).socket}", "origin": address.origin, "problem": ""}
+    return {"address": address.masked, "origin": address.origin, "problem": ""}

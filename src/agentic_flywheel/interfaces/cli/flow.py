@@ -92,7 +92,7 @@ def _is_secret(name: str) -> bool:
 @click.argument("key")
 @click.pass_obj
 def show(invocation: Invocation, key: str) -> None:
-    """Show one flow: its description, its configuration, and when that changed."""
+    """Show one flow, its configuration and when that changed."""
     from agentic_flywheel.errors import StoreError
     from agentic_flywheel.interfaces.cli.terminal import print_json, warn
 
@@ -162,7 +162,10 @@ def _print_flow(spec: FlowSpec, address: str, state: FlowState | None, changes: 
 @click.argument("keys", metavar="[KEY]...", nargs=-1)
 @click.pass_obj
 def check(invocation: Invocation, keys: tuple[str, ...]) -> int:
-    """Look whether flows can be asked, without asking them; all active ones if none is named."""
+    """Look whether flows can be asked.
+
+    They are not asked a question. Without KEY all active flows are looked at. Exit code 2 if one cannot be asked.
+    """
     from agentic_flywheel.interfaces.cli.terminal import clean, milliseconds, print_json, styled
 
     async def work(flywheel: Flywheel) -> dict[str, FlowHealth]:
@@ -192,7 +195,10 @@ def check(invocation: Invocation, keys: tuple[str, ...]) -> int:
 @click.argument("question")
 @click.pass_obj
 def test(invocation: Invocation, key: str, question: str) -> None:
-    """Ask one flow a question, past the memory: nothing is looked up and nothing is kept."""
+    """Ask one flow a question, past the memory.
+
+    Nothing is looked up and nothing is kept.
+    """
     from agentic_flywheel.interfaces.cli.ask import show_answer
     from agentic_flywheel.interfaces.cli.terminal import print_json
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from agentic_flywheel.interfaces.cli.ask import DURATION
+from agentic_flywheel.interfaces.cli.ask import read_duration
 from agentic_flywheel.interfaces.cli.frame import FlywheelCommand, Invocation
 from agentic_flywheel.interfaces.cli.receipt import confirmation_options, report_removal
 
@@ -36,21 +36,18 @@ _TEXT_HELP = {
 }
 
 
-class Assignment(click.ParamType):
-    """`NAME=VALUE`; VALUE is JSON where it parses as such, else text."""
-
-    name = "assignment"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, Any]:
-        if isinstance(value, tuple):
-            return value[0], value[1]
-        name, equals, text = str(value).partition("=")
+def _read_assignments(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, Any]:
+    """`NAME=VALUE` options as a mapping; VALUE is JSON where it parses as such, else text."""
+    read: dict[str, Any] = {}
+    for written in values:
+        name, equals, text = written.partition("=")
         if not equals or not name.strip():
-            self.fail(f"{value!r} is not NAME=VALUE.", param, ctx)
+            raise click.BadParameter(f"{written!r} is not NAME=VALUE.", context, parameter)
         try:
-            return name.strip(), json.loads(text)
+            read[name.strip()] = json.loads(text)
         except ValueError:
-            return name.strip(), text
+            read[name.strip()] = text
+    return read
 
 
 def _field_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -61,17 +58,28 @@ def _field_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--type", "type_", type=click.Choice(TYPES), help="What it knows; decides the lifetime."),
         click.option("--sharing", type=click.Choice(SHARING), help="Who may be served an answer."),
         click.option("--keyword", "intent_keywords", multiple=True, metavar="WORD", help="Routes to it; repeatable."),
-        click.option("--ttl", type=DURATION, metavar="DURATION", help="How long its answers stay good."),
+        click.option("--ttl", callback=read_duration, metavar="DURATION", help="How long its answers stay good."),
         click.option("--sliding/--absolute", default=None, help="Whether a hit extends the lifetime."),
         click.option("--active/--inactive", default=None, help="Whether it may be asked."),
         click.option("--routable/--not-routable", default=None, help="Whether it may be picked without being named."),
-        click.option("--timeout", type=DURATION, metavar="DURATION", help="Longest wait for its answer."),
-        click.option("--check-every", type=DURATION, metavar="DURATION", help="How old may be what is known of it."),
+        click.option("--timeout", callback=read_duration, metavar="DURATION", help="Longest wait for its answer."),
+        click.option(
+            "--check-every", callback=read_duration, metavar="DURATION", help="How old may be what is known of it."
+        ),
         click.option("--context-turns", type=click.IntRange(0), metavar="N", help="Earlier turns that enrich."),
         click.option("--context-tokens", type=click.IntRange(0), metavar="N", help="Most tokens these may take."),
         click.option("--verbatim/--not-verbatim", default=None, help="Word-for-word exception for follow-ups."),
-        click.option("--config", type=Assignment(), multiple=True, metavar="NAME=VALUE", help="Ask it with this."),
-        click.option("--option", "options", type=Assignment(), multiple=True, metavar="NAME=VALUE", help="Its kind's."),
+        click.option(
+            "--config", callback=_read_assignments, multiple=True, metavar="NAME=VALUE", help="Ask it with this."
+        ),
+        click.option(
+            "--option",
+            "options",
+            callback=_read_assignments,
+            multiple=True,
+            metavar="NAME=VALUE",
+            help="Setting of its kind.",
+        ),
     ]
     for option in reversed(options):
         command = option(command)
@@ -80,14 +88,11 @@ def _field_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def _fields(given: dict[str, Any]) -> dict[str, Any]:
     """The registry's fields of what was given; a folder becomes absolute, since it is meant from here."""
-    fields = {name: value for name, value in given.items() if value is not None and value != ()}
+    fields = {name: value for name, value in given.items() if value not in (None, (), {})}
     if "type_" in fields:
         fields["type"] = fields.pop("type_")
     if "intent_keywords" in fields:
         fields["intent_keywords"] = list(fields["intent_keywords"])
-    for name in ("config", "options"):
-        if name in fields:
-            fields[name] = dict(fields[name])
     if (folder := fields.get("folder")) and not folder.startswith("package:"):
         fields["folder"] = str(Path(folder).expanduser().absolute())
     for name in ("timeout", "check_every"):
@@ -100,8 +105,11 @@ def _fields(given: dict[str, Any]) -> dict[str, Any]:
 @click.argument("key")
 @_field_options
 @click.pass_obj
-def add(invocation: Invocation, key: str, **given: Any) -> None:
-    """Add a flow to the registry, under the name KEY. Running processes see it at once."""
+def add(invocation: Invocation, /, key: str, **given: Any) -> None:
+    """Add a flow to the registry.
+
+    KEY is the name that people use. Running processes see the flow at once.
+    """
 
     async def work(flywheel: Flywheel) -> RegistryChange:
         return flywheel.registry.add(key, **_fields(given))
@@ -114,8 +122,11 @@ def add(invocation: Invocation, key: str, **given: Any) -> None:
 @_field_options
 @click.option("--unset", multiple=True, metavar="FIELD", help="Take a field away (also config.NAME); repeatable.")
 @click.pass_obj
-def edit(invocation: Invocation, key: str, unset: tuple[str, ...], **given: Any) -> None:
-    """Change fields of a flow. Answers of the old configuration are not served as fresh any more."""
+def edit(invocation: Invocation, /, key: str, unset: tuple[str, ...], **given: Any) -> None:
+    """Change fields of a flow.
+
+    Where this changes what it answers with, answers of the old configuration are not served as fresh any more.
+    """
     changes = _fields(given)
     if not changes and not unset:
         raise click.UsageError("Say what to change, such as --ttl 36h.")
@@ -156,7 +167,10 @@ def _show_change(invocation: Invocation, change: RegistryChange) -> None:
 @confirmation_options
 @click.pass_obj
 def remove(invocation: Invocation, key: str, yes: bool, dry_run: bool) -> int:
-    """Remove a flow from the registry, and its stored answers with it. Conversations stay."""
+    """Remove a flow and its stored answers.
+
+    Conversations stay.
+    """
     from agentic_flywheel.interfaces.cli.terminal import clean
     from agentic_flywheel.model import Receipt
 

@@ -35,6 +35,7 @@ class Invocation:
         from agentic_flywheel.settings import load_settings
 
         environ = dict(os.environ)
+        _log_to_stderr(environ.get("AFW_LOG_LEVEL") or "ERROR")
         if self.env_file is not None:
             environ["AFW_ENV_FILE"] = self.env_file
         return load_settings(self.arguments, environ=environ)
@@ -63,6 +64,19 @@ class Invocation:
                 return await work(flywheel)
 
         return asyncio.run(opened())
+
+
+def _log_to_stderr(level: str) -> None:
+    """Errors alone by default: what people should know of a degraded answer stands in its warnings."""
+    import logging
+
+    from agentic_flywheel.errors import SettingsError
+
+    if level.upper() not in logging.getLevelNamesMapping():
+        raise SettingsError(
+            f"AFW_LOG_LEVEL: expected DEBUG, INFO, WARNING or ERROR, got {level!r}", variable="AFW_LOG_LEVEL"
+        )
+    logging.basicConfig(level=level.upper(), format="%(levelname)s %(name)s: %(message)s")
 
 
 def _remember(context: click.Context, parameter: click.Parameter, value: Any) -> Any:
@@ -120,7 +134,7 @@ def _write_options(command: click.Command, context: click.Context, formatter: cl
     shared: list[tuple[str, str]] = []
     for parameter in command.get_params(context):
         record = parameter.get_help_record(context)
-        if record is not None:
+        if record is not None and isinstance(parameter, click.Option):
             (shared if parameter.opts[0] in EVERYWHERE else own).append(record)
     for heading, records in (("Options", own), ("Accepted everywhere", shared)):
         if records:

@@ -68,7 +68,7 @@ def _read(file: str) -> bytes:
 def fetch(invocation: Invocation, key: str, output: str | None, verbose: bool) -> int:
     """Print the value that `afw tash` or `coaia tash` stored under KEY. Exit code 1 if there is none."""
     from agentic_flywheel import coaia
-    from agentic_flywheel.errors import StoreMisused, StoreUnavailable, UnknownKey
+    from agentic_flywheel.errors import StoreMisused, StoreRefused, StoreUnavailable, UnknownKey
     from agentic_flywheel.interfaces.cli.terminal import note, print_error
 
     try:
@@ -76,11 +76,11 @@ def fetch(invocation: Invocation, key: str, output: str | None, verbose: bool) -
     except StoreMisused as error:
         print_error(error, as_json=invocation.as_json)
         return REFUSED  # coaia's exit code for a key that holds something else
-    except (UnknownKey, StoreUnavailable) as error:
+    except (UnknownKey, StoreUnavailable, StoreRefused) as error:
         if invocation.as_json:
             raise
         # Scripts written for coaia read these lines on stdout.
-        print(f"Error: {error.message}" if isinstance(error, UnknownKey) else coaia.unreachable_line(error))
+        print(f"Error: {error.message}" if isinstance(error, UnknownKey) else coaia.unreachable_lines(error))
         for suggestion in error.suggestions:
             note(f"  - {suggestion}")
         return error.exit_code

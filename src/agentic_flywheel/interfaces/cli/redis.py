@@ -29,7 +29,10 @@ def _server(invocation: Invocation) -> EmbeddedServer:
 @redis.command("status")
 @click.pass_obj
 def status(invocation: Invocation) -> int:
-    """Say whether the embedded server runs, and what it is. Exit code 1 if it does not."""
+    """Say whether the server runs, and what it is.
+
+    Exit code 1 if it does not run.
+    """
     from agentic_flywheel.durations import show_duration
     from agentic_flywheel.interfaces.cli.terminal import as_wire, note, pairs, print_json, size
 
@@ -61,7 +64,10 @@ def status(invocation: Invocation) -> int:
 @redis.command("stop")
 @click.pass_obj
 def stop(invocation: Invocation) -> int:
-    """Stop the embedded server; its data stays, and the next question starts it again. Exit code 1 if none ran."""
+    """Stop the server; its data stays.
+
+    The next question starts it again. Exit code 1 if none ran.
+    """
     from agentic_flywheel.interfaces.cli.terminal import print_json
 
     stopped = _server(invocation).stop_now()
@@ -75,7 +81,7 @@ def stop(invocation: Invocation) -> int:
 @redis.command("path")
 @click.pass_obj
 def path(invocation: Invocation) -> None:
-    """Print the directory of the embedded server: its data and its log."""
+    """Print the directory of its data and its log."""
     from agentic_flywheel.interfaces.cli.terminal import print_json, say
 
     server = _server(invocation)

@@ -10,6 +10,7 @@ from agentic_flywheel.interfaces.cli.frame import FlywheelGroup, Invocation
 from agentic_flywheel.interfaces.cli.receipt import confirmation_options, report_removal
 
 if TYPE_CHECKING:
+    from agentic_flywheel.flywheel import Flywheel
     from agentic_flywheel.model import Session, Thread, Turn
 
 
@@ -49,7 +50,10 @@ def list_sessions(invocation: Invocation, user: str | None, tag: str | None, lim
 @click.option("--limit", type=click.IntRange(1), metavar="N", help="Only the newest N turns.")
 @click.pass_obj
 def show(invocation: Invocation, session_id: str, limit: int | None) -> None:
-    """Show a session as a thread: who asked what, when, how it was answered, what enriched it."""
+    """Show a session as a thread.
+
+    Who asked what, when, how it was answered, and which earlier turns enriched it.
+    """
     from agentic_flywheel.interfaces.cli.terminal import print_json
 
     thread = invocation.run(lambda flywheel: flywheel.sessions.show(session_id, limit=limit))
@@ -113,8 +117,10 @@ def show_turn(turn: Turn, numbers: dict[str, int]) -> None:
 @click.option("--turns", type=click.IntRange(1, 100), default=3, show_default=True, help="Show the last N turns.")
 @click.pass_obj
 def resume(invocation: Invocation, session_id: str | None, user: str | None, turns: int) -> None:
-    """Show where a session stands (the newest one, if none is named) and how to go on."""
-    from agentic_flywheel.flywheel import Flywheel
+    """Show where a session stands, and how to go on.
+
+    Without SESSION it is the newest one.
+    """
     from agentic_flywheel.interfaces.cli.terminal import note, print_json
 
     async def work(flywheel: Flywheel) -> Thread:
@@ -171,7 +177,10 @@ def _show_changed(invocation: Invocation, changed: Session) -> None:
 @confirmation_options
 @click.pass_obj
 def delete(invocation: Invocation, session_id: str, yes: bool, dry_run: bool) -> int:
-    """Delete a session with its turns, and the answers that were kept for it alone."""
+    """Delete a session.
+
+    Its turns go, and the answers that were kept for it alone.
+    """
     receipt = invocation.run(lambda flywheel: flywheel.sessions.delete(session_id, dry_run=dry_run or not yes))
     return report_removal(invocation, receipt, wanted_dry=dry_run)
 
@@ -180,6 +189,9 @@ def delete(invocation: Invocation, session_id: str, yes: bool, dry_run: bool) ->
 @confirmation_options
 @click.pass_obj
 def sweep(invocation: Invocation, yes: bool, dry_run: bool) -> int:
-    """Delete the sessions that nobody has used for longer than `session.retention_days`."""
+    """Delete sessions past their retention.
+
+    These are the ones that nobody has used for longer than `session.retention_days`.
+    """
     receipt = invocation.run(lambda flywheel: flywheel.sessions.sweep(dry_run=dry_run or not yes))
     return report_removal(invocation, receipt, wanted_dry=dry_run)

@@ -179,7 +179,7 @@ def print_error(error: FlywheelError, *, as_json: bool, one_object_per_line: boo
         print_json(error.as_dict(), indent=0 if one_object_per_line else 2)
         return
     print(styled("error", sys.stderr, fg="red", bold=True) + f": {clean(error.message)}", file=sys.stderr)
-    for suggestion in error.suggestions:
+    for suggestion in error.suggestions[:4]:  # the first ones fit the case best; JSON has them all
         print(f"  - {clean(suggestion)}", file=sys.stderr)
     after = f"; try again in {seconds(error.retry_after_seconds)}" if error.retry_after_seconds else ""
     note(f"  error {error.error_id}{after}")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from agentic_flywheel.interfaces.cli.ask import DURATION
+from agentic_flywheel.interfaces.cli.ask import read_duration
 from agentic_flywheel.interfaces.cli.frame import FlywheelGroup, Invocation
 
 if TYPE_CHECKING:
@@ -22,7 +22,10 @@ def ttl() -> None:
 @ttl.command("show")
 @click.pass_obj
 def show(invocation: Invocation) -> None:
-    """Show the lifetimes in force: three types, then every flow."""
+    """Show the lifetimes in force.
+
+    First the three types, then every flow.
+    """
     from agentic_flywheel.interfaces.cli.terminal import print_json
 
     rows = invocation.run(lambda flywheel: flywheel.lifetimes.show())
@@ -43,12 +46,12 @@ def _print_rows(rows: list[LifetimeRow]) -> None:
 
 @ttl.command("set", epilog="Example: afw ttl set technical 14d")
 @click.argument("name")
-@click.argument("duration", type=DURATION)
+@click.argument("duration", callback=read_duration)
 @click.pass_obj
 def set_lifetime(invocation: Invocation, name: str, duration: timedelta) -> None:
-    """Set the lifetime of a flow type (technical, creative, document) or of a flow.
+    """Set the lifetime of a flow type or a flow.
 
-    Where a flow has the name of a type, flow:NAME means the flow.
+    NAME is technical, creative, document, or the key of a flow; flow:NAME where a flow has the name of a type.
     """
     _show_row(invocation, invocation.run(lambda flywheel: flywheel.lifetimes.set(name, duration)))
 
@@ -57,7 +60,10 @@ def set_lifetime(invocation: Invocation, name: str, duration: timedelta) -> None
 @click.argument("name")
 @click.pass_obj
 def reset(invocation: Invocation, name: str) -> None:
-    """Go back to what the registry and the settings say for a flow type or a flow."""
+    """Take back what `ttl set` said.
+
+    The registry and the settings hold again.
+    """
     _show_row(invocation, invocation.run(lambda flywheel: flywheel.lifetimes.reset(name)))
 
 
