@@ -1,1 +1,63 @@
-"""Agentic Flywheel."""
+"""Persistent conversation memory and intelligent response caching, on Redis, for AI flows."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from agentic_flywheel.errors import FlywheelError
+    from agentic_flywheel.flywheel import Flywheel
+    from agentic_flywheel.model import (
+        Answer,
+        Directives,
+        Entry,
+        FlowType,
+        Outcome,
+        Reason,
+        Receipt,
+        Session,
+        Sharing,
+        Source,
+        Thread,
+        Turn,
+    )
+    from agentic_flywheel.policy.context import Domain
+    from agentic_flywheel.sync import FlywheelSync
+
+__all__ = [
+    "Answer",
+    "Directives",
+    "Domain",
+    "Entry",
+    "FlowType",
+    "Flywheel",
+    "FlywheelError",
+    "FlywheelSync",
+    "Outcome",
+    "Reason",
+    "Receipt",
+    "Session",
+    "Sharing",
+    "Source",
+    "Thread",
+    "Turn",
+    "__version__",
+]
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Domain": "agentic_flywheel.policy.context",
+    "Flywheel": "agentic_flywheel.flywheel",
+    "FlywheelError": "agentic_flywheel.errors",
+    "FlywheelSync": "agentic_flywheel.sync",
+}
+
+
+def __getattr__(name: str) -> Any:
+    # Loaded on first use: `import agentic_flywheel` costs nothing, which `afw --help` and MCP start-up rely on.
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(_HOMES.get(name, "agentic_flywheel.model")), name)

@@ -16,6 +16,7 @@
     │   ├── StoreRefused                 wrong password, missing rights
     │   ├── StoreFull                    OOM, disk full, read-only
     │   ├── StoreMisused                 a value of another type under our key
+    │   ├── StoreDamaged                 a value that is not what was written; counted, never an answer
     │   └── EmbeddedServerError          the embedded server could not be started
     ├── FlowError                        whoever answers
     │   ├── FlowUnavailable              unreachable, or an error that may pass
@@ -67,7 +68,9 @@ class FlywheelError(Exception):
         own = (*suggestions, *(s for s in self.default_suggestions if s not in suggestions))
         spare = (s for s in FlywheelError.default_suggestions if s not in own)
         self.suggestions: tuple[str, ...] = own if len(own) >= 3 else (*own, *spare)
-        self.retry_after_seconds: float = self.default_retry_after if retry_after_seconds is None else retry_after_seconds
+        self.retry_after_seconds: float = (
+            self.default_retry_after if retry_after_seconds is None else retry_after_seconds
+        )
         self.error_id = secrets.token_hex(6)
 
     default_retry_after: ClassVar[float] = 0.0
@@ -236,6 +239,18 @@ class StoreMisused(StoreError):
     default_suggestions = (
         "Look at the key named in the details and remove it if nobody needs it.",
         "Use another Redis database or tenant if two programs share these keys.",
+        "Run `afw doctor`.",
+    )
+
+
+class StoreDamaged(StoreError):
+    """A stored value fails its checksum, or has a version that this release does not know."""
+
+    code = "store_damaged"
+    default_retry_after = 0.0
+    default_suggestions = (
+        "Ask the question again: a damaged value counts as not stored and is replaced.",
+        "Check whether another program, or another release, writes to the same Redis and tenant.",
         "Run `afw doctor`.",
     )
 

@@ -54,6 +54,7 @@ class Reason(StrEnum):
     CLEARED = "cleared"  # somebody cleared the flow's answers after it was stored
     TOO_OLD = "too_old"  # older than the asker's max-age
     COLLISION = "collision"  # same key, other question: a hash alone never decides
+    NOT_FIRST = "not_first"  # word for word the same, but only ever asked inside a conversation
     DAMAGED = "damaged"  # the stored value failed its checksum or has an unknown version
     NO_CACHE = "no_cache"  # the asker wanted it afresh
     NO_STORE = "no_store"  # the asker wanted nothing kept
@@ -183,6 +184,7 @@ class Session(msgspec.Struct, frozen=True, kw_only=True):
     turns: int = 0
     created_at: float = 0.0
     last_active_at: float = 0.0
+    config: dict[str, Any] = {}  # laid over the flow's configuration for every question of the session
 
 
 class Lifetime(msgspec.Struct, frozen=True, kw_only=True):
@@ -237,6 +239,15 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     scores: tuple[RouteScore, ...] = ()
 
 
+class Candidate(msgspec.Struct, frozen=True, kw_only=True):
+    """One stored answer that was looked for: where, and why it was served or not (`--explain`)."""
+
+    key: str
+    scope: str
+    verdict: Reason
+    age_seconds: float | None = None
+
+
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
     """An answer with its whole provenance; every interface shows this and nothing else.
 
@@ -269,4 +280,91 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     route: Route | None = None
     config: dict[str, Any] = {}
     remembered: bool = False
+    considered: tuple[Candidate, ...] = ()
     warnings: tuple[str, ...] = ()
+
+
+class Receipt(msgspec.Struct, frozen=True, kw_only=True):
+    """What a destructive action removed, or would remove (`dry_run`): counts by what it is ("entries", "turns").
+
+    `unreachable` counts answers that can no longer be served from this moment on, whether or not their memory has
+    been reclaimed yet.
+    """
+
+    action: str
+    target: str
+    dry_run: bool
+    removed: dict[str, int] = {}
+    unreachable: int = 0
+    notes: tuple[str, ...] = ()
+    at: float = 0.0
+
+
+class StoredAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """An entry as people look at it; `servable` says whether it would be served now, `verdict` why (not)."""
+
+    key: str
+    scope: str
+    entry: Entry
+    age_seconds: float
+    ttl_seconds: float
+    servable: bool
+    verdict: Reason
+    size_bytes: int
+
+
+class FlowFigures(msgspec.Struct, frozen=True, kw_only=True):
+    """What one flow's cache did over a window: counts by outcome and reason, mean times in milliseconds."""
+
+    flow: str
+    questions: int
+    outcomes: dict[str, int]
+    reasons: dict[str, int]
+    hit_rate: float
+    hit_ms: float | None
+    flow_ms: float | None
+    saved_seconds: float
+    entries: int
+
+
+class CacheFigures(msgspec.Struct, frozen=True, kw_only=True):
+    """`FlowFigures` of every flow and their sum, over the last `days` days."""
+
+    days: int
+    total: FlowFigures
+    flows: tuple[FlowFigures, ...]
+    damaged_values: int = 0
+    used_memory_bytes: int | None = None
+
+
+class LifetimeRow(msgspec.Struct, frozen=True, kw_only=True):
+    """The lifetime in force for a flow type or a flow, and which rule set it."""
+
+    name: str
+    kind: str  # "type" or "flow"
+    ttl_seconds: float
+    origin: str
+    sliding: bool = False
+
+
+class SessionPage(msgspec.Struct, frozen=True, kw_only=True):
+    """Sessions by last activity, newest first; `cursor` continues the list, "" at its end."""
+
+    sessions: tuple[Session, ...]
+    cursor: str = ""
+
+
+class Thread(msgspec.Struct, frozen=True, kw_only=True):
+    """A session with its turns, oldest first."""
+
+    session: Session
+    turns: tuple[Turn, ...]
+
+
+class Check(msgspec.Struct, frozen=True):
+    """One finding of `afw doctor`: `state` is ok, warn or fail; `advice` says what to do where it is not ok."""
+
+    name: str
+    state: str
+    message: str
+    advice: str = ""

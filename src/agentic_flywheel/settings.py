@@ -40,30 +40,53 @@ class Setting(msgspec.Struct, frozen=True):
 
 
 SETTINGS: tuple[Setting, ...] = (
-    Setting("redis_url", "", "Redis to use; empty: the variables of coaiapy users, else the embedded server.", secret=True),
+    Setting(
+        "redis_url", "", "Redis to use; empty: the variables of coaiapy users, else the embedded server.", secret=True
+    ),
     Setting("tenant", "default", "Whose memory this is; nothing crosses tenants."),
     Setting("user", "", "Who asks, where no interface says so; empty: nobody in particular."),
     Setting("registry", "", "Path of the flow registry; empty: project, user, packaged registry in this order."),
     Setting("data_dir", "", "Directory of the embedded server; empty: the user's data directory."),
     Setting("redis.connect_timeout_seconds", 0.5, "Longest wait for a connection to Redis.", minimum=0.01),
-    Setting("redis.command_timeout_seconds", 0.25, "Longest wait for a reply of Redis on the way of a question.", minimum=0.01),
+    Setting(
+        "redis.command_timeout_seconds",
+        0.25,
+        "Longest wait for a reply of Redis on the way of a question.",
+        minimum=0.01,
+    ),
     Setting("redis.max_connections", 64, "Connections to Redis that one process may hold.", minimum=1),
     Setting("embedded.enabled", True, "Start the embedded server where no Redis is configured."),
     Setting("embedded.max_memory_mb", 256, "Memory limit of the embedded server, in MB (10^6 bytes).", minimum=16),
-    Setting("embedded.idle_seconds", 300, "The embedded server stops after so long without a client; 0: never.", minimum=0),
+    Setting(
+        "embedded.idle_seconds", 300, "The embedded server stops after so long without a client; 0: never.", minimum=0
+    ),
     Setting("session.turns", 5, "Earlier turns of a session that enrich a follow-up, besides its first.", minimum=0),
     Setting("session.context_tokens", 2000, "Most tokens (4 characters each) that earlier turns may take.", minimum=0),
     Setting("session.retention_days", 365, "Sessions without activity for so long are swept; 0: never.", minimum=0),
-    Setting("session.verbatim", True, "A question that was answered word for word without context may serve a follow-up."),
+    Setting(
+        "session.verbatim", True, "A question that was answered word for word without context may serve a follow-up."
+    ),
     Setting("ttl.technical_seconds", 7 * 86400, "Lifetime of answers of technical flows.", minimum=1),
     Setting("ttl.creative_seconds", 30 * 86400, "Lifetime of answers of creative flows.", minimum=1),
     Setting("ttl.document_seconds", 3 * 86400, "Lifetime of answers of document flows.", minimum=1),
     Setting("ttl.jitter", 0.05, "Lifetimes vary by this share, so that entries do not expire together.", minimum=0),
     Setting("question.max_characters", 16000, "Longest question accepted.", minimum=1),
-    Setting("flow.timeout_seconds", 120.0, "Longest wait for a flow's answer, unless the registry says otherwise.", minimum=0.1),
-    Setting("flow.check_every_seconds", 5.0, "Oldest knowledge of a flow's remote configuration that is trusted.", minimum=0),
+    Setting(
+        "flow.timeout_seconds",
+        120.0,
+        "Longest wait for a flow's answer, unless the registry says otherwise.",
+        minimum=0.1,
+    ),
+    Setting(
+        "flow.check_every_seconds", 5.0, "Oldest knowledge of a flow's remote configuration that is trusted.", minimum=0
+    ),
     Setting("flow.check_timeout_seconds", 2.0, "Longest wait when a flow's configuration is checked.", minimum=0.1),
-    Setting("flow.max_unverified_seconds", 60.0, "A hit older than this check is called stale if the flow cannot be checked.", minimum=0),
+    Setting(
+        "flow.max_unverified_seconds",
+        60.0,
+        "A hit older than this check is called stale if the flow cannot be checked.",
+        minimum=0,
+    ),
 )
 
 _BY_NAME = {setting.name: setting for setting in SETTINGS}
@@ -162,7 +185,9 @@ def _known(name: str, origin: str) -> Setting:
 def _unknown(name: str, known: list[str], origin: str) -> SettingsError:
     nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
-    return SettingsError(f"unknown setting {name!r} ({origin}){hint}", setting=name, origin=origin, nearest=nearest or None)
+    return SettingsError(
+        f"unknown setting {name!r} ({origin}){hint}", setting=name, origin=origin, nearest=nearest or None
+    )
 
 
 def _typed(setting: Setting, raw: Any, origin: str) -> Any:
@@ -173,7 +198,9 @@ def _typed(setting: Setting, raw: Any, origin: str) -> Any:
     except msgspec.ValidationError as error:
         expected = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}[wanted]
         raise SettingsError(
-            f"setting {setting.name!r} ({origin}): expected {expected}, got {raw!r}", setting=setting.name, origin=origin
+            f"setting {setting.name!r} ({origin}): expected {expected}, got {raw!r}",
+            setting=setting.name,
+            origin=origin,
         ) from error
     if setting.minimum is not None and isinstance(value, (int, float)) and value < setting.minimum:
         raise SettingsError(

@@ -95,6 +95,10 @@ class ClientPool:
             if kept.retired and not kept.users:
                 await kept.client.aclose()
 
+    def address(self, spec: FlowSpec) -> str:
+        """Where a person looks at the flow, "" where there is no such place. Opens nothing."""
+        return self._made(spec).address
+
     async def aclose(self) -> None:
         """Close every client that is not in use; the others close when they are done. Safe to call twice."""
         self._closed = True
@@ -107,14 +111,16 @@ class ClientPool:
         if self._closed:
             raise RuntimeError("the pool of flow clients is closed")
         old = self._kept.get(spec.key)
-        if old is not None and old.spec == spec:
+        if old is not None and (old.spec is spec or old.spec == spec):
             old.users += 1
             return old, None
-        client = make_client(spec, environ=self._environ, timeout=self._timeout, check_timeout=self._check_timeout)
-        kept = _Kept(spec, client)
+        kept = _Kept(spec, self._made(spec))
         kept.users = 1
         self._kept[spec.key] = kept
         return kept, old
+
+    def _made(self, spec: FlowSpec) -> FlowClient:
+        return make_client(spec, environ=self._environ, timeout=self._timeout, check_timeout=self._check_timeout)
 
     @staticmethod
     async def _retire(kept: _Kept) -> None:

@@ -1,0 +1,102 @@
+"""Writes that an asker does not wait for: one-off turns and counters, gathered and sent together.
+
+Invariant: nothing stays here longer than 50 ms plus one round trip while Redis answers; `aclose` and `flush` send
+what is left. Turns that Redis did not take are kept and tried again with the next flush, up to a bound; what is lost
+in the end is counted in `lost` and logged.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from agentic_flywheel.errors import StoreError
+from agentic_flywheel.model import Turn
+from agentic_flywheel.store.counters import day_of
+from agentic_flywheel.store.store import Store
+
+DELAY_SECONDS = 0.05
+MOST_TURNS = 1000
+_BATCH = 100
+
+_log = logging.getLogger(__name__)
+
+
+class WriteBehind:
+    """The queue of one `Flywheel`."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._turns: dict[tuple[str, str], Turn] = {}
+        self._tally: list[tuple[str, str, str, int]] = []
+        self._timer: asyncio.TimerHandle | None = None
+        self._flushing: asyncio.Task[None] | None = None
+        self._lock = asyncio.Lock()
+        self.lost = 0
+
+    def add_turn(self, turn: Turn) -> None:
+        """Queue a turn. Beyond the bound the oldest one is given up, counted and logged."""
+        self._turns[turn.session_id, turn.id] = turn
+        if len(self._turns) > MOST_TURNS:
+            self._turns.pop(next(iter(self._turns)))
+            self._give_up(1)
+        self._wake()
+
+    def count(self, flow: str, moment: float, **fields: int) -> None:
+        """Queue counters of a flow for the day of `moment` (epoch seconds)."""
+        day = day_of(moment)
+        self._tally += [(flow, day, field, amount) for field, amount in fields.items()]
+        self._wake()
+
+    def holds(self, session: str) -> bool:
+        """Whether a turn of this session has not been sent yet."""
+        return any(queued == session for queued, _ in self._turns)
+
+    async def flush(self) -> None:
+        """Send what is queued. Raises `StoreError` where Redis did not take it; turns stay queued."""
+        async with self._lock:
+            tally, self._tally = self._tally, []
+            while self._turns:
+                batch = list(self._turns.items())[:_BATCH]
+                commands = [command for _, turn in batch for command in self._store.sessions.append_commands(turn)]
+                await self._store.link.run(*commands)
+                for place, _ in batch:
+                    self._turns.pop(place, None)
+            if tally:
+                await self._store.link.run(*self._store.counters.commands(tally))
+
+    async def aclose(self) -> None:
+        """Send what is left, and say what could not be kept."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._flushing is not None:
+            await asyncio.wait([self._flushing])
+        try:
+            await self.flush()
+        except StoreError as error:
+            _log.warning("not kept at close: %s", error)
+            self._give_up(len(self._turns))
+            self._turns.clear()
+
+    def _wake(self) -> None:
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(DELAY_SECONDS, self._start)
+
+    def _start(self) -> None:
+        self._timer = None
+        if self._flushing is None or self._flushing.done():
+            self._flushing = asyncio.get_running_loop().create_task(self._flush_quietly())
+        else:
+            self._wake()
+
+    async def _flush_quietly(self) -> None:
+        try:
+            await self.flush()
+        except StoreError as error:
+            _log.warning("turns kept for the next attempt (%d): %s", len(self._turns), error)
+
+    def _give_up(self, turns: int) -> None:
+        if turns:
+            self.lost += turns
+            _log.error("%d turn(s) lost: Redis did not take them", turns)

@@ -1,0 +1,67 @@
+"""What `afw doctor` looks at: registry, Redis, flows; each finding with what to do about it."""
+
+from __future__ import annotations
+
+from agentic_flywheel.curation import Flows
+from agentic_flywheel.errors import RegistryError, StoreError
+from agentic_flywheel.flows.registry import Registry
+from agentic_flywheel.model import Check
+from agentic_flywheel.store import probe
+from agentic_flywheel.store.store import Store
+
+
+async def examine(registry: Registry, store: Store, flows: Flows) -> list[Check]:
+    """Every finding, in the order in which a person would ask: configuration, Redis, flows."""
+    return [*_registry_checks(registry), *await _redis_checks(store), *await _flow_checks(registry, flows)]
+
+
+def _registry_checks(registry: Registry) -> list[Check]:
+    try:
+        snapshot = registry.current()
+    except RegistryError as error:
+        return [Check(name="registry", state="fail", message=error.message, advice=error.suggestions[0])]
+    active = len(snapshot.active())
+    found = f"{active} active flow(s) in {snapshot.path} ({snapshot.origin})"
+    checks = [Check(name="registry", state="ok", message=found)]
+    if not active:
+        checks = [Check(name="registry", state="fail", message=found, advice="Add a flow: `afw flow add`.")]
+    if registry.problem is not None:
+        checks.append(
+            Check(
+                name="registry",
+                state="fail",
+                message=f"the last good reading is in force: {registry.problem.message}",
+                advice=registry.problem.suggestions[0],
+            )
+        )
+    checks += [Check(name="registry", state="warn", message=note) for note in snapshot.notes]
+    return checks
+
+
+async def _redis_checks(store: Store) -> list[Check]:
+    address = store.link.address
+    where = f"{address.masked} ({address.origin})"
+    try:
+        capabilities = await probe.probe(store.link)
+    except StoreError as error:
+        return [
+            Check(
+                name="redis", state="fail", message=f"{where}: {error.message}", advice=" ".join(error.suggestions[:2])
+            )
+        ]
+    return [Check(name="redis", state="ok", message=where), *probe.examine(capabilities, address)]
+
+
+async def _flow_checks(registry: Registry, flows: Flows) -> list[Check]:
+    checks = []
+    for spec in registry.current().active() if registry.problem is None else []:
+        health = await flows.check(spec.key)
+        checks.append(
+            Check(
+                name=f"flow {spec.key}",
+                state="ok" if health.ok else "fail",
+                message="; ".join(health.notes) or ("can be asked" if health.ok else "cannot be asked"),
+                advice="" if health.ok else f"`afw flow show {spec.key}` shows its configuration.",
+            )
+        )
+    return checks

@@ -1,0 +1,164 @@
+"""The facade: open it, ask it, look after it. Every interface goes through here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+from types import TracebackType
+from typing import Any, Self
+
+from agentic_flywheel.asking import Asking
+from agentic_flywheel.behind import WriteBehind
+from agentic_flywheel.curation import Cache, Flows
+from agentic_flywheel.errors import InputError
+from agentic_flywheel.flows.clients import ClientPool
+from agentic_flywheel.flows.registry import Registry
+from agentic_flywheel.lifetimes import Lifetimes
+from agentic_flywheel.model import Answer, Check, Directives
+from agentic_flywheel.policy.admission import admit_id
+from agentic_flywheel.policy.context import Domain
+from agentic_flywheel.sessions import Sessions
+from agentic_flywheel.settings import SETTINGS, Settings, load_settings
+from agentic_flywheel.store.embedded import EmbeddedServer
+from agentic_flywheel.store.store import Store
+from agentic_flywheel.watching import FlowWatch
+
+#: Settings as keyword arguments: `session.turns` is `session_turns`.
+_ARGUMENTS = {setting.name.replace(".", "_"): setting.name for setting in SETTINGS}
+
+
+class Flywheel:
+    """Asks flows and remembers: one tenant's conversations and answers on one Redis.
+
+    Open it once per program and close it at the end; it is safe to use from many tasks of one event loop. Nothing is
+    connected before the first question.
+
+        async with Flywheel.open(tenant="docs-team") as flywheel:
+            answer = await flywheel.ask("How long are answers kept?", session="monday")
+            print(answer.text, answer.outcome, answer.age_seconds)
+    """
+
+    def __init__(self, settings: Settings, registry: Registry | None = None) -> None:
+        admit_id(settings.text("tenant"), "tenant")
+        self.settings = settings
+        self.registry = registry or Registry(settings)
+        self._clients = ClientPool(settings)
+        self._store = Store(settings)
+        self._behind = WriteBehind(self._store)
+        self._watch = FlowWatch(settings, self._clients, self._store.flows)
+        self.lifetimes = Lifetimes(settings, self.registry, self._store.flows)
+        self._asking = Asking(
+            settings, self.registry, self._clients, self._store, self._watch, self._behind, self.lifetimes
+        )
+        self.sessions = Sessions(settings, self._store, self._behind)
+        self.cache = Cache(
+            self.registry, self._store, self._watch, self._clients, self.lifetimes, self._behind, self._asking
+        )
+        self.flows = Flows(self.registry, self._store, self._watch, self._clients, self._asking)
+
+    @classmethod
+    def open(cls, *, settings: Settings | None = None, registry: Registry | None = None, **arguments: Any) -> Self:
+        """Make a flywheel; use it as `async with`.
+
+        `arguments` are settings by name with `_` for the dot (`redis_url=...`, `tenant=...`, `session_turns=...`);
+        they win over environment and files. Raises `SettingsError`.
+        """
+        if settings is None:
+            named = {_ARGUMENTS.get(name, name): value for name, value in arguments.items()}
+            settings = load_settings(named)
+        return cls(settings, registry)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def ask(
+        self,
+        question: str,
+        *,
+        session: str | None = None,
+        flow: str | None = None,
+        user: str | None = None,
+        intent: str | None = None,
+        directives: Directives | None = None,
+        config: Mapping[str, Any] | None = None,
+        domain: Domain | None = None,
+        turn_id: str | None = None,
+    ) -> Answer:
+        """Answer a question, from memory where that is right, else by the flow; remember the turn.
+
+        With `session`, earlier turns of that session enrich the question, and the turn is acknowledged by Redis
+        before this returns. Without one a session is begun, its id is in the answer, and the turn is written within
+        50 ms. `config` is laid over the flow's configuration and is part of what the answer is stored under, as is
+        `domain`. The same `turn_id` in the same session is remembered once.
+
+        Raises `InputError` (nothing was done), `UnknownFlow`, `UnknownSession` (another user's), `NotCached`
+        (`only_if_cached`), and `FlowError` where the flow does not answer. Trouble with Redis raises nothing: the
+        answer says so in `outcome`, `reason` and `warnings`.
+        """
+        return await self._asking.answer(
+            self._asking.admit(
+                question,
+                session=session,
+                flow=flow,
+                user=user,
+                intent=intent,
+                directives=directives,
+                config=config,
+                domain=domain,
+                turn_id=turn_id,
+            )
+        )
+
+    @property
+    def embedded(self) -> EmbeddedServer | None:
+        """The embedded server in use, None where a Redis is configured."""
+        return self._store.link.embedded
+
+    @property
+    def redis_round_trips(self) -> int:
+        """How often Redis has been spoken to so far."""
+        return self._store.link.round_trips
+
+    @property
+    def redis_address(self) -> str:
+        """The Redis in use, password hidden, and where its address came from."""
+        address = self._store.link.address
+        return f"{address.masked} ({address.origin})"
+
+    async def flush(self) -> None:
+        """Send everything that is written behind. Raises `StoreError`."""
+        await self._behind.flush()
+
+    async def doctor(self) -> list[Check]:
+        """Look at registry, Redis and flows; what is fine, what is not, what to do."""
+        from agentic_flywheel.examination import examine
+
+        return await examine(self.registry, self._store, self.flows)
+
+    async def plain_get(self, key: str) -> bytes | None:
+        """A value outside of our own keys, as `coaia fetch` reads it. Raises `StoreError`."""
+        value: bytes | None = await self._store.link.execute("GET", _plain(key))
+        return value
+
+    async def plain_set(self, key: str, value: bytes, ttl: timedelta | None) -> None:
+        """Store a value outside of our own keys, as `coaia tash` does. Raises `StoreError`."""
+        expiry = ("PX", round(ttl.total_seconds() * 1000)) if ttl is not None else ()
+        await self._store.link.execute("SET", _plain(key), value, *expiry)
+
+    async def aclose(self) -> None:
+        """Send what is written behind and release everything. Safe to call twice."""
+        await self._watch.aclose()
+        await self._behind.aclose()
+        await self._clients.aclose()
+        await self._store.aclose()
+
+
+def _plain(key: str) -> str:
+    if not key or key.startswith("afw:"):
+        raise InputError(f"{key!r} cannot be a key here: it must not be empty, and 'afw:' is the flywheel's own")
+    return key

@@ -1,0 +1,160 @@
+"""The decision of every question: serve what is stored, or ask the flow, and why.
+
+Invariant: pure and total. Time, candidates and what is known of the flow are arguments; every path ends in one of
+five values, each with its reason. What cannot be justified is asked: any doubt about an entry makes it no candidate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from agentic_flywheel.model import Candidate, Directives, Entry, Lifetime, Reason
+from agentic_flywheel.policy.lifetime import remaining_seconds
+
+
+class Wanted(msgspec.Struct, frozen=True, kw_only=True):
+    """One place where a stored answer is looked for. `first_only` is the word-for-word exception: the entry counts
+    only if its question was the first of a session, so that it has been shown to stand alone."""
+
+    key: str
+    scope: str
+    question: str
+    identity: str
+    first_only: bool = False
+
+
+class Found(msgspec.Struct, frozen=True):
+    """What was in one wanted place: an entry, nothing, or something damaged."""
+
+    wanted: Wanted
+    entry: Entry | None = None
+    damaged: bool = False
+
+
+class Facts(msgspec.Struct, frozen=True, kw_only=True):
+    """All that the decision rests on. `verified` says that the flow's configuration is confirmed recently enough;
+    `shareable` is False where the flow's policy keeps nothing for anybody."""
+
+    directives: Directives
+    found: Sequence[Found]
+    fingerprint: str
+    generation: int
+    lifetime: Lifetime
+    now: float
+    jitter: float = 0.0
+    verified: bool = True
+    shareable: bool = True
+
+
+class Serve(msgspec.Struct, frozen=True):
+    """Serve this entry: it is what the flow would say."""
+
+    entry: Entry
+    wanted: Wanted
+    reason: Reason
+    ttl_seconds: float
+
+
+class ServeStale(msgspec.Struct, frozen=True):
+    """Serve this entry although it may be out of date, and say so."""
+
+    entry: Entry
+    wanted: Wanted
+    reason: Reason
+    ttl_seconds: float
+
+
+class Ask(msgspec.Struct, frozen=True):
+    """Ask the flow and keep the answer; the reason says why nothing stored would do."""
+
+    reason: Reason
+
+
+class Bypass(msgspec.Struct, frozen=True):
+    """Ask the flow and keep no entry."""
+
+    reason: Reason
+
+
+class Refuse(msgspec.Struct, frozen=True):
+    """Do not ask: the asker wanted a stored answer or none."""
+
+    reason: Reason
+
+
+Decision = Serve | ServeStale | Ask | Bypass | Refuse
+
+# Of several candidates, the one that came nearest to being served explains best why none was.
+_TELLING = (
+    Reason.TOO_OLD,
+    Reason.EXPIRED,
+    Reason.FLOW_CHANGED,
+    Reason.CLEARED,
+    Reason.DAMAGED,
+    Reason.COLLISION,
+    Reason.NOT_FIRST,
+    Reason.NOT_STORED,
+)
+
+
+def decide(facts: Facts) -> tuple[Decision, tuple[Candidate, ...]]:
+    """The decision, and what became of each place that was looked at, in the order in which they were given."""
+    directives = facts.directives
+    if directives.no_store:
+        return _unless_cached_only(directives, Bypass(Reason.NO_STORE)), ()
+    if not facts.shareable:
+        return _unless_cached_only(directives, Bypass(Reason.NOT_SHARED)), ()
+    if directives.no_cache:
+        return _unless_cached_only(directives, Ask(Reason.NO_CACHE)), ()
+    candidates = tuple(
+        Candidate(
+            key=found.wanted.key,
+            scope=found.wanted.scope,
+            verdict=verdict(found, facts),
+            age_seconds=max(0.0, facts.now - found.entry.created_at) if found.entry else None,
+        )
+        for found in facts.found
+    )
+    for found, candidate in zip(facts.found, candidates, strict=True):
+        if found.entry is not None and candidate.verdict is Reason.EXACT:
+            left = remaining_seconds(found.entry, facts.lifetime, jitter=facts.jitter, now=facts.now)
+            if not facts.verified:
+                return ServeStale(found.entry, found.wanted, Reason.FLOW_UNVERIFIED, left), candidates
+            return Serve(found.entry, found.wanted, Reason.EXACT, left), candidates
+    for found, candidate in zip(facts.found, candidates, strict=True):
+        if found.entry is not None and candidate.verdict is Reason.EXPIRED and directives.max_stale is not None:
+            left = remaining_seconds(found.entry, facts.lifetime, jitter=facts.jitter, now=facts.now)
+            if -left <= directives.max_stale.total_seconds():
+                return ServeStale(found.entry, found.wanted, Reason.MAX_STALE, left), candidates
+    verdicts = {candidate.verdict for candidate in candidates}
+    reason = next((reason for reason in _TELLING if reason in verdicts), Reason.NOT_STORED)
+    return _unless_cached_only(directives, Ask(reason)), candidates
+
+
+def verdict(found: Found, facts: Facts) -> Reason:
+    """What one stored value is worth to this question: `EXACT`, or why it may not be served as fresh."""
+    entry, wanted = found.entry, found.wanted
+    if found.damaged:
+        return Reason.DAMAGED
+    if entry is None:
+        return Reason.NOT_STORED
+    if entry.question != wanted.question or entry.identity != wanted.identity:
+        return Reason.COLLISION
+    if entry.fingerprint != facts.fingerprint:
+        return Reason.FLOW_CHANGED
+    if entry.generation != facts.generation:
+        return Reason.CLEARED
+    if wanted.first_only and not entry.first:
+        return Reason.NOT_FIRST
+    limit = facts.directives.max_age
+    if limit is not None and facts.now - entry.created_at > limit.total_seconds():
+        return Reason.TOO_OLD
+    if remaining_seconds(entry, facts.lifetime, jitter=facts.jitter, now=facts.now) <= 0:
+        return Reason.EXPIRED
+    return Reason.EXACT
+
+
+def _unless_cached_only(directives: Directives, decision: Ask | Bypass) -> Ask | Bypass | Refuse:
+    return Refuse(decision.reason) if directives.only_if_cached else decision

@@ -1,0 +1,159 @@
+"""Stored answers: one string with its lifetime per entry, and an index per flow by expiry.
+
+Invariant: an entry is written with its expiry in one command, so no entry without a lifetime can exist. The index
+only serves listing, clearing and reclaiming: an entry that is missing from it is still never served wrongly, since
+generation and fingerprint are checked on every hit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from agentic_flywheel.errors import StoreDamaged
+from agentic_flywheel.model import Entry
+from agentic_flywheel.store.codec import decode, encode
+from agentic_flywheel.store.keys import SHARDS, Keys, shard_of
+from agentic_flywheel.store.link import Command, Link, Script
+
+_PAGE = 500
+
+# Removes members of one index shard that expired or belong to an older generation; returns the keys of the latter,
+# for the caller to unlink (they live in other slots), and how many had expired.
+TRIM = Script("""
+local index, now, generation, limit = KEYS[1], ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
+local expired = redis.call('ZREMRANGEBYSCORE', index, '-inf', now)
+local old, cursor = {}, '0'
+repeat
+    local page = redis.call('ZSCAN', index, cursor, 'COUNT', 500)
+    cursor = page[1]
+    for i = 1, #page[2], 2 do
+        local member = page[2][i]
+        local bar = string.find(member, '|', 1, true)
+        if tonumber(string.sub(member, 1, bar - 1)) < generation then
+            old[#old + 1] = member
+            if #old >= limit then cursor = '0' break end
+        end
+    end
+until cursor == '0'
+for i = 1, #old, 500 do redis.call('ZREM', index, unpack(old, i, math.min(i + 499, #old))) end
+return {expired, old}
+""")
+
+
+class Looked(msgspec.Struct, frozen=True):
+    """What a key held: an entry with its size, nothing, or something damaged."""
+
+    entry: Entry | None = None
+    damaged: bool = False
+    size_bytes: int = 0
+
+
+class EntryStore:
+    """The stored answers of one tenant."""
+
+    def __init__(self, link: Link, keys: Keys) -> None:
+        self._link = link
+        self._keys = keys
+
+    def looked(self, reply: Any) -> Looked:
+        """The reply to a GET of an entry's key; a value of another type counts as damaged."""
+        if reply is None:
+            return Looked()
+        if not isinstance(reply, bytes):
+            return Looked(damaged=True)
+        try:
+            return Looked(decode(reply, Entry), size_bytes=len(reply))
+        except StoreDamaged:
+            return Looked(damaged=True, size_bytes=len(reply))
+
+    def put_commands(self, key: str, entry: Entry) -> list[Command]:
+        """What to send to store an answer under its key, and to list it."""
+        milliseconds = max(1, round(entry.ttl_seconds * 1000))
+        index = self._keys.entries(entry.flow, shard_of(key))
+        return [
+            ("SET", key, encode(entry), "PX", milliseconds),
+            ("ZADD", index, entry.created_at + entry.ttl_seconds, f"{entry.generation}|{key}"),
+        ]
+
+    async def put(self, key: str, entry: Entry) -> None:
+        """Store an answer."""
+        await self._link.run(*self.put_commands(key, entry))
+
+    def renew_commands(self, key: str, entry: Entry, *, seconds: float, now: float) -> list[Command]:
+        """What to send to give a sliding entry its whole lifetime anew."""
+        index = self._keys.entries(entry.flow, shard_of(key))
+        member = f"{entry.generation}|{key}"
+        return [("PEXPIRE", key, round(seconds * 1000)), ("ZADD", index, "XX", now + seconds, member)]
+
+    async def get(self, key: str) -> tuple[Looked, float | None]:
+        """One entry, and the seconds that Redis will still keep it (None where there is nothing)."""
+        raw, left = await self._link.run_each(("GET", key), ("PTTL", key))
+        return self.looked(raw), left / 1000 if isinstance(left, int) and left >= 0 else None
+
+    async def get_many(self, keys: Sequence[str]) -> list[Looked]:
+        """Entries in the order of their keys."""
+        if not keys:
+            return []
+        return [self.looked(raw) for raw in await self._link.run_each(*(("GET", k) for k in keys), timeout=10.0)]
+
+    async def delete(self, keys: Sequence[str]) -> int:
+        """Remove entries; how many there were."""
+        removed = 0
+        for start in range(0, len(keys), _PAGE):
+            # One UNLINK per key: on a cluster they live in different slots.
+            replies = await self._link.run(*(("UNLINK", key) for key in keys[start : start + _PAGE]), timeout=10.0)
+            removed += sum(replies)
+        return removed
+
+    async def count(self, flow: str, *, now: float) -> int:
+        """How many unexpired answers the index of a flow lists, older generations included until they are swept."""
+        counts = await self._link.run(
+            *(("ZCOUNT", self._keys.entries(flow, s), f"({now!r}", "+inf") for s in range(SHARDS)), timeout=10.0
+        )
+        return int(sum(counts))
+
+    async def listed(self, flow: str, *, now: float, offset: int, count: int) -> list[str]:
+        """Keys of a flow's unexpired entries, those that live longest first."""
+        replies = await self._link.run(
+            *(
+                (
+                    "ZREVRANGEBYSCORE",
+                    self._keys.entries(flow, s),
+                    "+inf",
+                    f"({now!r}",
+                    "WITHSCORES",
+                    "LIMIT",
+                    0,
+                    offset + count,
+                )
+                for s in range(SHARDS)
+            ),
+            timeout=10.0,
+        )
+        scored = [(float(score), member) for reply in replies for member, score in _scored(reply)]
+        scored.sort(key=lambda pair: (-pair[0], pair[1]))
+        return [member.split("|", 1)[1] for _, member in scored[offset : offset + count]]
+
+    async def reclaim(self, flow: str, *, generation: int, now: float) -> tuple[int, int]:
+        """Free the memory of answers older than `generation`; how many entries were removed, how many had expired."""
+        removed = expired = 0
+        for shard in range(SHARDS):
+            index = self._keys.entries(flow, shard)
+            while True:
+                (reply,) = await self._link.run(TRIM.call((index,), repr(now), generation, _PAGE), timeout=10.0)
+                expired += reply[0]
+                keys = [member.decode().split("|", 1)[1] for member in reply[1]]
+                removed += await self.delete(keys)
+                if len(keys) < _PAGE:
+                    break
+        return removed, expired
+
+
+def _scored(reply: Any) -> list[tuple[str, float]]:
+    # RESP3 answers pairs, RESP2 a flat list.
+    if reply and not isinstance(reply[0], (list, tuple)):
+        reply = list(zip(reply[::2], reply[1::2], strict=True))
+    return [(member.decode(), float(score)) for member, score in reply]

@@ -1,0 +1,108 @@
+"""Every Redis key, in one place.
+
+Invariant: user text never stands in a key: ids of unsafe form are hashed; and all keys that one script touches carry
+the same hash tag (`{...}`), so they live in one slot of a cluster while everything else spreads. The table in
+docs/how-it-works.md lists the same keys; a test holds the two together.
+"""
+
+from __future__ import annotations
+
+import re
+from hashlib import blake2b
+from zlib import crc32
+
+PREFIX = "afw:v1"
+#: Indexes that would grow with the whole are spread over so many keys.
+SHARDS = 16
+
+_SAFE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+_ENTRY = re.compile(
+    rf"{re.escape(PREFIX)}:(?P<tenant>[^:]+):(?P<scope>team|user:\{{[^}}:]+\}}|session:\{{[^}}:]+\}})"
+    r":flow:(?P<flow>[^:]+):q:\{?(?P<hash>[0-9a-f]{32})\}?"
+)
+
+
+def safe(raw: str) -> str:
+    """An id as it stands in keys: itself if it is plain, else `~` and 128 bits of BLAKE2b; never ambiguous.
+
+    >>> safe("alice-1"), safe("é:{x}")[:4], safe("~x") != "~x"
+    ('alice-1', '~0c8', True)
+    """
+    if _SAFE.fullmatch(raw):
+        return raw
+    return "~" + blake2b(raw.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+
+
+def shard_of(member: str) -> int:
+    """The shard of an index that holds a member; CRC-32 is stable across processes and versions."""
+    return crc32(member.encode()) % SHARDS
+
+
+class Keys:
+    """The keys of one tenant."""
+
+    def __init__(self, tenant: str) -> None:
+        self.root = f"{PREFIX}:{safe(tenant)}"
+        self.flows = f"{self.root}:flows"
+        self.lifetimes = f"{self.root}:ttl"
+
+    def entry(self, scope: str, flow: str, hash_: str, *, user: str = "", session: str = "") -> str:
+        """The key of a stored answer; `scope` is team, user or session."""
+        if scope == "team":
+            return f"{self.root}:team:flow:{safe(flow)}:q:{{{hash_}}}"
+        owner = user if scope == "user" else session
+        return f"{self.root}:{scope}:{{{safe(owner)}}}:flow:{safe(flow)}:q:{hash_}"
+
+    def is_entry(self, key: str) -> bool:
+        """Whether this is the key of a stored answer of this tenant."""
+        return key.startswith(self.root + ":") and _ENTRY.fullmatch(key) is not None
+
+    def is_entry_of_session(self, key: str, session: str) -> bool:
+        """Whether this is the key of an answer that is kept for one session alone."""
+        return self.is_entry(key) and key.startswith(f"{self.session(session)}:flow:")
+
+    def flow(self, flow: str) -> str:
+        """What is known of a flow: fingerprint, generation, override of its lifetime."""
+        return f"{self.root}:flow:{{{safe(flow)}}}"
+
+    def changes(self, flow: str) -> str:
+        """The flow's last changes of fingerprint or generation."""
+        return f"{self.flow(flow)}:changes"
+
+    def entries(self, flow: str, shard: int) -> str:
+        """One shard of the flow's entry index: `generation|key` by expiry."""
+        return f"{self.flow(flow)}:entries:{shard}"
+
+    def session(self, session: str) -> str:
+        """What is known of a session without its turns."""
+        return f"{self.root}:session:{{{safe(session)}}}"
+
+    def turns(self, session: str) -> str:
+        """The session's turns, oldest first."""
+        return f"{self.session(session)}:turns"
+
+    def turn_ids(self, session: str) -> str:
+        """Turn id -> place in the stream: what makes an append idempotent."""
+        return f"{self.session(session)}:ids"
+
+    def sessions(self, shard: int) -> str:
+        """One shard of the session index: ids by last activity."""
+        return f"{self.root}:sessions:{shard}"
+
+    def user_sessions(self, user: str) -> str:
+        """The sessions of one user by last activity."""
+        return f"{self.root}:user:{{{safe(user)}}}:sessions"
+
+    def feed(self, session: str) -> str:
+        """The stream of events that follows this session's turns."""
+        return f"{self.root}:feed:{shard_of(session)}"
+
+    def count(self, flow: str, day: str) -> str:
+        """What one flow's questions came to on one day (`yyyymmdd`, UTC)."""
+        return f"{self.root}:count:{safe(flow)}:{day}"
+
+
+def scope_of_key(key: str) -> str:
+    """The scope that an entry's key names: team, user or session; "" for any other key."""
+    match = _ENTRY.fullmatch(key)
+    return match["scope"].split(":", 1)[0] if match else ""

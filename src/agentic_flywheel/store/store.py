@@ -1,0 +1,27 @@
+"""Everything that is kept in Redis for one tenant, behind one connection."""
+
+from __future__ import annotations
+
+from agentic_flywheel.settings import Settings
+from agentic_flywheel.store.counters import Counters
+from agentic_flywheel.store.entries import TRIM, EntryStore
+from agentic_flywheel.store.flow_states import OBSERVE, FlowStates
+from agentic_flywheel.store.keys import Keys
+from agentic_flywheel.store.link import Link
+from agentic_flywheel.store.sessions import AMEND, APPEND, SessionStore
+
+
+class Store:
+    """The store of one tenant; connects on first use. Whoever made it closes it."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.link = Link(settings, (APPEND, AMEND, OBSERVE, TRIM))
+        self.keys = Keys(settings.text("tenant"))
+        self.sessions = SessionStore(self.link, self.keys)
+        self.entries = EntryStore(self.link, self.keys)
+        self.flows = FlowStates(self.link, self.keys)
+        self.counters = Counters(self.link, self.keys)
+
+    async def aclose(self) -> None:
+        """Release every connection."""
+        await self.link.aclose()

@@ -1,0 +1,96 @@
+"""The flywheel for programs without an event loop: the same names, without `await`."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Coroutine
+from inspect import iscoroutine
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from agentic_flywheel.flywheel import Flywheel
+from agentic_flywheel.model import Answer, Check
+
+_T = TypeVar("_T")
+
+
+class FlywheelSync:
+    """`Flywheel` on an event loop of its own, in a thread; safe to use from several threads.
+
+    with FlywheelSync.open(tenant="docs-team") as flywheel:
+        print(flywheel.ask("How long are answers kept?").text)
+    """
+
+    def __init__(self, flywheel: Flywheel) -> None:
+        self._flywheel = flywheel
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="agentic-flywheel", daemon=True)
+        self._thread.start()
+        self.settings = flywheel.settings
+        self.registry = flywheel.registry
+        self.sessions = _Waiting(flywheel.sessions, self._wait)
+        self.cache = _Waiting(flywheel.cache, self._wait)
+        self.flows = _Waiting(flywheel.flows, self._wait)
+        self.lifetimes = _Waiting(flywheel.lifetimes, self._wait)
+
+    @classmethod
+    def open(cls, **arguments: Any) -> Self:
+        """As `Flywheel.open`."""
+        return cls(Flywheel.open(**arguments))
+
+    def ask(self, question: str, **arguments: Any) -> Answer:
+        """As `Flywheel.ask`."""
+        return self._wait(self._flywheel.ask(question, **arguments))
+
+    def doctor(self) -> list[Check]:
+        """As `Flywheel.doctor`."""
+        return self._wait(self._flywheel.doctor())
+
+    def flush(self) -> None:
+        """As `Flywheel.flush`."""
+        self._wait(self._flywheel.flush())
+
+    def close(self) -> None:
+        """As `Flywheel.aclose`; the thread ends too. Safe to call twice."""
+        if self._loop.is_closed():
+            return
+        self._wait(self._flywheel.aclose())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _wait(self, work: Coroutine[Any, Any, _T]) -> _T:
+        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        try:
+            return future.result()
+        except BaseException:  # Ctrl-C while waiting: the work must not go on behind the caller's back
+            future.cancel()
+            raise
+
+
+class _Waiting:
+    """An object whose coroutine methods are waited for."""
+
+    def __init__(self, target: object, wait: Callable[[Coroutine[Any, Any, Any]], Any]) -> None:
+        self._target = target
+        self._wait = wait
+
+    def __getattr__(self, name: str) -> Any:
+        attribute = getattr(self._target, name)
+        if not callable(attribute):
+            return attribute
+
+        def call(*arguments: Any, **named: Any) -> Any:
+            result = attribute(*arguments, **named)
+            return self._wait(result) if iscoroutine(result) else result
+
+        return call
