@@ -57,22 +57,20 @@ def add_asking_tools(server: FlywheelServer) -> None:
         wanted: Directives,
         domain: Domain | None = None,
     ) -> CallToolResult:
-        applied = await server.session_configs.apply(question, session_id, flow, intent)
         answer = await _with_signs_of_life(
             ctx,
             flywheel.ask(
                 question,
                 session=session_id,
-                flow=applied.flow,
+                flow=flow,
                 user=user_id,
                 intent=intent,
                 directives=wanted,
-                config=applied.config,
                 domain=domain,
             ),
         )
-        result = AnswerResult.of(answer, applied.warnings)
-        return answered(result, answer.text, _provenance(answer), *(f"Note: {warning}" for warning in result.warnings))
+        notes = (f"Note: {warning}" for warning in answer.warnings)
+        return answered(AnswerResult.of(answer), answer.text, _provenance(answer), *notes)
 
     @server.tool(title="Ask a flow", annotations=_ASKS)
     async def flowise_query(

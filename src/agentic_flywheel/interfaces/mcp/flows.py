@@ -20,7 +20,7 @@ from mcp_types import CallToolResult, ToolAnnotations
 from pydantic import Field
 
 from agentic_flywheel.durations import show_duration
-from agentic_flywheel.errors import InputError, StoreError
+from agentic_flywheel.errors import InputError, StoreError, UnknownSession
 from agentic_flywheel.flows.protocol import FlowSpec
 from agentic_flywheel.flywheel import Flywheel
 from agentic_flywheel.interfaces.mcp.arguments import FlowConfig, SessionId, laid_over
@@ -30,9 +30,10 @@ from agentic_flywheel.interfaces.mcp.results import (
     ConfigureResult,
     FlowListResult,
     FlowResult,
+    shown_settings,
 )
 from agentic_flywheel.interfaces.mcp.surface import FlywheelServer, answered
-from agentic_flywheel.model import FlowType
+from agentic_flywheel.model import FlowType, Session
 
 _READS = ToolAnnotations(read_only_hint=True, idempotent_hint=True, open_world_hint=False)
 _EDITS = ToolAnnotations(read_only_hint=False, destructive_hint=False, idempotent_hint=True, open_world_hint=False)
@@ -64,16 +65,14 @@ def add_flow_tools(server: FlywheelServer) -> None:
     ) -> Annotated[CallToolResult, ConfigureResult]:
         """Change what a flow is asked with: for one conversation (with session_id), or for everybody (without).
 
-        With session_id, that conversation's questions go to this flow unless one is named, with this configuration,
-        and share answers only where it is the same. Without, the flow registry is edited and answers of the old
-        configuration are no longer served. Do not use it for one question's wording, nor to add a flow
-        (flowise_add_flow).
+        With session_id, the fields are laid over the configuration of whatever flow answers that conversation, days
+        later too, and answers are shared only where the configuration is the same. Without, the flow registry is
+        edited and answers of the old configuration are no longer served. Do not use it for one question's wording,
+        nor to add a flow (flowise_add_flow).
         """
         spec = flywheel.flows.show(flow_id)
         if session_id is not None:
-            held, changed, kept = await server.session_configs.change(session_id, spec.key, config.changes())
-            result = ConfigureResult(flow=spec.key, config=held, session_id=session_id, kept=kept, changed=changed)
-            return answered(result, _configured_text(result))
+            return await configure_session(spec, session_id, config.changes())
         wanted = laid_over(spec.config, config.changes())
         changed = wanted != dict(spec.config)
         if changed:
@@ -81,8 +80,24 @@ def add_flow_tools(server: FlywheelServer) -> None:
                 partial(flywheel.registry.edit, spec.key, config=wanted or None), abandon_on_cancel=True
             )
             await server.tools_changed(ctx)
-        result = ConfigureResult(flow=spec.key, config=wanted, session_id=None, kept="registry", changed=changed)
+        result = ConfigureResult(flow=spec.key, config=wanted, session_id=None, changed=changed)
         return answered(result, _configured_text(result))
+
+    async def configure_session(spec: FlowSpec, session_id: str, changes: dict[str, Any]) -> CallToolResult:
+        try:
+            session = await flywheel.sessions.resume(session_id)
+        except UnknownSession:  # it is begun by being configured
+            session = Session(id=session_id)
+        wanted = laid_over(session.config, changes)
+        if changed := wanted != session.config:
+            session = await flywheel.sessions.configure(session_id, wanted)
+        warnings = []
+        if session.flow and session.flow != spec.key:
+            warnings.append(f"Session {session_id!r} is with the flow {session.flow!r}, which is asked so now.")
+        result = ConfigureResult(
+            flow=spec.key, config=session.config, session_id=session_id, changed=changed, warnings=warnings
+        )
+        return answered(result, _configured_text(result), *(f"Note: {warning}" for warning in warnings))
 
     @server.tool(title="Add a flow", annotations=_EDITS.model_copy(update={"idempotent_hint": False}))
     async def flowise_add_flow(
@@ -195,13 +210,12 @@ def _flow_line(flow: FlowResult) -> str:
 
 
 def _configured_text(result: ConfigureResult) -> str:
-    settings = ", ".join(f"{name}={value!r}" for name, value in result.config.items()) or "no configuration of its own"
-    where = {
-        "registry": "for everybody (in the flow registry)",
-        "redis": f"for session {result.session_id} (kept in Redis)",
-        "process": f"for session {result.session_id} (kept in this server process: Redis is away)",
-    }[result.kept]
-    return f"{result.flow} is asked with {settings}, {where}." + ("" if result.changed else " That was so already.")
+    settings = shown_settings(result.config) or "no configuration of its own"
+    if result.session_id is not None:
+        text = f"Session {result.session_id} asks its flow with {settings}."
+    else:
+        text = f"Everybody asks {result.flow} with {settings}."
+    return text if result.changed else f"{text} That was so already."
 
 
 def _key_for(name: str) -> str:

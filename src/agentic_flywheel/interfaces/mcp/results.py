@@ -34,6 +34,15 @@ def shown_config(config: Any) -> Any:
     return config
 
 
+def shown_settings(config: Mapping[str, Any]) -> str:
+    """A configuration in one line, secrets masked.
+
+    >>> shown_settings({"temperature": 0.2, "apiKey": "sk-1"})
+    "temperature=0.2, apiKey='***'"
+    """
+    return ", ".join(f"{name}={value!r}" for name, value in shown_config(config).items())
+
+
 Config = Annotated[dict[str, Any], BeforeValidator(shown_config)]
 
 
@@ -127,8 +136,8 @@ class AnswerResult(Result):
     mcp_metadata: McpMetadata = Field(alias="_mcp_metadata")
 
     @classmethod
-    def of(cls, answer: Answer, warnings: tuple[str, ...] = ()) -> Self:
-        """The result for `answer`; `warnings` of this interface come after the answer's own."""
+    def of(cls, answer: Answer) -> Self:
+        """The result for `answer`."""
         block = McpMetadata(
             flow_used=answer.flow_name or answer.flow,
             flow_key=answer.flow,
@@ -138,7 +147,7 @@ class AnswerResult(Result):
             config_used=answer.config,
         )
         fields = {name: getattr(answer, name) for name in cls.model_fields if name != "mcp_metadata"}
-        return cls.model_validate(fields | {"warnings": (*answer.warnings, *warnings), "mcp_metadata": block})
+        return cls.model_validate(fields | {"mcp_metadata": block})
 
 
 class FlowResult(Result):
@@ -175,12 +184,9 @@ class ConfigureResult(Result):
 
     flow: str
     config: Config
-    session_id: str | None = Field(None, description="The only session it holds for; null: everybody.")
-    kept: str = Field(
-        description="Where the configuration is kept: `registry` (the file), `redis` (survives restarts) "
-        "or `process` (Redis was away; lost when this server stops)."
-    )
-    changed: bool = Field(description="False where it said so already: stored answers stay good.")
+    session_id: str | None = Field(None, description="The only conversation it holds for; null: everybody.")
+    changed: bool = Field(description="False where it said so already.")
+    warnings: list[str] = []
 
 
 class AddFlowResult(Result):
@@ -209,18 +215,12 @@ class SessionResult(Result):
     turns: int = 0
     created_at: float = 0.0
     last_active_at: float = 0.0
+    config: Config = Field({}, description="Laid over the flow's configuration for this conversation alone.")
 
     @classmethod
-    def of(cls, session: Session, **more: Any) -> Self:
-        """The result for `session`, with the fields of a subclass in `more`."""
-        return cls.model_validate(_renamed(session, session_id="id") | more)
-
-
-class SessionInfoResult(SessionResult):
-    """A session, and the configuration that holds for it alone (flowise_configure with session_id)."""
-
-    config: dict[str, Config] = Field({}, description="By flow key.")
-    warnings: list[str] = []
+    def of(cls, session: Session) -> Self:
+        """The result for `session`."""
+        return cls.model_validate(_renamed(session, session_id="id"))
 
 
 class TurnResult(Result):

@@ -12,7 +12,7 @@ from mcp_types import CallToolResult, ToolAnnotations
 from pydantic import Field
 
 from agentic_flywheel.interfaces.mcp.arguments import KnownSessionId, SessionId, UserId
-from agentic_flywheel.interfaces.mcp.results import SessionHistoryResult, SessionInfoResult, SessionResult, TurnResult
+from agentic_flywheel.interfaces.mcp.results import SessionHistoryResult, SessionResult, TurnResult, shown_settings
 from agentic_flywheel.interfaces.mcp.surface import FlywheelServer, answered
 from agentic_flywheel.model import Turn
 
@@ -26,24 +26,22 @@ def add_session_tools(server: FlywheelServer) -> None:
     @server.tool(title="Look at a conversation", annotations=_READS)
     async def flowise_session_info(
         session_id: SessionId = None, user_id: UserId = None
-    ) -> Annotated[CallToolResult, SessionInfoResult]:
+    ) -> Annotated[CallToolResult, SessionResult]:
         """Tell what is known of a conversation: owner, title, tags, flow, number of turns, its own configuration.
 
         Use it to find the conversation to go on with: without session_id it is the newest one (of user_id, if
         given). Do not use it to read the turns (flowise_session_history).
         """
         session = await flywheel.sessions.resume(session_id, user=user_id)
-        config, warnings = await server.session_configs.read(session.id)
-        result = SessionInfoResult.of(session, config=config.flows, warnings=warnings)
         title = f" {session.title!r}" if session.title else ""
         return answered(
-            result,
+            SessionResult.of(session),
             f"Session {session.id}{title}: {session.turns} turns, last active {_moment(session.last_active_at)}, "
             f"flow {session.flow or 'not chosen yet'}"
             + (f", owner {session.owner}" if session.owner else "")
             + (f", tags {', '.join(session.tags)}" if session.tags else "")
+            + (f", asked with {shown_settings(session.config)}" if session.config else "")
             + ".",
-            *(f"Note: {warning}" for warning in warnings),
         )
 
     @server.tool(title="Read a conversation", annotations=_READS)

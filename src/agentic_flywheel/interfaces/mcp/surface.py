@@ -29,7 +29,6 @@ from agentic_flywheel.flywheel import Flywheel
 from agentic_flywheel.interfaces.mcp.arguments import described_input, described_output
 from agentic_flywheel.interfaces.mcp.pipes import Output, lines, taken
 from agentic_flywheel.interfaces.mcp.results import Result
-from agentic_flywheel.interfaces.mcp.session_config import SessionConfigs
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +39,6 @@ class FlywheelServer(MCPServer[Any]):
     def __init__(self, flywheel: Flywheel, **arguments: Any) -> None:
         super().__init__("agentic-flywheel", log_level="WARNING", **arguments)
         self.flywheel = flywheel
-        self.session_configs = SessionConfigs(flywheel)
 
     async def list_tools(self) -> list[Tool]:
         """The tools, their schemas naming the flows there are now."""
