@@ -57,8 +57,10 @@ _PHRASES: tuple[tuple[str, type[StoreError]], ...] = (
 )
 _CLUSTER_WORDS = ("MOVED", "ASK", "CROSSSLOT")
 _CODE = re.compile(r"[A-Z]{3,}")
-#: Before version 7, an error inside a script came wrapped in text: `ERR Error running script ...: -OOM command ...`.
-_SCRIPTED = re.compile(r"-([A-Z]{3,}) ")
+#: Before version 7, an error inside a script comes wrapped in text: `ERR Error running script ...: -OOM command ...`.
+_SCRIPTED = re.compile(rf"running script .*?: -?({'|'.join(_KINDS)}) ")
+#: redis-py puts the command in front of an error in a pipeline, and the error's arguments as Python writes them.
+_PIPELINED = re.compile(r"(?s).* of pipeline caused error: \(?['\"]?(.*?)['\"]?,?\)?")
 
 
 def make_pool(settings: Settings, address: Address, socket: Path | None) -> ConnectionPool:
@@ -128,7 +130,7 @@ def _replied(error: BaseException, where: str, facts: dict[str, Any]) -> StoreEr
     code = getattr(error, "status_code", None) or ""
     if not code and (found := _CODE.match(said)):
         code = found.group()
-    if code in ("", "ERR") and "running script" in said and (found := _SCRIPTED.search(said)):
+    if code in ("", "ERR") and (found := _SCRIPTED.search(said)):
         code = found.group(1)
     kind = _KINDS.get(code)
     if kind is None:
@@ -146,7 +148,9 @@ def _said(error: BaseException) -> str:
     text = str(error.args[0]) if error.args else ""
     if isinstance(error, OSError) and error.strerror:
         text = error.strerror
-    text = text.rpartition("caused error: ")[2].partition(", with args beginning with")[0]
+    if pipelined := _PIPELINED.fullmatch(text):
+        text = pipelined.group(1)
+    text = text.partition(", with args beginning with")[0]
     code = getattr(error, "status_code", None)
     return f"{code} {text}" if code and not text.startswith(code) else text
 

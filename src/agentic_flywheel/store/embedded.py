@@ -41,8 +41,8 @@ _SHORT_FOLDER = Path("/tmp")  # noqa: S108 - a private directory in it, checked 
 _LOG_LIMIT = 1_000_000
 _POLL_SECONDS = 0.005
 _REPLY_SECONDS = 2.0
-#: What of our environment the server needs; it outlives us and shall not carry our secrets along.
-_SERVER_VARIABLES = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
+#: What of our environment the processes that outlive us need; they shall not carry our secrets along.
+_LASTING_VARIABLES = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
 
 
 class ServerStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -154,14 +154,15 @@ class EmbeddedServer:
         """Whether a server answers; while the lock is shared the watcher cannot stop it under our hands."""
         try:
             with self._lock("start.lock", fcntl.LOCK_SH, deadline):
-                return self._answers()
+                return self._answers(deadline)
         except FileNotFoundError:
             return False  # nobody was ever here
 
-    def _answers(self) -> bool:
+    def _answers(self, deadline: float) -> bool:
         """Whether the server is ready; not while it is still loading its data."""
+        patience = max(_POLL_SECONDS, min(_REPLY_SECONDS, deadline - time.monotonic()))
         try:
-            with Connection(str(self.socket), _REPLY_SECONDS) as server:
+            with Connection(str(self.socket), patience) as server:
                 return server.ask("PING") == "PONG"
         except ServerReply as reply:
             if str(reply).startswith(("LOADING", "BUSY")):
@@ -174,7 +175,7 @@ class EmbeddedServer:
         """Bring a server up, with `start.lock` held exclusively."""
         alive = (self.path / "alive.lock").open("ab")
         with alive:
-            while not self._answers():
+            while not self._answers(deadline):
                 if _try_lock(alive):
                     self._spawn(alive)
                     break
@@ -183,7 +184,7 @@ class EmbeddedServer:
             else:
                 return
         # Our own hold on alive.lock ended with `alive`; from here on it is held exactly as long as the server lives.
-        while not self._answers():
+        while not self._answers(deadline):
             with (self.path / "alive.lock").open("ab") as probe:
                 if _try_lock(probe):
                     raise self._failure("the embedded server ended while it was starting")
@@ -223,7 +224,7 @@ class EmbeddedServer:
                 stdout=log,
                 stderr=log,
                 cwd=self.path,
-                env={name: value for name, value in self._settings.environ.items() if name in _SERVER_VARIABLES},
+                env=self._environ(),
                 pass_fds=(alive.fileno(),),
                 start_new_session=True,
                 timeout=self._start_seconds,
@@ -272,11 +273,15 @@ class EmbeddedServer:
                     stdout=log,
                     stderr=log,
                     cwd="/",
+                    env=self._environ(),
                     pass_fds=(held.fileno(),),
                     start_new_session=True,
                     timeout=self._start_seconds,
                     check=True,
                 )
+
+    def _environ(self) -> dict[str, str]:
+        return {name: value for name, value in self._settings.environ.items() if name in _LASTING_VARIABLES}
 
     def _prepare_folders(self) -> None:
         """Create the private directories; refuse one that is not ours alone."""

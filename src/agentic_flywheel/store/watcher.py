@@ -21,7 +21,7 @@ import time
 from pathlib import Path
 
 
-class ServerReply(Exception):  # noqa: N818 - it is what the server said, not what failed here
+class ServerReply(Exception):
     """The server answered with an error; the message is its own."""
 
 
@@ -73,18 +73,19 @@ class Connection:
         return {name: value for name, colon, value in lines if colon}
 
 
-def _use(server: Connection) -> tuple[int, str]:
+def use_of(server: Connection) -> tuple[int, str]:
     """How many others are connected, and a mark that moves when anybody connects."""
     return int(server.facts("clients")["connected_clients"]) - 1, server.facts("stats")["total_connections_received"]
 
 
-def _stop_if_unused(server: Connection, start_lock: Path, mark: str) -> None:
+def stop_if_unused(server: Connection, start_lock: Path, mark: str) -> None:
+    """Stop the server, unless somebody is arriving or has been here since `mark`; `ConnectionError` when it is gone."""
     with start_lock.open("ab") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return  # somebody is arriving
-        if _use(server) == (0, mark):
+        if use_of(server) == (0, mark):
             print(f"{time.strftime('%d %b %Y %H:%M:%S')} stopping: unused", file=sys.stderr, flush=True)
             server.ask("SHUTDOWN", "NOSAVE")  # the append-only file is flushed all the same
 
@@ -93,18 +94,18 @@ def watch(path: str, start_lock: Path, idle_seconds: float) -> None:
     """Look every few seconds until the server has ended, whoever ended it."""
     pause = min(5.0, max(0.05, idle_seconds / 4))
     with Connection(path) as server:
-        others, mark = _use(server)
+        others, mark = use_of(server)
         since = time.monotonic()
         while True:
             gone, _, _ = select.select([server], [], [], pause)
             if gone:
                 return  # nothing is ever sent unasked: this is the end of the connection
-            others, seen = _use(server)
+            others, seen = use_of(server)
             if others or seen != mark:
                 mark, since = seen, time.monotonic()
             elif time.monotonic() - since >= idle_seconds:
                 try:
-                    _stop_if_unused(server, start_lock, mark)
+                    stop_if_unused(server, start_lock, mark)
                 except ServerReply as refusal:  # it cannot flush, say: the disk is full; look again later
                     print(refusal, file=sys.stderr, flush=True)
                 since = time.monotonic()

@@ -1,0 +1,236 @@
+"""Connections do what the address says, wait no longer than they may, and every failure has its one meaning."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+import redis.asyncio
+from redis.exceptions import RedisError
+
+from agentic_flywheel.errors import (
+    SettingsError,
+    StoreError,
+    StoreFull,
+    StoreMisused,
+    StoreRefused,
+    StoreUnavailable,
+)
+from agentic_flywheel.settings import load_settings
+from agentic_flywheel.store.address import Address
+from agentic_flywheel.store.connection import make_pool, store_error
+from servers import PASSWORD, Server, free_port
+
+pytestmark = pytest.mark.anyio
+
+
+@asynccontextmanager
+async def connected(url: str, **settings: Any) -> AsyncIterator[redis.asyncio.Redis]:
+    """A client on our pool."""
+    pool = make_pool(load_settings(settings, environ={}, directory=Path("/")), Address(url, "test"), None)
+    client = redis.asyncio.Redis(connection_pool=pool)
+    try:
+        yield client
+    finally:
+        await client.aclose()
+        await pool.aclose()
+
+
+async def failure(url: str, *command: Any, **settings: Any) -> StoreError:
+    """What a command that fails is called."""
+    async with connected(url, **settings) as client:
+        with pytest.raises((RedisError, OSError)) as caught:
+            await client.execute_command(*command)
+        return store_error(caught.value, Address(url, "test"), str(command[0]))
+
+
+async def test_replies_are_bytes_and_maps(redis_server: Server) -> None:
+    async with connected(redis_server.url) as client:
+        await client.execute_command("HSET", "h", "field", b"\xff")
+        assert await client.execute_command("HGETALL", "h") == {b"field": b"\xff"}
+
+
+async def test_tcp(redis_tcp: str) -> None:
+    async with connected(redis_tcp) as client:
+        assert await client.execute_command("PING")
+
+
+async def test_password_and_database(redis_password: Server) -> None:
+    for address in (redis_password.tcp_url, redis_password.unix_url):
+        async with connected(address(3)) as client:
+            await client.execute_command("SET", "where", "three")
+        async with connected(address(0)) as client:
+            assert await client.execute_command("GET", "where") is None
+        plain = redis_password.client(3)
+        assert plain.getdel("where") == b"three"
+        plain.close()
+
+
+async def test_wrong_or_missing_credentials(redis_password: Server) -> None:
+    for url in (
+        f"redis://:wrong@127.0.0.1:{redis_password.port}",
+        f"redis://nobody:wrong@127.0.0.1:{redis_password.port}",
+        f"unix://:wrong@{redis_password.socket}",
+        f"redis://127.0.0.1:{redis_password.port}",
+        f"unix://{redis_password.socket}",
+    ):
+        error = await failure(url, "GET", "x")
+        assert type(error) is StoreRefused, (url, error)
+        assert "wrong" not in str(error.as_dict()).replace("WRONG", "").replace("wrong ", "")
+        assert PASSWORD not in str(error.as_dict())
+
+
+async def test_missing_right(redis_server: Server) -> None:
+    async with connected(redis_server.url) as client:
+        await client.execute_command("ACL", "SETUSER", "guest", "on", ">guest", "~*", "+get")
+    error = await failure(f"unix://guest:guest@{redis_server.socket}", "SET", "a", "b")
+    assert type(error) is StoreRefused
+    async with connected(redis_server.url) as client:
+        await client.execute_command("ACL", "DELUSER", "guest")
+
+
+async def test_no_such_database(redis_server: Server) -> None:
+    for url in (redis_server.unix_url(99), redis_server.tcp_url(99)):
+        error = await failure(url, "GET", "x")
+        assert type(error) is StoreRefused
+        assert "database" in error.suggestions[0]
+
+
+async def test_dead_port_and_absent_socket(tmp_path: Path) -> None:
+    with anyio.fail_after(5):  # the client's own defaults keep trying for longer
+        for url in (f"redis://127.0.0.1:{free_port()}", f"unix://{tmp_path}/none.sock"):
+            error = await failure(url, "GET", "x")
+            assert type(error) is StoreUnavailable
+            assert error.details["origin"] == "test"
+            assert "reply" in error.details
+
+
+async def test_hanging_server(valkey: Server) -> None:
+    valkey.pause()
+    try:
+        with anyio.fail_after(5):
+            for url in (valkey.unix_url(), valkey.tcp_url()):
+                error = await failure(url, "GET", "x", **{"redis.command_timeout_seconds": 0.05})
+                assert type(error) is StoreUnavailable
+                assert "in time" in error.message
+    finally:
+        valkey.resume()
+
+
+async def test_server_that_dies_and_returns(valkey: Server) -> None:
+    async with connected(valkey.url) as client:
+        await client.execute_command("PING")
+        valkey.kill()
+        with pytest.raises(RedisError) as caught:
+            await client.execute_command("PING")
+        assert type(store_error(caught.value, Address(valkey.url, "test"), "PING")) is StoreUnavailable
+        valkey.start()
+        assert await client.execute_command("PING")
+
+
+async def test_too_many_connections(valkey: Server) -> None:
+    async with connected(valkey.url, **{"redis.max_connections": 1}) as client:
+        held = await client.connection_pool.get_connection()
+        with pytest.raises(RedisError) as caught:
+            await client.execute_command("PING")
+        await client.connection_pool.release(held)
+    error = store_error(caught.value, Address(valkey.url, "test"), "PING")
+    assert type(error) is StoreUnavailable
+    assert "max_connections" in error.suggestions[0]
+
+
+async def test_server_with_too_many_clients(valkey: Server) -> None:
+    plain = valkey.client()
+    limit = plain.config_get("maxclients")["maxclients"]
+    plain.config_set("maxclients", 1)
+    try:
+        assert type(await failure(valkey.url, "PING")) is StoreUnavailable
+    finally:
+        plain.config_set("maxclients", limit)
+        plain.close()
+
+
+async def test_value_of_another_type(redis_server: Server) -> None:
+    async with connected(redis_server.url) as client:
+        await client.execute_command("SET", "text", "x")
+        error = await failure(redis_server.url, "HGETALL", "text")
+        assert type(error) is StoreMisused
+        assert error.details["command"] == "HGETALL"
+        scripted = await failure(redis_server.url, "EVAL", "return redis.call('HGETALL', KEYS[1])", 1, "text")
+        assert type(scripted) is StoreMisused
+        pipeline = client.pipeline(transaction=True)
+        pipeline.hgetall("text")
+        with pytest.raises(RedisError) as caught:
+            await pipeline.execute()
+        error = store_error(caught.value, Address(redis_server.url, "test"), "HGETALL")
+        assert type(error) is StoreMisused
+        assert error.message.endswith("WRONGTYPE Operation against a key holding the wrong kind of value")
+
+
+async def test_out_of_memory(redis_server: Server) -> None:
+    async with connected(redis_server.url) as client:
+        await client.execute_command("CONFIG", "SET", "maxmemory", 1)
+    script = "return redis.call('SET', KEYS[1], 'x')"
+    assert type(await failure(redis_server.url, "SET", "a", "b")) is StoreFull
+    assert type(await failure(redis_server.url, "EVAL", script, 1, "a")) is StoreFull
+
+
+async def test_replica_takes_no_writes(redis_server: Server) -> None:
+    async with connected(redis_server.url) as client:
+        await client.execute_command("REPLICAOF", "127.0.0.1", free_port())
+        try:
+            assert type(await failure(redis_server.url, "SET", "a", "b")) is StoreFull
+        finally:
+            await client.execute_command("REPLICAOF", "NO", "ONE")
+
+
+async def test_unknown_command_keeps_its_arguments_to_itself(redis_server: Server) -> None:
+    error = await failure(redis_server.url, "NOSUCH", "my secret question")
+    assert type(error) is StoreError
+    assert "secret" not in str(error.as_dict())
+
+
+async def test_server_that_is_no_redis() -> None:
+    async def answer(stream: anyio.abc.SocketStream) -> None:
+        async with stream:
+            await stream.receive()
+            await stream.send(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+    async with await anyio.create_tcp_listener(local_host="127.0.0.1") as listener, anyio.create_task_group() as tasks:
+        tasks.start_soon(listener.serve, answer)
+        port = listener.extra(anyio.abc.SocketAttribute.local_port)
+        assert type(await failure(f"redis://127.0.0.1:{port}", "PING")) is StoreUnavailable
+        tasks.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize(
+    ("said", "kind"),
+    [
+        ("LOADING Redis is loading the dataset in memory", StoreUnavailable),
+        ("BUSY Redis is busy running a script", StoreUnavailable),
+        ("MASTERDOWN Link with MASTER is down", StoreUnavailable),
+        ("CLUSTERDOWN Hash slot not served", StoreUnavailable),
+        ("MOVED 3999 127.0.0.1:6381", StoreUnavailable),
+        ("CROSSSLOT Keys in request don't hash to the same slot", StoreUnavailable),
+        ("MISCONF Errors writing to the AOF file: No space left on device", StoreFull),
+        ("DENIED Redis is running in protected mode", StoreRefused),
+        ("NOAUTH Authentication required.", StoreRefused),
+        ("ERR invalid password", StoreRefused),
+        ("ERR syntax error", StoreError),
+    ],
+)
+def test_meaning_of_replies_that_are_hard_to_provoke(said: str, kind: type[StoreError]) -> None:
+    from redis._parsers.base import BaseParser
+
+    error = store_error(BaseParser.parse_error(said), Address("redis://h", "test"), "GET")
+    assert type(error) is kind
+    assert said.removeprefix("ERR ") in error.message
+
+
+def test_pool_of_an_address_that_was_not_checked() -> None:
+    with pytest.raises(SettingsError, match="cannot be used"):
+        make_pool(load_settings(environ={}, directory=Path("/")), Address("http://h", "test"), None)
