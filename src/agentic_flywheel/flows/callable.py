@@ -14,6 +14,7 @@ import hashlib
 import importlib
 import inspect
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
+from contextlib import aclosing
 from datetime import timedelta
 from types import CodeType
 from typing import Any
@@ -173,15 +174,17 @@ class PythonClient:
         if isinstance(result, str):
             yield result
         elif hasattr(result, "__aiter__"):
-            async for piece in self._each(aiter(result)):
-                yield piece
+            async with aclosing(self._each(aiter(result))) as pieces:
+                async for piece in pieces:
+                    yield piece
         elif isinstance(result, Iterator):
-            async for piece in self._each(_in_thread(result)):
-                yield piece
+            async with aclosing(self._each(_in_thread(result))) as pieces:
+                async for piece in pieces:
+                    yield piece
         else:
             raise self._no_text(result)
 
-    async def _each(self, pieces: AsyncIterator[Any]) -> AsyncIterator[str]:
+    async def _each(self, pieces: AsyncIterator[Any]) -> AsyncGenerator[str, None]:
         try:
             while True:
                 try:

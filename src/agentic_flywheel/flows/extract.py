@@ -147,7 +147,8 @@ def _rows(rows: list[str], header: int, terms: set[str], limit: int) -> str:
     """The header and the rows (or list items) that hold most of the question, in their order."""
     room = limit - sum(len(row) + 1 for row in rows[:header]) - 2
     order = sorted(range(header, len(rows)), key=lambda n: (-_worth(rows[n], terms), n))
-    useful = [n for n in order if _worth(rows[n], terms) > 0] or order
+    least = 0.5 * _worth(rows[order[0]], terms) if order else 0.0
+    useful = [n for n in order if _worth(rows[n], terms) >= least]
     kept: list[int] = []
     for number in useful:
         if len(rows[number]) + 1 <= room:

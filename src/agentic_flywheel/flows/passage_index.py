@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
@@ -25,11 +26,15 @@ from agentic_flywheel.flows.words import is_content, pieces_of, stem, words_of
 _K1 = 1.2
 _B = 0.6
 _HEADING, _PARENT, _FILE = 2.5, 1.0, 0.7
+_LEAD = 1.5  # what a paragraph or list item begins with in bold is its heading
 _PIECE = 0.5  # a part of an identifier counts half as much as the whole
 _SIDE_BY_SIDE = 0.35
 _NEIGHBOUR = 0.15
 _MISSPELT = 0.6
 _LEAST_RATIO = 0.84
+
+
+_BOLD_LEAD = re.compile(r"^\s*(?:[-*+]\s+|\d+[.)]\s+)?\*{1,2}([^*\n]+)\*", re.MULTILINE)
 
 
 class Found(msgspec.Struct, frozen=True):
@@ -99,11 +104,13 @@ class PassageIndex:
         for title in passage.titles[:-1]:
             yield title, _PARENT
         yield passage.file.rpartition(".")[0], _FILE
+        yield " ".join(_BOLD_LEAD.findall(passage.text)), _LEAD
 
     def search(self, query: Mapping[str, float], pairs: Iterable[tuple[str, str]] = (), limit: int = 8) -> list[Found]:
         """The best passages for weighted terms; `pairs` are terms that stand side by side in the question."""
         weights = self._known(query)
-        total = sum(self._rarity(term) * weight for term, weight in query.items())
+        meant = {asked: term for term, (asked, _) in weights.items()}
+        total = sum(self._rarity(meant.get(term, term)) * weight for term, weight in query.items())
         if not weights or not total:
             return []
         scores: dict[int, float] = defaultdict(float)
@@ -112,8 +119,9 @@ class PassageIndex:
         for term, (asked, weight) in weights.items():
             rarity = self._rarity(term)
             for position, found in self._postings[term].items():
-                scores[position] += weight * rarity * found * (_K1 + 1) / (found + _K1)
-                covered[position] += min(rarity, self._rarity(asked)) * weight
+                certain = weight if asked == term else weight * _MISSPELT
+                scores[position] += certain * rarity * found * (_K1 + 1) / (found + _K1)
+                covered[position] += rarity * weight
                 matched[position] += 1
         wanted = set(pairs)
         for position, score in scores.items():
@@ -146,7 +154,7 @@ class PassageIndex:
                 known[term] = (term, weight)
             elif len(term) >= 5 and term.isalpha():
                 for near in difflib.get_close_matches(term, self._alike(term), n=1, cutoff=_LEAST_RATIO):
-                    known.setdefault(near, (term, weight * _MISSPELT))
+                    known.setdefault(near, (term, weight))
         return known
 
     def _alike(self, term: str) -> list[str]:

@@ -33,8 +33,8 @@ _FOREIGN_KEYS = ("performance_metrics", "status")
 _DEEPEST = 64
 
 
-class Unexpected(Exception):  # noqa: N818 (never leaves this room: it becomes a RegistryError with its place)
-    """A value that is not what its key expects; carries the expectation in words."""
+class Unexpected(Exception):
+    """A value that is not what its key expects, in words; never leaves this room: it becomes a `RegistryError`."""
 
     def __init__(self, expected: str, choices: tuple[str, ...] = ()) -> None:
         super().__init__(expected)

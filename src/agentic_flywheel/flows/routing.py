@@ -27,7 +27,7 @@ from agentic_flywheel.flows.words import is_content, pieces_of, stem, words_of
 from agentic_flywheel.model import Route, RouteScore
 
 #: Points that speak for none of the flows; keeps a single weak match from being certain.
-DOUBT = 0.5
+DOUBT = 0.3
 #: Least likeness of spelling (difflib's ratio) that counts, and the shortest word for which it means anything.
 _LEAST_RATIO = 0.8
 _LEAST_LETTERS = 4
@@ -79,7 +79,7 @@ def confidence_of(scores: Sequence[RouteScore]) -> float:
     """How sure the first of the ranked scores is, 0 to 1 (formula in the module's docstring).
 
     >>> confidence_of([RouteScore(flow="a", score=3.0), RouteScore(flow="b", score=1.5)])
-    0.6
+    0.625
     """
     best, second = ([score.score for score in scores] + [0.0, 0.0])[:2]
     return round(best / (best + second + DOUBT), 3) if best > 0 else 0.0

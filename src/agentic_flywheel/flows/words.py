@@ -14,11 +14,12 @@ STOP_WORDS = frozenset(
     """
     a about above after again all also am an and any are as at be because been before being below between both but by
     can could did do does doing done during each else ever few for from further get gets give given got had has
-    have having he her here hers him his how i if in into is it its itself just know let like ll long make many may me mean
-    might more most much must my no nor not now of on once only or other our ours out over own per please same say
+    have having he her here hers him his how i if in into is it its itself just know let like ll long make many may me
+    mean might more most much must my no nor not now of on once only or other our ours out over own per please same say
     see shall she should show so some such tell than that the their theirs them then there these they thing things this
     those through to too under until up us use used using ve very want wants was way we were what when where whether
-    which while who whom whose why will with within would yes you your yours explain describe happen happens work works
+    which while who whom whose why will with within would yes you your yours
+    come comes go goes going put puts explain describe happen happens work works
     find need needs
     au aux avec ce ces cet cette ca comme comment dans de des du elle elles en est et etre eux faut fait faire il ils je
     la le les leur leurs lui ma mais me mes mon ne nos notre nous ou par pas peut peux plus pour pourquoi quand que quel
@@ -103,7 +104,7 @@ def stem(word: str) -> str:
         root = root[:-3] + "y" if root.endswith("ies") and len(root) > 4 else root[:-1]
     for ending, replacement in _ENDINGS:
         base = root[: -len(ending)]
-        if root.endswith(ending) and len(base) >= 3 and _VOWEL.search(base):
+        if root.endswith(ending) and len(base) >= (5 if ending == "al" else 3) and _VOWEL.search(base):
             root = base + replacement
             break
     if len(root) > 3 and root[-1] == root[-2] and root[-1] not in "aeiouls":
