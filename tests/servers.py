@@ -39,7 +39,7 @@ PASSWORD = "p@ss:w/o?r#d %41é"
 LASTING_KEYS = (
     "afw:v1:*:flow:{*}",
     "afw:v1:*:flow:{*}:changes",
-    "afw:v1:*:flow:{*}:ttl",
+    "afw:v1:*:ttl",
     "afw:v1:*:flow:{*}:entries:*",
     "afw:v1:*:flows",
     "afw:v1:*:session:{*}",

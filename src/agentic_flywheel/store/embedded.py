@@ -17,11 +17,13 @@ import asyncio
 import fcntl
 import hashlib
 import os
+import shutil
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import IO
@@ -39,6 +41,7 @@ _LONGEST_SOCKET_PATH = 100
 #: Where sockets go whose own directory is too deep. Not `$TMPDIR`: processes that differ in it must meet all the same.
 _SHORT_FOLDER = Path("/tmp")  # noqa: S108 - a private directory in it, checked before use
 _LOG_LIMIT = 1_000_000
+_LEAST_SPACE = 100_000
 _POLL_SECONDS = 0.005
 _REPLY_SECONDS = 2.0
 #: What of our environment the processes that outlive us need; they shall not carry our secrets along.
@@ -187,7 +190,7 @@ class EmbeddedServer:
         while not self._answers(deadline):
             with (self.path / "alive.lock").open("ab") as probe:
                 if _try_lock(probe):
-                    raise self._failure("the embedded server ended while it was starting")
+                    raise self._failure(f"the embedded server ended while it was starting: {self._last_words()}")
             self._wait(deadline, "the embedded server does not answer yet; it may still be loading its data")
 
     def _wait(self, deadline: float, problem: str) -> None:
@@ -264,7 +267,7 @@ class EmbeddedServer:
             if not _try_lock(held):
                 return
             with self.log_path.open("ab") as log:
-                subprocess.run(  # noqa: S603 - our own script; it leaves at once and goes on in the background
+                leaving = subprocess.Popen(  # noqa: S603 - our own script; it goes on in the background
                     [
                         *(sys.executable, "-I", "-S", watcher.__file__),
                         *(self.socket, self.path / "start.lock", str(idle_seconds)),
@@ -276,9 +279,9 @@ class EmbeddedServer:
                     env=self._environ(),
                     pass_fds=(held.fileno(),),
                     start_new_session=True,
-                    timeout=self._start_seconds,
-                    check=True,
                 )
+        # Nobody need wait until Python is up; should it fail, the lock is free and whoever comes next tries again.
+        threading.Thread(target=leaving.wait, name="afw-watcher-start", daemon=True).start()
 
     def _environ(self) -> dict[str, str]:
         return {name: value for name, value in self._settings.environ.items() if name in _LASTING_VARIABLES}
@@ -301,18 +304,27 @@ class EmbeddedServer:
                 self._wait(deadline, f"another process keeps {self.path / name} locked")
             yield
 
+    def _log(self) -> list[str]:
+        try:
+            return self.log_path.read_text("utf-8", "replace").splitlines()
+        except FileNotFoundError:
+            return []
+
+    def _last_words(self) -> str:
+        """Why the server says that it ended; a full disk does not even let it say so."""
+        if shutil.disk_usage(self.path).free < _LEAST_SPACE:
+            return f"no space left for {self.path}"
+        return next(iter(self._log()[-1:]), "it left no log")
+
     def _failure(
         self, message: str, *, suggestions: tuple[str, ...] = (), retry_after_seconds: float | None = None, **facts: str
     ) -> EmbeddedServerError:
-        tail = ""
-        with suppress(OSError):  # no log is one of the reasons to be here
-            tail = "\n".join(self.log_path.read_text("utf-8", "replace").splitlines()[-8:])
         return EmbeddedServerError(
             message,
             suggestions=suggestions,
             retry_after_seconds=retry_after_seconds,
             data_dir=str(self.path),
-            log=tail or None,
+            log="\n".join(self._log()[-8:]) or None,
             **facts,
         )
 
