@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import os
+import shutil
+import subprocess
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -234,3 +237,35 @@ def test_meaning_of_replies_that_are_hard_to_provoke(said: str, kind: type[Store
 def test_pool_of_an_address_that_was_not_checked() -> None:
     with pytest.raises(SettingsError, match="cannot be used"):
         make_pool(load_settings(environ={}, directory=Path("/")), Address("http://h", "test"), None)
+
+
+@pytest.fixture
+def tls_server(tmp_path: Path) -> Iterator[tuple[int, Path]]:
+    """A server with TLS on a port, and the certificate that it must be trusted by."""
+    redis_server, openssl = shutil.which("redis-server"), shutil.which("openssl")
+    if redis_server is None or openssl is None:
+        pytest.skip("needs redis-server and openssl")
+    certificate, key, port = tmp_path / "server.crt", tmp_path / "server.key", free_port()
+    subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
+    subprocess.run(
+        [openssl, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-out", certificate, "-keyout", key, *subject],
+        check=True,
+        capture_output=True,
+    )
+    files = ["--tls-cert-file", str(certificate), "--tls-key-file", str(key), "--tls-auth-clients", "no"]
+    server = Server("tls", [redis_server, "--tls-port", str(port), *files], dict(os.environ))
+    server.start()
+    yield port, certificate
+    server.close()
+
+
+async def test_tls(tls_server: tuple[int, Path]) -> None:
+    port, certificate = tls_server
+    patient = {"redis.connect_timeout_seconds": 5, "redis.command_timeout_seconds": 5}
+    for options in (f"ssl_ca_certs={certificate}", "ssl_cert_reqs=none"):
+        async with connected(f"rediss://127.0.0.1:{port}/2?{options}", **patient) as client:
+            assert await client.execute_command("SET", "a", "b")
+    unknown = await failure(f"rediss://127.0.0.1:{port}", "PING", **patient)
+    assert type(unknown) is StoreUnavailable
+    assert "certificate" in unknown.message
+    assert type(await failure(f"redis://127.0.0.1:{port}", "PING", **patient)) is StoreUnavailable
