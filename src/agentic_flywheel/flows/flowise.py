@@ -119,18 +119,21 @@ class FlowiseClient:
         counts only for the same place and version.
         """
         deadline = self._wire.check_deadline()
-        version = await self._flowise_version(deadline)
-        if self._has_key:
-            page, revision = await self._read("key", f"/api/v1/chatflows/{self._id}", version, known, deadline)
-            if revision is not None:
-                return revision
-            if page.status not in {401, 403}:
+        try:
+            version = await self._flowise_version(deadline)
+            if self._has_key:
+                page, revision = await self._read("key", f"/api/v1/chatflows/{self._id}", version, known, deadline)
+                if revision is not None:
+                    return revision
+                if page.status not in {401, 403}:
+                    raise self._refusal(page)
+            path = f"/api/v1/public-chatbotConfig/{self._id}"
+            page, revision = await self._read("public", path, version, known, deadline)
+            if revision is None:
                 raise self._refusal(page)
-        page, revision = await self._read(
-            "public", f"/api/v1/public-chatbotConfig/{self._id}", version, known, deadline
-        )
-        if revision is None:
-            raise self._refusal(page)
+        except FlowMissing:
+            self._streams = None
+            raise
         return revision
 
     async def check(self) -> FlowHealth:
@@ -241,11 +244,6 @@ class FlowiseClient:
         else:
             notes.append(self._refusal(page).message)
         return False
-
-    def _gone(self, error: FlowError) -> FlowError:
-        if isinstance(error, FlowMissing):
-            self._streams = None
-        return error
 
     def _refusal(self, page: Page) -> FlowError:
         """The error for a reply of Flowise that is not 200; it reports most failures as 500."""

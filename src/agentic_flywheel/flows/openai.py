@@ -6,12 +6,12 @@ An answer that the model had to stop (length, content filter) is never taken for
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from contextlib import aclosing
 from datetime import timedelta
 from typing import Any
-from urllib.parse import urlsplit
 
 from agentic_flywheel.errors import FlowError, FlowGarbled
 from agentic_flywheel.flows.protocol import (
@@ -218,4 +218,4 @@ class _Reading:
 def _endpoint(base_url: str) -> str:
     """Where `/chat/completions` hangs: a bare host gets the customary `/v1`."""
     base_url = base_url.rstrip("/").removesuffix("/chat/completions")
-    return base_url if urlsplit(base_url).path else f"{base_url}/v1"
+    return base_url if re.search(r"[^:/]/", base_url) else f"{base_url}/v1"

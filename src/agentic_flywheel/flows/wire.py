@@ -181,11 +181,7 @@ class Wire:
         except httpx2.ConnectError as error:
             raise self.failure(FlowUnavailable, f"cannot connect to {self.base_url}: {_words(error)}") from error
         except (httpx2.UnsupportedProtocol, httpx2.InvalidURL, httpx2.LocalProtocolError) as error:
-            raise self.failure(
-                FlowMissing,
-                f"{self.base_url!r} cannot be asked: {_words(error)}",
-                suggestions=("Set base_url of the flow to the address of its service, as in http://localhost:3000.",),
-            ) from error
+            raise self._no_address(_words(error)) from error
         except httpx2.DecodingError as error:
             raise self.failure(FlowGarbled, f"{self.base_url} sent what cannot be decoded: {_words(error)}") from error
         except httpx2.TransportError as error:
@@ -264,6 +260,13 @@ class Wire:
         if pool is not None:
             await pool.aclose()
 
+    def _no_address(self, why: str) -> FlowError:
+        return self.failure(
+            FlowMissing,
+            f"{self.base_url!r} cannot be asked: {why}",
+            suggestions=("Set base_url of the flow to the address of its service, as in http://localhost:3000.",),
+        )
+
     def _open_pool(self) -> httpx2.AsyncClient:
         if self._closed:
             raise self.failure(FlowUnavailable, "this client was closed; open the flow again")
@@ -273,7 +276,9 @@ class Wire:
             try:
                 login = httpx2.URL(self._given_url)
             except httpx2.InvalidURL as error:
-                raise self.failure(FlowMissing, f"{self.base_url!r} is not a URL: {_words(error)}") from error
+                raise self._no_address(_words(error)) from error
+            if login.scheme not in {"http", "https"} or not login.host or not 0 <= (login.port or 0) <= 65535:
+                raise self._no_address("expected an address as in http://localhost:3000")
             try:
                 headers = httpx2.Headers(self._headers)
             except UnicodeEncodeError as error:
