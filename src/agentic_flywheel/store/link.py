@@ -7,6 +7,8 @@ more by their source where the server does not know them yet.
 
 from __future__ import annotations
 
+import asyncio
+import math
 from collections.abc import Sequence
 from contextlib import suppress
 from hashlib import sha1
@@ -97,6 +99,7 @@ class Link:
                 await pool.disconnect()
 
     async def _exchange(self, commands: Sequence[Command], timeout: float | None) -> list[Any]:
+        from hiredis import pack_command
         from redis.exceptions import ConnectionError as RedisConnectionError
         from redis.exceptions import RedisError, ResponseError
         from redis.exceptions import TimeoutError as RedisTimeoutError
@@ -107,16 +110,17 @@ class Link:
             connection = await pool.get_connection()  # type: ignore[no-untyped-call]  # redis-py leaves it untyped
             self.round_trips += 1
             replies: list[Any] = []
-            await connection.send_packed_command(connection.pack_commands(commands), check_health=False)
-            for _ in commands:
-                try:
-                    if timeout is None:
-                        replies.append(await connection.read_response())
-                    else:
-                        replies.append(await connection.read_response(timeout=timeout))
-                except ResponseError as error:
-                    replies.append(error)
-        except RedisTimeoutError as error:
+            # One deadline for the whole exchange. redis-py's own would hold for each reply, and where a read is given
+            # a timeout it answers None in its stead, as if the key were empty.
+            async with asyncio.timeout(connection.socket_timeout if timeout is None else timeout):
+                packed = b"".join(pack_command(tuple(command)) for command in commands)
+                await connection.send_packed_command(packed, check_health=False)
+                for _ in commands:
+                    try:
+                        replies.append(await connection.read_response(timeout=math.inf))
+                    except ResponseError as error:
+                        replies.append(error)
+        except (RedisTimeoutError, TimeoutError) as error:
             raise self.error(error, str(commands[0][0])) from error
         except (RedisConnectionError, OSError) as error:
             raise _Dead(error) from error
