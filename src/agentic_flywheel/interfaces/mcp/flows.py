@@ -65,10 +65,10 @@ def add_flow_tools(server: FlywheelServer) -> None:
     ) -> Annotated[CallToolResult, ConfigureResult]:
         """Change what a flow is asked with: for one conversation (with session_id), or for everybody (without).
 
-        With session_id, the fields are laid over the configuration of whatever flow answers that conversation, days
-        later too, and answers are shared only where the configuration is the same. Without, the flow registry is
-        edited and answers of the old configuration are no longer served. Do not use it for one question's wording,
-        nor to add a flow (flowise_add_flow).
+        Use it when answers should be shorter, stricter or in another tone. With session_id, the fields are laid over
+        the configuration of whatever flow answers that conversation, days later too, and answers are shared only
+        where the configuration is the same. Without, the flow registry is edited and answers of the old configuration
+        are no longer served. Do not use it for one question's wording, nor to add a flow (flowise_add_flow).
         """
         spec = flywheel.flows.show(flow_id)
         if session_id is not None:

@@ -1,15 +1,14 @@
 """Standard input and output as the protocol's two pipes, such that waiting for either can be cancelled.
 
 Invariant: no thread is ever blocked in a read or a write (the SDK's own transport uses such threads, which keep a
-process from ending while the client neither sends nor reads). While the pipes are taken, anything else that reads
+process from ending while the client neither sends nor reads). Once the pipes are taken, anything else that reads
 standard input finds it empty, and anything that prints goes to standard error: the wire stays clean.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 import anyio
 import anyio.lowlevel
@@ -18,20 +17,17 @@ import anyio.lowlevel
 _PIECE = 4096 if os.uname().sysname == "Linux" else 512
 
 
-@contextmanager
-def taken() -> Iterator[tuple[int, int]]:
-    """Private descriptors of standard input and output, which are restored afterwards."""
+def take() -> tuple[int, int]:
+    """Private descriptors of standard input and output, which stand for nothing and standard error from now on.
+
+    They are taken for the rest of the process: what still sits in a buffer at its end must not reach the wire either.
+    """
     incoming, outgoing = os.dup(0), os.dup(1)
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
+    os.close(nothing)
     os.dup2(2, 1)
-    try:
-        yield incoming, outgoing
-    finally:
-        os.dup2(incoming, 0)
-        os.dup2(outgoing, 1)
-        for descriptor in (incoming, outgoing, nothing):
-            os.close(descriptor)
+    return incoming, outgoing
 
 
 async def lines(descriptor: int) -> AsyncIterator[str]:

@@ -8,6 +8,7 @@ the client is given. Standard output carries the protocol alone.
 from __future__ import annotations
 
 import difflib
+import inspect
 import logging
 from collections.abc import Iterable
 from typing import Any, cast
@@ -27,7 +28,7 @@ from pydantic import AnyUrl, ValidationError
 from agentic_flywheel.errors import FlywheelError, InputError
 from agentic_flywheel.flywheel import Flywheel
 from agentic_flywheel.interfaces.mcp.arguments import described_input, described_output
-from agentic_flywheel.interfaces.mcp.pipes import Output, lines, taken
+from agentic_flywheel.interfaces.mcp.pipes import Output, lines, take
 from agentic_flywheel.interfaces.mcp.results import Result
 
 logger = logging.getLogger(__name__)
@@ -47,6 +48,7 @@ class FlywheelServer(MCPServer[Any]):
         return [
             tool.model_copy(
                 update={
+                    "description": inspect.cleandoc(tool.description or ""),
                     "input_schema": described_input(tool.name, tool.input_schema, flows, longest),
                     "output_schema": described_output(tool.output_schema) if tool.output_schema else None,
                 }
@@ -112,12 +114,12 @@ class FlywheelServer(MCPServer[Any]):
         """Speak the protocol over standard input and output until the input ends or the task is cancelled."""
         server = self._lowlevel_server
         options = server.create_initialization_options(NotificationOptions(tools_changed=True))
-        with taken() as (incoming, outgoing):
-            # The transport iterates over the one and writes to the other; that is all it needs of files.
-            stdin = cast("anyio.AsyncFile[str]", lines(incoming))
-            stdout = cast("anyio.AsyncFile[str]", Output(outgoing))
-            async with stdio_server(stdin, stdout) as (reading, writing):
-                await server.run(reading, writing, options)
+        incoming, outgoing = take()
+        # The transport iterates over the one and writes to the other; that is all it needs of files.
+        stdin = cast("anyio.AsyncFile[str]", lines(incoming))
+        stdout = cast("anyio.AsyncFile[str]", Output(outgoing))
+        async with stdio_server(stdin, stdout) as (reading, writing):
+            await server.run(reading, writing, options)
 
 
 def answered(result: Result, *paragraphs: str) -> CallToolResult:
