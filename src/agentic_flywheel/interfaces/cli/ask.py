@@ -23,6 +23,16 @@ def read_duration(_context: click.Context, _parameter: click.Parameter, value: s
     return None if value is None else parse_duration(value)
 
 
+#: How a flow was picked, for people.
+ROUTES = {
+    "explicit": "as named",
+    "intent": "by the intent named",
+    "session": "the session's flow",
+    "keywords": "by its keywords",
+    "fallback": "the fallback: no other fits well enough",
+    "only": "the only flow",
+}
+
 _DIRECTIVES = (
     click.option("--no-store", is_flag=True, help="Keep nothing of this question: no answer, no turn."),
     click.option("--no-cache", is_flag=True, help="Ask the flow afresh, and store what it says."),
@@ -154,7 +164,7 @@ def explain_answer(answer: Answer) -> None:
     note()
     route = answer.route
     if route is not None:
-        row("route", f"{route.flow}, by {words(route.how)}, confidence {route.confidence:.2f}")
+        row("route", f"{route.flow}, {ROUTES.get(route.how, words(route.how))}, confidence {route.confidence:.2f}")
         if route.intent:
             row("", f"intent {route.intent}")
         for score in route.scores:

@@ -167,7 +167,7 @@ class Conversation:
 
     def _show_session(self) -> None:
         from agentic_flywheel.errors import FlywheelError
-        from agentic_flywheel.interfaces.cli.terminal import note, one_line, print_error
+        from agentic_flywheel.interfaces.cli.terminal import counted, note, one_line, print_error
 
         if self.session is None:
             note("A new session: it begins with the first question.")
@@ -177,7 +177,7 @@ class Conversation:
         except FlywheelError as error:
             print_error(error, as_json=False)
             return
-        note(f"{thread.session.id} · {thread.session.turns} turns · {one_line(thread.session.title)}")
+        note(f"{thread.session.id} · {counted(thread.session.turns, 'turns')} · {one_line(thread.session.title)}")
         for turn in thread.turns:
             note(f"  > {one_line(turn.question, 76)}")
             note(f"    {one_line(turn.answer, 76)}")

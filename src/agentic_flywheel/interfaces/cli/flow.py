@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -96,7 +97,7 @@ def show(invocation: Invocation, key: str) -> None:
     from agentic_flywheel.errors import StoreError
     from agentic_flywheel.interfaces.cli.terminal import print_json, warn
 
-    async def work(flywheel: Flywheel) -> tuple[FlowSpec, str, FlowState | None, list[FlowChange], str]:
+    async def work(flywheel: Flywheel) -> tuple[FlowSpec, str, FlowState | None, Sequence[FlowChange], str]:
         spec = flywheel.flows.show(key)
         address = flywheel.flows.address(spec.key)
         try:
@@ -114,10 +115,10 @@ def show(invocation: Invocation, key: str) -> None:
         warn(f"what the team's Redis knows of this flow is missing: {problem}")
 
 
-def _print_flow(spec: FlowSpec, address: str, state: FlowState | None, changes: list[FlowChange]) -> None:
+def _print_flow(spec: FlowSpec, address: str, state: FlowState | None, changes: Sequence[FlowChange]) -> None:
     import json
 
-    from agentic_flywheel.interfaces.cli.terminal import ago, bold, dim, moment, pairs, seconds
+    from agentic_flywheel.interfaces.cli.terminal import bold, dim, moment, pairs, seconds
 
     def mapping(value: Any) -> str:
         return json.dumps(_masked(dict(value)), ensure_ascii=False, default=str) if value else ""
@@ -141,21 +142,26 @@ def _print_flow(spec: FlowSpec, address: str, state: FlowState | None, changes: 
             ("asked with", mapping(spec.config)),
             ("options", mapping(spec.options)),
             ("written in", spec.origin),
+            *_known_of(state),
         ]
     )
-    if state is None or not state.fingerprint:
-        print(dim("Not asked yet: its configuration is recorded when it is."))
-        return
-    pairs(
-        [
-            ("configuration", f"{state.fingerprint}, generation {state.generation}"),
-            ("since", f"{ago(state.changed_at)} ({moment(state.changed_at)})" if state.changed_at else ""),
-            ("checked", ago(state.checked_at) if state.checked_at else ""),
-            ("set lifetime", seconds(state.ttl_seconds)),
-        ]
-    )
-    for change in changes[-5:]:
+    for change in changes[:5]:
         print(dim(f"  {moment(change.at)}  {change.old or 'first seen'} -> {change.new}"))
+
+
+def _known_of(state: FlowState | None) -> list[tuple[str, str]]:
+    from agentic_flywheel.interfaces.cli.terminal import ago, moment, seconds
+
+    if state is None:
+        return []
+    if not state.fingerprint:
+        return [("configuration", "not recorded yet: it is when the flow is first asked")]
+    return [
+        ("configuration", f"{state.fingerprint}, generation {state.generation}"),
+        ("since", f"{ago(state.changed_at)} ({moment(state.changed_at)})" if state.changed_at else ""),
+        ("checked", ago(state.checked_at) if state.checked_at else ""),
+        ("lifetime set", seconds(state.ttl_seconds)),
+    ]
 
 
 @flow.command("check")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -171,25 +172,37 @@ def remove(invocation: Invocation, key: str, yes: bool, dry_run: bool) -> int:
 
     Conversations stay.
     """
-    from agentic_flywheel.interfaces.cli.terminal import clean
+    from agentic_flywheel.errors import StoreError, UnknownFlow
     from agentic_flywheel.model import Receipt
+
+    dry = dry_run or not yes
+    problems: list[StoreError] = []
 
     async def work(flywheel: Flywheel) -> Receipt:
         snapshot = flywheel.registry.current()
         spec = snapshot.get(key, inactive=True)
         place = spec.origin or str(snapshot.path)
-        dry = dry_run or not yes
         if not dry:
             place = str(flywheel.registry.remove(spec.key).path)
-        cleared = await flywheel.cache.clear(flow=spec.key, dry_run=dry)
+        removed, unreachable, notes = {"flows": 1}, 0, [f"registry: {place}"]
+        try:
+            cleared = await flywheel.cache.clear(flow=spec.key, dry_run=dry)
+        except UnknownFlow:
+            notes.append("It was never asked, so nothing of it is stored.")
+        except StoreError as error:
+            problems.append(error)
+            notes.append(f"Its stored answers could not be cleared: {error.message}.")
+        else:
+            removed, unreachable = {**removed, **cleared.removed}, cleared.unreachable
         return Receipt(
             action="remove flow",
-            target=clean(spec.key),
+            target=spec.key,
             dry_run=dry,
-            removed={"flows": 1, **cleared.removed},
-            unreachable=cleared.unreachable,
-            notes=(f"registry: {place}", *cleared.notes),
-            at=cleared.at,
+            removed=removed,
+            unreachable=unreachable,
+            notes=tuple(notes),
+            at=time.time(),
         )
 
-    return report_removal(invocation, invocation.run(work), wanted_dry=dry_run)
+    code = report_removal(invocation, invocation.run(work), wanted_dry=dry_run)
+    return problems[0].exit_code if problems else code

@@ -40,15 +40,6 @@ class Invocation:
             environ["AFW_ENV_FILE"] = self.env_file
         return load_settings(self.arguments, environ=environ)
 
-    def export(self) -> None:
-        """Put what the options said into the environment, for a server that reads its settings from there."""
-        import os
-
-        for name, value in self.arguments.items():
-            os.environ["AFW_" + name.replace(".", "_").upper()] = str(value)
-        if self.env_file is not None:
-            os.environ["AFW_ENV_FILE"] = self.env_file
-
     def open(self) -> Flywheel:
         """The facade; nothing is connected yet. Use with `async with`."""
         from agentic_flywheel.flywheel import Flywheel

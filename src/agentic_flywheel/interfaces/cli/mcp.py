@@ -17,7 +17,6 @@ def mcp(invocation: Invocation) -> None:
         from agentic_flywheel.errors import ExtraMissing
 
         raise ExtraMissing("the MCP server", "mcp")
-    invocation.export()
     from agentic_flywheel.interfaces.mcp.server import main
 
-    main()
+    main(settings=invocation.settings())

@@ -136,10 +136,9 @@ def size(count: int) -> str:
 
 
 def counted(count: int, noun: str) -> str:
-    """`1 turn`, `3 turns`, `2 entries`; `noun` may be given in its plural."""
+    """`1 turn`, `3 turns`, `1 entry`, `2 entries`; `noun` is given in its plural."""
     one = noun[:-3] + "y" if noun.endswith("ies") else noun.removesuffix("s")
-    many = one[:-1] + "ies" if one.endswith("y") else one + "s"
-    return f"{count} {one if count == 1 else many}"
+    return f"{count} {one if count == 1 else noun}"
 
 
 def words(value: str) -> str:
