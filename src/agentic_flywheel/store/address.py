@@ -35,7 +35,6 @@ _OPTIONS = {
     "client_name": _ANYTHING,
     "socket_timeout": _SECONDS,
     "socket_connect_timeout": _SECONDS,
-    "max_connections": _WHOLE,
     "ssl_cert_reqs": _CERTIFICATES,
     "ssl_check_hostname": re.compile(r"(?i)true|false|yes|no|1|0"),
     "ssl_ca_certs": _ANYTHING,
@@ -62,6 +61,11 @@ class Address(msgspec.Struct, frozen=True):
     def masked(self) -> str:
         """The address as people may see it: without passwords."""
         return _mask(self.url) if self.url else "embedded server"
+
+    @property
+    def options(self) -> dict[str, str]:
+        """What stands behind the `?` of the address."""
+        return dict(parse_qsl(urlsplit(self.url).query))
 
     @property
     def tls(self) -> bool:
@@ -214,6 +218,8 @@ def _check_option(name: str, value: str, refuse: Callable[[str], SettingsError])
 def _mask(url: str) -> str:
     """`url` without passwords, however badly it is formed."""
     url = re.sub(r"(password=)[^&]*", r"\1***", url)
+    if "://" not in url:
+        url = re.sub(r"^([^:@/]*):.*@", r"\1:***@", url)
     # Up to the last @, since an unencoded password may hold one; the user's name is no secret.
     return re.sub(r"(?<=://)([^:@/]*):.*@", r"\1:***@", url)
 
