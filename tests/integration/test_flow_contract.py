@@ -29,6 +29,7 @@ from agentic_flywheel.flows.openai import OpenAIClient
 from agentic_flywheel.flows.protocol import (
     AnswerDone,
     FlowClient,
+    FlowHealth,
     FlowQuestion,
     FlowSpec,
     Revision,

@@ -285,6 +285,9 @@ class Wire:
                 raise self.failure(FlowRefused, "the API key holds characters that no key has") from error
             self._pool = httpx2.AsyncClient(
                 headers=headers,
+                # Without TLS there is nothing to verify (redirects are not followed), and loading certificates takes
+                # 25 to 50 ms. TLS to a proxy is verified by a context of its own.
+                verify=login.scheme == "https",
                 auth=(login.username, login.password) if login.username and not self._secret else None,
                 # Every read is bounded by the deadline; a limit on the pool would make questions wait for each other.
                 timeout=httpx2.Timeout(None, connect=min(CONNECT_TIMEOUT, self._timeout).total_seconds()),
