@@ -8,8 +8,10 @@ listed in docs/cli.md. tests/integration/test_coaia.py holds both programs toget
 
 from __future__ import annotations
 
+import os
 from datetime import timedelta
 from typing import Protocol
+from urllib.parse import urlsplit
 
 from agentic_flywheel.errors import InputError, StoreError, UnknownKey
 
@@ -85,5 +87,10 @@ async def fetch(store: PlainStore, key: str) -> bytes:
 
 def unreachable_lines(error: StoreError) -> str:
     """The lines that say that Redis cannot be reached, as coaiapy prints them."""
-    reason = error.__cause__ or error.message
+    reason = str(error.__cause__ or error.message)
+    if isinstance(error.__cause__, OSError) and error.__cause__.errno:
+        number, where = error.__cause__.errno, urlsplit(str(error.details.get("address", "")))
+        # The asynchronous client words the system's errors differently from the one that coaiapy uses.
+        words = os.strerror(number) if number > 0 else error.__cause__.strerror
+        reason = f"Error {number} connecting to {where.hostname or where.path}:{where.port or 6379}. {words}."
     return f"Error: Redis connection failed - {reason}\nPlease check your Redis/Upstash configuration."
