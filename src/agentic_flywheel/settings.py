@@ -54,7 +54,6 @@ SETTINGS: tuple[Setting, ...] = (
         "Longest wait for a reply of Redis on the way of a question.",
         minimum=0.01,
     ),
-    Setting("redis.max_connections", 64, "Connections to Redis that one process may hold.", minimum=1),
     Setting("embedded.enabled", True, "Start the embedded server where no Redis is configured."),
     Setting("embedded.max_memory_mb", 256, "Memory limit of the embedded server, in MB (10^6 bytes).", minimum=16),
     Setting(

@@ -12,11 +12,8 @@ from typing import Any
 
 import anyio
 import pytest
-import redis.asyncio
-from redis.exceptions import RedisError
 
 from agentic_flywheel.errors import (
-    SettingsError,
     StoreError,
     StoreFull,
     StoreMisused,
@@ -25,49 +22,50 @@ from agentic_flywheel.errors import (
 )
 from agentic_flywheel.settings import load_settings
 from agentic_flywheel.store.address import Address
-from agentic_flywheel.store.connection import make_pool, store_error
+from agentic_flywheel.store.failures import store_error
+from agentic_flywheel.store.link import Link
+from agentic_flywheel.store.wire import Refusal
 from servers import PASSWORD, Server, free_port
 
 pytestmark = pytest.mark.anyio
 
 
 @asynccontextmanager
-async def connected(url: str, **settings: Any) -> AsyncIterator[redis.asyncio.Redis]:
-    """A client on our pool."""
-    pool = make_pool(load_settings(settings, environ={}, directory=Path("/")), Address(url, "test"), None)
-    client = redis.asyncio.Redis(connection_pool=pool)
+async def connected(url: str, **settings: Any) -> AsyncIterator[Link]:
+    """A link to a server; slow lanes and impatience only where a test asks for them."""
+    patient = {"redis.connect_timeout_seconds": 5, "redis.command_timeout_seconds": 5}
+    link = Link(load_settings({**patient, **settings, "redis_url": url}, environ={}, directory=Path("/")))
     try:
-        yield client
+        yield link
     finally:
-        await client.aclose()
-        await pool.aclose()
+        await link.aclose()
 
 
 async def failure(url: str, *command: Any, **settings: Any) -> StoreError:
     """What a command that fails is called."""
-    async with connected(url, **settings) as client:
-        with pytest.raises((RedisError, OSError)) as caught:
-            await client.execute_command(*command)
-        return store_error(caught.value, Address(url, "test"), str(command[0]))
+    async with connected(url, **settings) as link:
+        with pytest.raises(StoreError) as caught:
+            await link.run(command)
+        return caught.value
 
 
 async def test_replies_are_bytes_and_maps(redis_server: Server) -> None:
     async with connected(redis_server.url) as client:
-        await client.execute_command("HSET", "h", "field", b"\xff")
-        assert await client.execute_command("HGETALL", "h") == {b"field": b"\xff"}
+        await client.execute("HSET", "h", "field", b"\xff")
+        assert await client.execute("HGETALL", "h") == {b"field": b"\xff"}
 
 
 async def test_tcp(redis_tcp: str) -> None:
     async with connected(redis_tcp) as client:
-        assert await client.execute_command("PING")
+        assert await client.execute("PING")
 
 
 async def test_password_and_database(redis_password: Server) -> None:
     for address in (redis_password.tcp_url, redis_password.unix_url):
         async with connected(address(3)) as client:
-            await client.execute_command("SET", "where", "three")
+            await client.execute("SET", "where", "three")
         async with connected(address(0)) as client:
-            assert await client.execute_command("GET", "where") is None
+            assert await client.execute("GET", "where") is None
         plain = redis_password.client(3)
         assert plain.getdel("where") == b"three"
         plain.close()
@@ -89,11 +87,11 @@ async def test_wrong_or_missing_credentials(redis_password: Server) -> None:
 
 async def test_missing_right(redis_server: Server) -> None:
     async with connected(redis_server.url) as client:
-        await client.execute_command("ACL", "SETUSER", "guest", "on", ">guest", "~*", "+get")
+        await client.execute("ACL", "SETUSER", "guest", "on", ">guest", "~*", "+get")
     error = await failure(f"unix://guest:guest@{redis_server.socket}", "SET", "a", "b")
     assert type(error) is StoreRefused
     async with connected(redis_server.url) as client:
-        await client.execute_command("ACL", "DELUSER", "guest")
+        await client.execute("ACL", "DELUSER", "guest")
 
 
 async def test_no_such_database(redis_server: Server) -> None:
@@ -108,7 +106,7 @@ async def test_dead_port_and_absent_socket(tmp_path: Path) -> None:
         for url in (f"redis://127.0.0.1:{free_port()}", f"unix://{tmp_path}/none.sock"):
             error = await failure(url, "GET", "x")
             assert type(error) is StoreUnavailable
-            assert error.details["origin"] == "test"
+            assert error.details["origin"] == "argument"
             assert "reply" in error.details
 
 
@@ -117,7 +115,8 @@ async def test_hanging_server(valkey: Server) -> None:
     try:
         with anyio.fail_after(5):
             for url in (valkey.unix_url(), valkey.tcp_url()):
-                error = await failure(url, "GET", "x", **{"redis.command_timeout_seconds": 0.05})
+                impatient = {"redis.connect_timeout_seconds": 0.05, "redis.command_timeout_seconds": 0.05}
+                error = await failure(url, "GET", "x", **impatient)
                 assert type(error) is StoreUnavailable
                 assert "in time" in error.message
     finally:
@@ -126,24 +125,12 @@ async def test_hanging_server(valkey: Server) -> None:
 
 async def test_server_that_dies_and_returns(valkey: Server) -> None:
     async with connected(valkey.url) as client:
-        await client.execute_command("PING")
+        await client.execute("PING")
         valkey.kill()
-        with pytest.raises(RedisError) as caught:
-            await client.execute_command("PING")
-        assert type(store_error(caught.value, Address(valkey.url, "test"), "PING")) is StoreUnavailable
+        with pytest.raises(StoreUnavailable):
+            await client.execute("PING")
         valkey.start()
-        assert await client.execute_command("PING")
-
-
-async def test_too_many_connections(valkey: Server) -> None:
-    async with connected(valkey.url, **{"redis.max_connections": 1}) as client:
-        held = await client.connection_pool.get_connection()
-        with pytest.raises(RedisError) as caught:
-            await client.execute_command("PING")
-        await client.connection_pool.release(held)
-    error = store_error(caught.value, Address(valkey.url, "test"), "PING")
-    assert type(error) is StoreUnavailable
-    assert "max_connections" in error.suggestions[0]
+        assert await client.execute("PING")
 
 
 async def test_server_with_too_many_clients(valkey: Server) -> None:
@@ -159,24 +146,20 @@ async def test_server_with_too_many_clients(valkey: Server) -> None:
 
 async def test_value_of_another_type(redis_server: Server) -> None:
     async with connected(redis_server.url) as client:
-        await client.execute_command("SET", "text", "x")
+        await client.execute("SET", "text", "x")
         error = await failure(redis_server.url, "HGETALL", "text")
         assert type(error) is StoreMisused
         assert error.details["command"] == "HGETALL"
         scripted = await failure(redis_server.url, "EVAL", "return redis.call('HGETALL', KEYS[1])", 1, "text")
         assert type(scripted) is StoreMisused
-        pipeline = client.pipeline(transaction=True)
-        pipeline.hgetall("text")
-        with pytest.raises(RedisError) as caught:
-            await pipeline.execute()
-        error = store_error(caught.value, Address(redis_server.url, "test"), "HGETALL")
-        assert type(error) is StoreMisused
-        assert error.message.endswith("WRONGTYPE Operation against a key holding the wrong kind of value")
+        with pytest.raises(StoreMisused) as caught:
+            await client.run(("PING",), ("HGETALL", "text"))
+        assert caught.value.message.endswith("WRONGTYPE Operation against a key holding the wrong kind of value")
 
 
 async def test_out_of_memory(redis_server: Server) -> None:
     async with connected(redis_server.url) as client:
-        await client.execute_command("CONFIG", "SET", "maxmemory", 1)
+        await client.execute("CONFIG", "SET", "maxmemory", 1)
     script = "return redis.call('SET', KEYS[1], 'x')"
     assert type(await failure(redis_server.url, "SET", "a", "b")) is StoreFull
     assert type(await failure(redis_server.url, "EVAL", script, 1, "a")) is StoreFull
@@ -184,11 +167,11 @@ async def test_out_of_memory(redis_server: Server) -> None:
 
 async def test_replica_takes_no_writes(redis_server: Server) -> None:
     async with connected(redis_server.url) as client:
-        await client.execute_command("REPLICAOF", "127.0.0.1", free_port())
+        await client.execute("REPLICAOF", "127.0.0.1", free_port())
         try:
             assert type(await failure(redis_server.url, "SET", "a", "b")) is StoreFull
         finally:
-            await client.execute_command("REPLICAOF", "NO", "ONE")
+            await client.execute("REPLICAOF", "NO", "ONE")
 
 
 async def test_unknown_command_keeps_its_arguments_to_itself(redis_server: Server) -> None:
@@ -227,16 +210,9 @@ async def test_server_that_is_no_redis() -> None:
     ],
 )
 def test_meaning_of_replies_that_are_hard_to_provoke(said: str, kind: type[StoreError]) -> None:
-    from redis._parsers.base import BaseParser
-
-    error = store_error(BaseParser.parse_error(said), Address("redis://h", "test"), "GET")
+    error = store_error(Refusal(said), Address("redis://h", "test"), "GET")
     assert type(error) is kind
     assert said.removeprefix("ERR ") in error.message
-
-
-def test_pool_of_an_address_that_was_not_checked() -> None:
-    with pytest.raises(SettingsError, match="cannot be used"):
-        make_pool(load_settings(environ={}, directory=Path("/")), Address("http://h", "test"), None)
 
 
 @pytest.fixture
@@ -261,11 +237,10 @@ def tls_server(tmp_path: Path) -> Iterator[tuple[int, Path]]:
 
 async def test_tls(tls_server: tuple[int, Path]) -> None:
     port, certificate = tls_server
-    patient = {"redis.connect_timeout_seconds": 5, "redis.command_timeout_seconds": 5}
     for options in (f"ssl_ca_certs={certificate}", "ssl_cert_reqs=none"):
-        async with connected(f"rediss://127.0.0.1:{port}/2?{options}", **patient) as client:
-            assert await client.execute_command("SET", "a", "b")
-    unknown = await failure(f"rediss://127.0.0.1:{port}", "PING", **patient)
+        async with connected(f"rediss://127.0.0.1:{port}/2?{options}") as client:
+            assert await client.execute("SET", "a", "b")
+    unknown = await failure(f"rediss://127.0.0.1:{port}", "PING")
     assert type(unknown) is StoreUnavailable
     assert "certificate" in unknown.message
-    assert type(await failure(f"redis://127.0.0.1:{port}", "PING", **patient)) is StoreUnavailable
+    assert type(await failure(f"redis://127.0.0.1:{port}", "PING")) is StoreUnavailable

@@ -7,12 +7,11 @@ from typing import Any
 
 import msgspec
 import pytest
-import redis.asyncio
-from redis.exceptions import RedisError
 
+from agentic_flywheel.errors import StoreUnavailable
 from agentic_flywheel.settings import load_settings
 from agentic_flywheel.store.address import Address
-from agentic_flywheel.store.connection import make_pool
+from agentic_flywheel.store.link import Link
 from agentic_flywheel.store.probe import Capabilities, examine, probe
 from servers import Server, free_port
 
@@ -32,24 +31,12 @@ FINE = Capabilities(
 )
 
 
-class Direct:
-    """Commands through redis-py, replies as it gives them."""
-
-    def __init__(self, url: str) -> None:
-        settings = load_settings(environ={}, directory=Path("/"))
-        self.client = redis.asyncio.Redis(connection_pool=make_pool(settings, Address(url, "test"), None))
-
-    async def execute(self, *args: Any) -> Any:
-        return await self.client.execute_command(*args)
-
-
 async def probed(url: str) -> Capabilities:
-    connection = Direct(url)
+    link = Link(load_settings({"redis_url": url}, environ={}, directory=Path("/")))
     try:
-        return await probe(connection)
+        return await probe(link)
     finally:
-        await connection.client.aclose()
-        await connection.client.connection_pool.aclose()
+        await link.aclose()
 
 
 async def test_every_server_is_known(redis_server: Server) -> None:
@@ -90,7 +77,7 @@ async def test_forbidden_questions_become_notes(redis_server: Server) -> None:
 
 
 async def test_unreachable_server_is_no_note() -> None:
-    with pytest.raises(RedisError):
+    with pytest.raises(StoreUnavailable):
         await probed(f"redis://127.0.0.1:{free_port()}")
 
 

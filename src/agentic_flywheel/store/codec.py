@@ -12,6 +12,7 @@ Invariant: what `decode` returns is, bit for bit, what `encode` was given; every
 
 from __future__ import annotations
 
+import threading
 from typing import TypeVar
 
 import msgspec
@@ -31,13 +32,24 @@ _encoder = msgspec.msgpack.Encoder()
 _decoders: dict[type, msgspec.msgpack.Decoder[object]] = {}
 
 
+class _Zstandard(threading.local):
+    """Contexts of one thread: making one takes longer than using it, and none may be used by two threads at once."""
+
+    def __init__(self) -> None:
+        self.compressors = {level: zstandard.ZstdCompressor(level=level, write_content_size=True) for level in (1, 3)}
+        self.decompressor = zstandard.ZstdDecompressor()
+
+
+_zstd = _Zstandard()
+
+
 def encode(value: object) -> bytes:
     """A struct as bytes."""
     body = _encoder.encode(value)
     compression = 0
     if len(body) >= COMPRESS_FROM:
         level = 3 if len(body) <= 32 * 1024 else 1
-        squeezed = zstandard.ZstdCompressor(level=level, write_content_size=True).compress(body)
+        squeezed = _zstd.compressors[level].compress(body)
         if len(squeezed) < len(body):
             body, compression = squeezed, 1
     head = bytes((VERSION, compression))
@@ -66,4 +78,4 @@ def _expand(body: bytes) -> bytes:
     size = zstandard.frame_content_size(body)
     if not 0 <= size <= LARGEST_BODY:
         raise zstandard.ZstdError(f"frame states an impossible size ({size})")
-    return zstandard.ZstdDecompressor().decompress(body, max_output_size=LARGEST_BODY)
+    return _zstd.decompressor.decompress(body, max_output_size=LARGEST_BODY)

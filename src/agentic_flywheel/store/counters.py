@@ -42,7 +42,7 @@ class Counters:
     async def read(self, flow: str, *, days: int, now: float) -> dict[str, int]:
         """The sums of a flow's fields over the last `days` days, today included."""
         stamps = [day_of(now - 86400 * back) for back in range(days)]
-        replies = await self._link.run(*(("HGETALL", self._keys.count(flow, d)) for d in stamps), timeout=10.0)
+        replies = await self._link.run(*(("HGETALL", self._keys.count(flow, d)) for d in stamps), slow=True)
         totals: defaultdict[str, int] = defaultdict(int)
         for reply in replies:
             pairs: Any = reply.items() if isinstance(reply, dict) else zip(reply[::2], reply[1::2], strict=True)

@@ -97,21 +97,21 @@ class EntryStore:
         """Entries in the order of their keys."""
         if not keys:
             return []
-        return [self.looked(raw) for raw in await self._link.run_each(*(("GET", k) for k in keys), timeout=10.0)]
+        return [self.looked(raw) for raw in await self._link.run_each(*(("GET", k) for k in keys), slow=True)]
 
     async def delete(self, keys: Sequence[str]) -> int:
         """Remove entries; how many there were."""
         removed = 0
         for start in range(0, len(keys), _PAGE):
             # One UNLINK per key: on a cluster they live in different slots.
-            replies = await self._link.run(*(("UNLINK", key) for key in keys[start : start + _PAGE]), timeout=10.0)
+            replies = await self._link.run(*(("UNLINK", key) for key in keys[start : start + _PAGE]), slow=True)
             removed += sum(replies)
         return removed
 
     async def count(self, flow: str, *, now: float) -> int:
         """How many unexpired answers the index of a flow lists, older generations included until they are swept."""
         counts = await self._link.run(
-            *(("ZCOUNT", self._keys.entries(flow, s), f"({now!r}", "+inf") for s in range(SHARDS)), timeout=10.0
+            *(("ZCOUNT", self._keys.entries(flow, s), f"({now!r}", "+inf") for s in range(SHARDS)), slow=True
         )
         return int(sum(counts))
 
@@ -131,7 +131,7 @@ class EntryStore:
                 )
                 for s in range(SHARDS)
             ),
-            timeout=10.0,
+            slow=True,
         )
         scored = [(float(score), member) for reply in replies for member, score in _scored(reply)]
         scored.sort(key=lambda pair: (-pair[0], pair[1]))
@@ -143,7 +143,7 @@ class EntryStore:
         for shard in range(SHARDS):
             index = self._keys.entries(flow, shard)
             while True:
-                (reply,) = await self._link.run(TRIM.call((index,), repr(now), generation, _PAGE), timeout=10.0)
+                (reply,) = await self._link.run(TRIM.call((index,), repr(now), generation, _PAGE), slow=True)
                 expired += reply[0]
                 keys = [member.decode().split("|", 1)[1] for member in reply[1]]
                 removed += await self.delete(keys)

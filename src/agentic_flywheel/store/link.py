@@ -1,16 +1,14 @@
 """One way to talk to Redis: a list of commands, one round trip, a list of replies.
 
-Invariant: whatever goes wrong on the wire leaves here as a `StoreError`; a connection whose conversation was cut in
-the middle is never used again, so no reply can reach the wrong asker. Lua scripts are sent by their hash and once
-more by their source where the server does not know them yet.
+Invariant: whatever goes wrong on the wire leaves here as a `StoreError`. Two connections serve a process: one for the
+way of a question, one for slow work, so that a long list never stands before an answer. Lua scripts are sent by their
+hash, and once more by their source where the server does not know them yet.
 """
 
 from __future__ import annotations
 
 import asyncio
-import math
 from collections.abc import Sequence
-from contextlib import suppress
 from hashlib import sha1
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,11 +18,13 @@ from agentic_flywheel.settings import Settings
 from agentic_flywheel.store.address import Address, resolve_address
 
 if TYPE_CHECKING:
-    from redis.asyncio import Connection, ConnectionPool
-
     from agentic_flywheel.store.embedded import EmbeddedServer
+    from agentic_flywheel.store.wire import Wire
 
 Command = Sequence[Any]
+
+#: Longest wait for slow work (lists, sweeps), in seconds.
+SLOW_SECONDS = 10.0
 
 
 class Script:
@@ -55,110 +55,94 @@ class Link:
             self.embedded = EmbeddedServer(settings)
         self.round_trips = 0
         self._sources = {script.sha: script.source for script in scripts}
-        self._pool: ConnectionPool | None = None
+        # What the address itself says wins over the settings, as with other clients.
+        said = self.address.options
+        connect = said.get("socket_connect_timeout") or settings.number("redis.connect_timeout_seconds")
+        self._connect_seconds = float(connect)
+        self._command_seconds = float(said.get("socket_timeout") or settings.number("redis.command_timeout_seconds"))
+        self._wires: dict[bool, Wire] = {}
+        self._met = False  # whether the server has been reached before
+        self._opening: dict[bool, asyncio.Lock] = {False: asyncio.Lock(), True: asyncio.Lock()}
 
-    async def run(self, *commands: Command, timeout: float | None = None) -> list[Any]:
+    async def run(self, *commands: Command, slow: bool = False) -> list[Any]:
         """Send commands together and return their replies in order; one round trip.
 
-        The first reply that is an error raises, after all replies were read. `timeout` in seconds replaces the
-        command timeout for slow work. When the connection breaks, the commands are sent once more on a new one: turns
-        and entries are idempotent; a counter may then count twice.
+        The first reply that is an error raises, after all replies were read. `slow` work has a connection and a
+        patience of its own. When the connection breaks, the commands are sent once more on a new one: turns and
+        entries are idempotent; a counter may then count twice.
         """
-        replies = await self.run_each(*commands, timeout=timeout)
+        replies = await self.run_each(*commands, slow=slow)
         for reply in replies:
             if isinstance(reply, Exception):
-                raise self.error(reply, str(commands[0][0]))
+                raise self.error(reply, str(commands[0][0])) from reply
         return replies
 
-    async def run_each(self, *commands: Command, timeout: float | None = None) -> list[Any]:
-        """Like `run`, with errors of single commands as values (redis-py's `ResponseError`)."""
+    async def run_each(self, *commands: Command, slow: bool = False) -> list[Any]:
+        """Like `run`, with errors of single commands as values (`wire.Refusal`)."""
         try:
-            replies = await self._exchange(commands, timeout)
-        except _Dead:
-            await self.drop()
+            replies = await self._exchange(commands, slow=slow)
+        except ConnectionError:
             try:
-                replies = await self._exchange(commands, timeout)
-            except _Dead as error:
-                raise self.error(error.cause, str(commands[0][0])) from error.cause
-        missing = [index for index, reply in enumerate(replies) if type(reply).__name__ == "NoScriptError"]
+                replies = await self._exchange(commands, slow=slow)
+            except ConnectionError as error:
+                raise self.error(error, str(commands[0][0])) from error
+        missing = [i for i, reply in enumerate(replies) if getattr(reply, "status_code", "") == "NOSCRIPT"]
         if missing:
             sent = [("EVAL", self._sources[commands[i][1]], *commands[i][2:]) for i in missing]
-            for index, reply in zip(missing, await self.run_each(*sent, timeout=timeout), strict=True):
+            for index, reply in zip(missing, await self.run_each(*sent, slow=slow), strict=True):
                 replies[index] = reply
         return replies
 
     async def execute(self, *command: Any) -> Any:
-        """One command, its reply."""
-        return (await self.run(command, timeout=5.0))[0]
+        """One command, its reply; with the patience of slow work."""
+        return (await self.run(command, slow=True))[0]
 
-    async def drop(self) -> None:
-        """Let go of every connection; the next command connects anew."""
-        pool, self._pool = self._pool, None
-        if pool is not None:
-            with suppress(OSError):  # the other side is often gone already; there is nothing left to save
-                await pool.disconnect()
-
-    async def _exchange(self, commands: Sequence[Command], timeout: float | None) -> list[Any]:
-        from hiredis import pack_command
-        from redis.exceptions import ConnectionError as RedisConnectionError
-        from redis.exceptions import RedisError, ResponseError
-        from redis.exceptions import TimeoutError as RedisTimeoutError
-
-        pool = await self._connected()
-        connection: Connection | None = None
+    async def _exchange(self, commands: Sequence[Command], *, slow: bool) -> list[Any]:
+        """Raises `ConnectionError` where trying once more makes sense, and `StoreError`."""
+        wire = self._wires.get(slow)
+        if wire is None or not wire.usable:
+            wire = await self._open(str(commands[0][0]), slow=slow)
+        self.round_trips += 1
         try:
-            connection = await pool.get_connection()  # type: ignore[no-untyped-call]  # redis-py leaves it untyped
-            self.round_trips += 1
-            replies: list[Any] = []
-            # One deadline for the whole exchange. redis-py's own would hold for each reply, and where a read is given
-            # a timeout it answers None in its stead, as if the key were empty.
-            async with asyncio.timeout(connection.socket_timeout if timeout is None else timeout):
-                packed = b"".join(pack_command(tuple(command)) for command in commands)
-                await connection.send_packed_command(packed, check_health=False)
-                for _ in commands:
-                    try:
-                        replies.append(await connection.read_response(timeout=math.inf))
-                    except ResponseError as error:
-                        replies.append(error)
-        except (RedisTimeoutError, TimeoutError) as error:
-            raise self.error(error, str(commands[0][0])) from error
-        except (RedisConnectionError, OSError) as error:
-            raise _Dead(error) from error
-        except RedisError as error:
-            raise self.error(error, str(commands[0][0])) from error
-        else:
-            complete, connection = connection, None
-            await pool.release(complete)
-            return replies
-        finally:
-            # Left by an error or a cancellation: replies may still be on their way, so the connection ends here.
-            if connection is not None:
-                await connection.disconnect(nowait=True)
-                await pool.release(connection)
+            async with asyncio.timeout(SLOW_SECONDS if slow else self._command_seconds):
+                return await wire.exchange(commands)
+        except TimeoutError as error:
+            failure = self.error(error, str(commands[0][0]))
+            # Whoever waits behind would wait as long; what comes late must not be waited for again.
+            wire.close(failure)
+            raise failure from error
 
-    async def _connected(self) -> ConnectionPool:
-        if self._pool is None:
-            from agentic_flywheel.store.connection import make_pool
+    async def _open(self, what: str, *, slow: bool) -> Wire:
+        from agentic_flywheel.store.wire import Refusal, open_wire
 
-            socket: Path | None = await self.embedded.ensure() if self.embedded else None
-            if self._pool is None:
-                self._pool = make_pool(self.settings, self.address, socket)
-        return self._pool
+        async with self._opening[slow]:
+            wire = self._wires.get(slow)
+            if wire is not None and wire.usable:
+                return wire
+            try:
+                # The embedded server may load its data when it is first met; after that, nobody waits for it so long.
+                socket: Path | None = None
+                if self.embedded is not None and not self._met:
+                    socket = await self.embedded.ensure()
+                async with asyncio.timeout(self._connect_seconds):
+                    if self.embedded is not None and socket is None:
+                        socket = await self.embedded.ensure()
+                    wire = self._wires[slow] = await open_wire(self.address, socket)
+                    self._met = True
+            except (TimeoutError, Refusal, OSError) as error:
+                # A refused connection was tried; only a broken one is worth a second attempt.
+                raise self.error(error, what) from error
+            return wire
 
     def error(self, error: BaseException, what: str) -> StoreError:
-        """A failure of redis-py or the operating system as a `StoreError` of this server."""
-        from agentic_flywheel.store.connection import store_error
+        """A failure of the wire or the server as a `StoreError` of this server."""
+        from agentic_flywheel.store.failures import store_error
 
         return store_error(error, self.address, what)
 
     async def aclose(self) -> None:
         """Release every connection."""
-        await self.drop()
-
-
-class _Dead(Exception):
-    """The connection broke before all replies were read."""
-
-    def __init__(self, cause: BaseException) -> None:
-        super().__init__(str(cause))
-        self.cause = cause
+        while self._wires:
+            _, wire = self._wires.popitem()
+            wire.close()
+            await wire.gone()

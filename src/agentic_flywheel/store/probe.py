@@ -7,11 +7,12 @@ becomes a note, never a failure. `examine` is pure, so that every judgement is t
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import msgspec
 
 from agentic_flywheel.errors import StoreError, StoreUnavailable
+from agentic_flywheel.model import Check
 from agentic_flywheel.store.address import Address
 
 OLDEST_REDIS = (6, 2)
@@ -43,15 +44,6 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     append_only: bool | None = None
     snapshots: bool | None = None
     notes: tuple[str, ...] = ()
-
-
-class Check(msgspec.Struct, frozen=True):
-    """One line of `afw doctor`; `advice` is "" where all is well."""
-
-    name: str
-    state: Literal["ok", "warn", "fail"]
-    message: str
-    advice: str = ""
 
 
 async def probe(connection: Executes) -> Capabilities:

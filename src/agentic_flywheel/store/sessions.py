@@ -79,7 +79,10 @@ class SessionStore:
         if session is None:
             return Recalled()
         turns, damaged = _turns_of(reversed(newest))
-        first, _ = _turns_of(oldest)
+        if not damaged and oldest[:1] == newest[-1:]:  # a short session: its first turn is among the newest
+            first = turns[:1]
+        else:
+            first, _ = _turns_of(oldest)
         return Recalled(session, turns, first[0] if first else None, damaged)
 
     async def recall(self, session: str, count: int) -> Recalled:
@@ -112,7 +115,7 @@ class SessionStore:
         found: list[Any] = []
         while limit is None or len(found) < limit:
             page = 500 if limit is None else min(500, limit - len(found))
-            (reply,) = await self._link.run(("XREVRANGE", key, edge, "-", "COUNT", page), timeout=10.0)
+            (reply,) = await self._link.run(("XREVRANGE", key, edge, "-", "COUNT", page), slow=True)
             found += reply
             if len(reply) < page:
                 break
@@ -128,7 +131,7 @@ class SessionStore:
         """The headers of those sessions that exist, in the order given."""
         if not sessions:
             return []
-        replies = await self._link.run(*(("HMGET", self._keys.session(s), *_FIELDS) for s in sessions), timeout=10.0)
+        replies = await self._link.run(*(("HMGET", self._keys.session(s), *_FIELDS) for s in sessions), slow=True)
         return [session for session in map(_session_of, replies) if session is not None]
 
     async def amend(self, session: str, **fields: Any) -> bool:
@@ -153,10 +156,10 @@ class SessionStore:
         """Session ids by last activity, newest first, from `offset` on. O(shards x (offset + count))."""
         end = offset + count - 1
         if user:
-            (ids,) = await self._link.run(("ZREVRANGE", self._keys.user_sessions(user), offset, end), timeout=10.0)
+            (ids,) = await self._link.run(("ZREVRANGE", self._keys.user_sessions(user), offset, end), slow=True)
             return [raw.decode() for raw in ids]
         replies = await self._link.run(
-            *(("ZREVRANGE", self._keys.sessions(s), 0, end, "WITHSCORES") for s in range(SHARDS)), timeout=10.0
+            *(("ZREVRANGE", self._keys.sessions(s), 0, end, "WITHSCORES") for s in range(SHARDS)), slow=True
         )
         scored = [(float(score), raw.decode()) for reply in replies for raw, score in _pairs(reply)]
         scored.sort(reverse=True)
@@ -165,7 +168,7 @@ class SessionStore:
     async def inactive_since(self, moment: float) -> list[str]:
         """Ids of all sessions whose last activity lies before `moment` (epoch seconds)."""
         replies = await self._link.run(
-            *(("ZRANGEBYSCORE", self._keys.sessions(s), "-inf", f"({moment!r}") for s in range(SHARDS)), timeout=10.0
+            *(("ZRANGEBYSCORE", self._keys.sessions(s), "-inf", f"({moment!r}") for s in range(SHARDS)), slow=True
         )
         return [raw.decode() for reply in replies for raw in reply]
 
@@ -178,7 +181,7 @@ class SessionStore:
         ]
         if session.owner:
             commands.append(("ZREM", keys.user_sessions(session.owner), id_))
-        await self._link.run(*commands, timeout=10.0)
+        await self._link.run(*commands, slow=True)
 
 
 def _session_of(reply: Sequence[bytes | None]) -> Session | None:

@@ -1,30 +1,23 @@
-"""How a connection to Redis is made, and what its failures mean.
+"""What the failures of a connection to Redis mean.
 
-Invariant: a connection waits no longer than the settings say and never tries again by itself: what to do next is
-decided where the question is known. Every failure of the client library or the socket has one meaning in `errors`;
-no command's arguments, which are people's words, get into a message.
+Invariant: every failure of the wire or the server has one meaning in `errors`; no command's arguments, which are
+people's words, get into a message.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from agentic_flywheel.errors import (
-    SettingsError,
     StoreError,
     StoreFull,
     StoreMisused,
     StoreRefused,
     StoreUnavailable,
 )
-from agentic_flywheel.settings import Settings
 from agentic_flywheel.store.address import Address
-
-if TYPE_CHECKING:
-    from redis.asyncio import ConnectionPool
 
 _KINDS: dict[str, type[StoreError]] = {
     "NOAUTH": StoreRefused,
@@ -59,39 +52,6 @@ _CLUSTER_WORDS = ("MOVED", "ASK", "CROSSSLOT")
 _CODE = re.compile(r"[A-Z]{3,}")
 #: Before version 7, an error inside a script comes wrapped in text: `ERR Error running script ...: -OOM command ...`.
 _SCRIPTED = re.compile(rf"running script .*?: -?({'|'.join(_KINDS)}) ")
-#: redis-py puts the command in front of an error in a pipeline, and the error's arguments as Python writes them.
-_PIPELINED = re.compile(r"(?s).* of pipeline caused error: \(?['\"]?(.*?)['\"]?,?\)?")
-
-
-def make_pool(settings: Settings, address: Address, socket: Path | None) -> ConnectionPool:
-    """Connections to `address`, or to the embedded server's `socket`; none is opened yet. The caller closes the pool.
-
-    Timeouts in the address itself win over the settings. Replies are bytes. Raises `SettingsError`.
-    """
-    from redis.asyncio import ConnectionPool, UnixDomainSocketConnection
-    from redis.asyncio.connection import parse_url
-    from redis.asyncio.retry import Retry
-    from redis.backoff import NoBackoff
-    from redis.maint_notifications import MaintNotificationsConfig
-
-    options: Any = {
-        "socket_timeout": settings.number("redis.command_timeout_seconds"),
-        "socket_connect_timeout": settings.number("redis.connect_timeout_seconds"),
-        "max_connections": int(settings.number("redis.max_connections")),
-        "retry": Retry(NoBackoff(), 0),
-        "protocol": 3,
-        "legacy_responses": False,
-        "health_check_interval": 0,
-        "driver_info": None,  # saves two commands on every new connection, refused before Redis 7.2
-        # Otherwise a notice of the server may stretch our timeouts to ten seconds.
-        "maint_notifications_config": MaintNotificationsConfig(enabled=False),
-    }
-    if socket is not None:
-        return ConnectionPool(**options, connection_class=UnixDomainSocketConnection, path=str(socket))
-    try:
-        return ConnectionPool(**{**options, **parse_url(address.url)})
-    except ValueError as error:  # addresses are checked when they are resolved; this one was made elsewhere
-        raise SettingsError(f"the Redis address {address.masked!r} cannot be used: {error}") from error
 
 
 def store_error(error: BaseException, address: Address, what: str) -> StoreError:
@@ -99,27 +59,16 @@ def store_error(error: BaseException, address: Address, what: str) -> StoreError
 
     Details: `address` (masked), `origin`, `command`, and `reply`: what the server or the socket said.
     """
-    from redis.exceptions import AuthenticationError, AuthorizationError, MaxConnectionsError, ResponseError
-
     if isinstance(error, StoreError):
         return error
     chain = list(_causes(error))
-    reply = next((e for e in chain if isinstance(e, ResponseError) or getattr(e, "status_code", None)), None)
-    refusal = next((e for e in chain if isinstance(e, AuthenticationError | AuthorizationError)), None)
+    reply = next((e for e in chain if getattr(e, "status_code", None)), None)
     where = f"Redis at {address.masked}"
     facts: dict[str, Any] = {"address": address.masked, "origin": address.origin, "command": what}
-    if refusal is not None:
-        return StoreRefused(f"{where} refused the credentials: {_said(refusal)}", **facts, reply=_said(refusal))
-    if any(isinstance(e, MaxConnectionsError) for e in chain):
-        return StoreUnavailable(
-            f"all connections of this process to {where} are in use",
-            suggestions=("Raise redis.max_connections (AFW_REDIS_MAX_CONNECTIONS).",),
-            **facts,
-        )
     if reply is not None:
         return _replied(reply, where, facts)
     said = _said(chain[-1]) or type(chain[-1]).__name__
-    if any(isinstance(e, TimeoutError) or type(e).__name__ == "TimeoutError" for e in chain):
+    if any(isinstance(e, TimeoutError) for e in chain):
         return StoreUnavailable(f"{where} did not answer in time ({what})", **facts, reply=said)
     return StoreUnavailable(f"{where} cannot be reached ({what}): {said}", **facts, reply=said)
 
@@ -148,8 +97,6 @@ def _said(error: BaseException) -> str:
     text = str(error.args[0]) if error.args else ""
     if isinstance(error, OSError) and error.strerror:
         text = error.strerror
-    if pipelined := _PIPELINED.fullmatch(text):
-        text = pipelined.group(1)
     text = text.partition(", with args beginning with")[0]
     code = getattr(error, "status_code", None)
     return f"{code} {text}" if code and not text.startswith(code) else text

@@ -1,0 +1,204 @@
+"""One connection to a Redis, shared by all askers of a process.
+
+Invariant: replies come back in the order in which commands went out (RESP guarantees it), so every asker gets its own
+and nobody else's: one that stops waiting keeps its place in the order, and its replies are dropped when they come.
+What is asked within one tick of the event loop leaves in one write.
+
+Why not a client library's pool: on the way of a question this exchange costs a third of a GET through redis-py's
+asyncio client (docs/decisions/0012-own-wire.md), no pool can starve, and a cancelled asker costs no connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections import deque
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import hiredis
+
+from agentic_flywheel.store.address import Address
+
+Command = Sequence[Any]
+
+_NOTHING = object()
+
+
+class Refusal(Exception):
+    """An error that the server answered with; `status_code` is its first word."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.status_code = text.partition(" ")[0]
+
+
+class Lost(ConnectionError):
+    """The connection ended before all replies came; nothing says whether the commands were carried out."""
+
+
+class _Place:
+    """An asker's place in the order: how many replies it waits for, and those that came."""
+
+    __slots__ = ("future", "replies", "wanted")
+
+    def __init__(self, wanted: int, future: asyncio.Future[list[Any]]) -> None:
+        self.wanted = wanted
+        self.replies: list[Any] = []
+        self.future = future
+
+
+class Wire(asyncio.Protocol):
+    """A connection that is open; made by `open_wire`. `on_push` is given what the server says unasked (RESP3)."""
+
+    def __init__(self, on_push: Callable[[Any], None] | None = None) -> None:
+        self._parser = hiredis.Reader(protocolError=Lost, replyError=Refusal, notEnoughData=_NOTHING)
+        self._places: deque[_Place] = deque()
+        self._unsent: list[bytes] = []
+        self._wrote_this_tick = False
+        self._loop = asyncio.get_running_loop()
+        self._transport: asyncio.Transport | None = None
+        self._on_push = on_push
+        self._ended: BaseException | None = None
+        self._gone = self._loop.create_future()
+
+    @property
+    def usable(self) -> bool:
+        """Whether commands can be sent."""
+        return self._transport is not None and self._ended is None
+
+    def exchange(self, commands: Sequence[Command]) -> asyncio.Future[list[Any]]:
+        """Send commands; the future gives their replies in order, errors among them as `Refusal` values.
+
+        It raises `Lost` where the connection ends first, and may be cancelled at any time.
+        """
+        future: asyncio.Future[list[Any]] = self._loop.create_future()
+        if self._ended is not None or self._transport is None:
+            future.set_exception(self._ended or Lost("not connected"))
+            return future
+        packed = b"".join([hiredis.pack_command(tuple(command)) for command in commands])
+        self._places.append(_Place(len(commands), future))
+        if self._wrote_this_tick:
+            self._unsent.append(packed)
+        else:
+            self._wrote_this_tick = True
+            self._loop.call_soon(self._end_tick)
+            self._transport.write(packed)
+        return future
+
+    def close(self, reason: BaseException | None = None) -> None:
+        """End the connection at once; whoever waits gets `reason`."""
+        self._end(reason or Lost("the connection was closed"))
+        if self._transport is not None:
+            self._transport.abort()
+
+    async def gone(self) -> None:
+        """Wait until the connection is gone; call `close` first."""
+        await self._gone
+
+    def _end_tick(self) -> None:
+        self._wrote_this_tick = False
+        if self._unsent and self._transport is not None:
+            unsent, self._unsent = self._unsent, []
+            self._transport.write(b"".join(unsent))
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            self._parser.feed(data)
+            while (reply := self._parser.gets()) is not _NOTHING:
+                self._take(reply)
+        except Lost as error:  # bytes that are not the protocol: nothing after them can be trusted
+            self.close(error)
+
+    def _take(self, reply: Any) -> None:
+        if isinstance(reply, hiredis.PushNotification):
+            if self._on_push is not None:
+                self._on_push(reply)
+            return
+        if not self._places:
+            raise Lost("the server answered what nobody asked")
+        place = self._places[0]
+        place.replies.append(reply)
+        if len(place.replies) == place.wanted:
+            self._places.popleft()
+            if not place.future.done():
+                place.future.set_result(place.replies)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        lost = Lost(str(exc) if exc else "the server closed the connection")
+        lost.__cause__ = exc
+        self._end(lost)
+        if not self._gone.done():
+            self._gone.set_result(None)
+
+    def _end(self, reason: BaseException) -> None:
+        if self._ended is not None:
+            return
+        self._ended = reason
+        places, self._places = self._places, deque()
+        for place in places:
+            if not place.future.done():
+                place.future.set_exception(reason)
+
+
+async def open_wire(
+    address: Address, socket: Path | None = None, *, on_push: Callable[[Any], None] | None = None
+) -> Wire:
+    """Connect to `address` (or to the embedded server's `socket`), speak RESP3, log in, choose the database.
+
+    Raises `OSError` where nobody answers and `Refusal` where the server does not want us. Not bounded in time: the
+    caller knows how long it can wait.
+    """
+    loop = asyncio.get_running_loop()
+    parts = urlsplit(address.url)
+    options = address.options
+    user = unquote(parts.username or "") or options.get("username", "")
+    password = unquote(parts.password or "") or options.get("password", "")
+    if socket is not None or parts.scheme == "unix":
+        path = str(socket) if socket is not None else unquote(parts.path)
+        _, wire = await loop.create_unix_connection(lambda: Wire(on_push), path)
+        database = options.get("db", "0")
+    else:
+        host, port = parts.hostname or "localhost", parts.port or 6379
+        context = tls_context(options) if parts.scheme == "rediss" else None
+        _, wire = await loop.create_connection(lambda: Wire(on_push), host, port, ssl=context)
+        database = options.get("db") or unquote(parts.path).strip("/") or "0"
+    try:
+        login = ("AUTH", user or "default", password) if password or user else ()
+        name = ("SETNAME", options["client_name"]) if "client_name" in options else ()
+        greeting: list[Command] = [("HELLO", 3, *login, *name)]
+        if int(database):
+            greeting.append(("SELECT", database))
+        replies = await wire.exchange(greeting)
+    except BaseException:
+        wire.close()
+        raise
+    refusal = next((reply for reply in replies if isinstance(reply, Refusal)), None)
+    if refusal is not None:
+        wire.close()
+        raise refusal
+    return wire
+
+
+def tls_context(options: dict[str, str]) -> ssl.SSLContext:
+    """TLS as the address asks for it (`ssl_cert_reqs`, `ssl_ca_certs`, `ssl_certfile`, ...); verified by default."""
+    context = ssl.create_default_context(cafile=options.get("ssl_ca_certs"), capath=options.get("ssl_ca_path"))
+    required = options.get("ssl_cert_reqs", "required")
+    checked = options.get("ssl_check_hostname", "true").lower() in {"true", "yes", "1"}
+    context.check_hostname = checked and required == "required"
+    context.verify_mode = {
+        "none": ssl.CERT_NONE,
+        "optional": ssl.CERT_OPTIONAL,
+        "required": ssl.CERT_REQUIRED,
+    }[required]
+    if certificate := options.get("ssl_certfile"):
+        context.load_cert_chain(certificate, options.get("ssl_keyfile"), options.get("ssl_password"))
+    if ciphers := options.get("ssl_ciphers"):
+        context.set_ciphers(ciphers)
+    return context
