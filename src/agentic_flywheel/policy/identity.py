@@ -18,6 +18,8 @@ from agentic_flywheel.model import Exchange
 
 # Code keeps its case and spacing: `Set` and `set` are different commands. Fences first, then inline spans.
 _CODE = re.compile(r"(```.*?```|`[^`]*`)", re.DOTALL)
+# The characters that NFKC makes a backtick: made so first, or folding would open code spans where there were none.
+_BACKTICKS = str.maketrans("\uff40\u1fef", "``")
 _SPACE = re.compile(r"\s+")
 # Closing punctuation says nothing, but "5!" is a factorial: an exclamation mark right after a digit stays.
 _CLOSING = re.compile(r"(?:\s*(?:[.?…]|(?<!\d)!))+\s*$")
@@ -33,7 +35,7 @@ def normalise(question: str) -> str:
     >>> normalise("What is C++?") == normalise("what is c")
     False
     """
-    parts = _CODE.split(question.strip())
+    parts = _CODE.split(question.translate(_BACKTICKS).strip())
     folded = "".join(part if index % 2 else _fold(part) for index, part in enumerate(parts)).strip()
     bare = _CLOSING.sub("", folded)
     return bare or folded
