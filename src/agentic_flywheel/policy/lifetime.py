@@ -42,9 +42,11 @@ def remaining_seconds(entry: Entry, lifetime: Lifetime, *, jitter: float, now: f
     """What is left of an entry's life under the lifetime that holds *now*; negative once it is over.
 
     A lifetime that was shortened after the entry was stored counts at once. A longer one does not revive the entry:
-    Redis expires it when it was stored to expire. A sliding one starts anew with every hit, so Redis alone knows.
+    Redis expires it when it was stored to expire. A sliding one starts anew with every hit, so Redis alone knows;
+    only where it was shortened since, when it last began is not known, and the entry's age decides.
     """
-    if lifetime.sliding:
+    longest = lifetime.ttl.total_seconds() * (1 + jitter)
+    if lifetime.sliding and entry.ttl_seconds <= longest:
         return lifetime.ttl.total_seconds()
-    allowed = min(entry.ttl_seconds, lifetime.ttl.total_seconds() * (1 + jitter))
+    allowed = min(entry.ttl_seconds, longest)
     return entry.created_at + allowed - now
