@@ -1,0 +1,112 @@
+"""Which turns enrich a question: the newest within the budget, deterministically, and how they are told."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agentic_flywheel.model import Exchange, Outcome, Reason, Turn
+from agentic_flywheel.policy.context import (
+    ANSWER_CHARACTERS,
+    CHARACTERS_PER_TOKEN,
+    Domain,
+    Enrichment,
+    compose,
+    enrich,
+)
+
+
+def turn(number: int, *, question: str = "", answer: str = "", private: bool = False) -> Turn:
+    return Turn(
+        id=f"t{number}",
+        session_id="s",
+        at=float(number),
+        question=question or f"question {number}",
+        answer=answer or f"answer {number}",
+        flow="f",
+        fingerprint="p",
+        outcome=Outcome.MISS,
+        reason=Reason.NOT_STORED,
+        trace_id="",
+        private=private,
+    )
+
+
+TEN = [turn(number) for number in range(10)]
+
+
+def test_the_newest_turns_and_the_first_oldest_first() -> None:
+    enriched = enrich(TEN, TEN[0], limit=3, tokens=1000)
+    assert enriched.turn_ids == ("t0", "t7", "t8", "t9")
+    assert enriched.exchanges[-1] == Exchange("question 9", "answer 9")
+    assert not enriched.private
+
+
+def test_the_first_turn_is_given_once() -> None:
+    assert enrich(TEN[:3], TEN[0], limit=5, tokens=1000).turn_ids == ("t0", "t1", "t2")
+
+
+def test_nothing_without_turns_or_room() -> None:
+    assert enrich([], None, limit=5, tokens=1000) == Enrichment()
+    assert enrich(TEN, TEN[0], limit=0, tokens=1000) == Enrichment()
+    assert enrich(TEN, TEN[0], limit=5, tokens=0) == Enrichment()
+
+
+def test_the_first_turn_goes_first_when_room_is_short() -> None:
+    size = len("question 0" + "answer 0")
+    assert enrich(TEN, TEN[0], limit=2, tokens=(2 * size) // CHARACTERS_PER_TOKEN).turn_ids == ("t8", "t9")
+    assert enrich(TEN, TEN[0], limit=2, tokens=size // CHARACTERS_PER_TOKEN + 1).turn_ids == ("t9",)
+
+
+def test_a_turn_that_does_not_fit_ends_the_choice_so_that_no_gap_arises() -> None:
+    turns = [turn(0), turn(1, question="x" * 5000), turn(2)]
+    assert enrich(turns, turns[0], limit=5, tokens=100).turn_ids == ("t2",)
+
+
+def test_long_answers_are_cut_and_say_so() -> None:
+    (exchange,) = enrich([turn(0, answer="x" * 5000)], None, limit=5, tokens=1000).exchanges
+    assert len(exchange.answer) == ANSWER_CHARACTERS
+    assert exchange.answer.endswith("x…")
+    (whole,) = enrich([turn(0, answer="x" * ANSWER_CHARACTERS)], None, limit=5, tokens=1000).exchanges
+    assert whole.answer == "x" * ANSWER_CHARACTERS
+
+
+def test_one_private_turn_makes_the_context_private_if_it_is_used() -> None:
+    turns = [turn(0, private=True), turn(1), turn(2)]
+    assert enrich(turns, turns[0], limit=1, tokens=1000).private
+    assert not enrich(turns[1:], None, limit=1, tokens=1000).private
+
+
+texts = st.text(min_size=1, max_size=900)
+
+
+@given(st.lists(st.tuples(texts, texts), max_size=8), st.integers(0, 8), st.integers(0, 400))
+def test_the_budget_holds_and_the_choice_is_the_newest_end(
+    sides: list[tuple[str, str]], limit: int, tokens: int
+) -> None:
+    turns = [turn(n, question=question, answer=answer) for n, (question, answer) in enumerate(sides)]
+    first = turns[0] if turns else None
+    enriched = enrich(turns, first, limit=limit, tokens=tokens)
+    assert enriched == enrich(tuple(turns), first, limit=limit, tokens=tokens)
+    assert sum(len(e.question) + len(e.answer) for e in enriched.exchanges) <= tokens * CHARACTERS_PER_TOKEN
+    ids = [t.id for t in turns]
+    recent = [id_ for id_ in enriched.turn_ids if id_ in ids[max(0, len(ids) - limit) :]]
+    assert recent == ids[len(ids) - len(recent) :]
+    assert set(enriched.turn_ids) <= {*recent, *ids[:1]}
+    assert len(enriched.turn_ids) == len(enriched.exchanges)
+
+
+def test_how_the_flow_is_told() -> None:
+    domain = Domain(name="Redis", description="A store.", stack_info="Valkey 9", cultural_info="Québec")
+    assert compose("Why?") == "Why?"
+    assert compose("Why?", [Exchange("Is it fast?", "Yes.")], domain) == (
+        "Domain: Redis (general)\nA store.\nTechnical setting: Valkey 9\nCultural setting: Québec\n\n"
+        "Earlier in this conversation:\nQ: Is it fast?\nA: Yes.\n\n"
+        "Question: Why?"
+    )
+
+
+def test_every_field_of_a_domain_counts() -> None:
+    plain = Domain(name="a")
+    others = [Domain(name="a", **{field: "x"}) for field in Domain.__struct_fields__ if field != "name"]
+    assert len({domain.digest() for domain in (plain, Domain(name="b"), *others)}) == len(others) + 2
