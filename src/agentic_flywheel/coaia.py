@@ -17,7 +17,7 @@ from agentic_flywheel.errors import InputError, StoreError, UnknownKey
 
 DEFAULT_MINUTES = 5555
 #: Where Agentic Flywheel keeps its own values; a plain one written there would be a damaged one.
-OWN_PREFIX = "afw:v1:"
+OWN_PREFIX = "afw:"
 #: About as long as Redis itself counts (2^63 milliseconds), and still a `timedelta`.
 MOST_MINUTES = 1_000_000_000_000
 

@@ -105,7 +105,7 @@ def _age(stored: StoredAnswer) -> str:
 def show(invocation: Invocation, key: str) -> None:
     """Show one stored answer.
 
-    KEY is its key or the id of the turn that it came from.
+    KEY is its Redis key, as `cache list`, `cache key` and `ask --json` give it.
     """
     from agentic_flywheel.interfaces.cli.terminal import (
         ago,
@@ -172,9 +172,9 @@ def key(
 
 @cache.command("clear")
 @click.option("--flow", metavar="KEY", help="Every answer of this flow.")
-@click.option("--session", metavar="ID", help="The answers kept for this session alone.")
-@click.option("--user", metavar="ID", help="The answers kept for this user alone.")
-@click.option("--key", metavar="KEY", help="One answer, by key or turn id.")
+@click.option("--session", metavar="ID", help="Every answer that this session contributed.")
+@click.option("--user", metavar="ID", help="Every answer that this user contributed.")
+@click.option("--key", metavar="KEY", help="One answer, by its Redis key.")
 @click.option("--all", "everything", is_flag=True, help="Every answer of the tenant.")
 @confirmation_options
 @click.pass_obj
