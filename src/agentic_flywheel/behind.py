@@ -56,8 +56,10 @@ class WriteBehind:
         """Send what is queued. Raises `StoreError` where Redis did not take it; turns stay queued."""
         async with self._lock:
             tally, self._tally = self._tally, []
-            while self._turns:
-                batch = list(self._turns.items())[:_BATCH]
+            # What comes in meanwhile waits for the next flush: else a busy process would flush turn by turn, for ever.
+            due = list(self._turns.items())
+            for start in range(0, len(due), _BATCH):
+                batch = due[start : start + _BATCH]
                 commands = [command for _, turn in batch for command in self._store.sessions.append_commands(turn)]
                 await self._store.link.run(*commands)
                 for place, _ in batch:
