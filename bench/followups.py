@@ -11,9 +11,12 @@ it counts as
     same path   answered from a conversation that had said, word for word, the same things before
     alone       answered from another conversation, and its own rewrite is itself: it did stand alone
     leak        answered from another conversation, though its authors had to rewrite it
+    refused     not answered from memory, though another conversation began with the same words: what would leak
+                if words alone decided
 
 FOLDER holds the sets named in followup_sets.py; default: ../shared/data/history beside the project. Without them
-nothing is measured, and this ends with 0.
+nothing is measured, and this ends with 0. It ends with 1 where a rule is broken: anything at all from another
+conversation without the exception, or a leak that carries a marker with it.
 """
 
 from __future__ import annotations
@@ -42,15 +45,15 @@ FOLDER = Path(__file__).resolve().parents[2] / "shared" / "data" / "history"
 
 
 class Served(msgspec.Struct, frozen=True):
-    """A follow-up that was answered from memory."""
+    """A follow-up that was answered from memory, or that had an answer of the same words refused."""
 
-    kind: str  # same path, alone, leak
+    kind: str  # same path, alone, leak, refused
     source: str
     conversation: str
     turn: int
     question: str
     rewrite: str
-    origin: str  # the conversation and turn whose answer it was
+    origin: str  # the conversation and turn whose answer it was, or would have been
 
 
 class Figures(msgspec.Struct):
@@ -90,51 +93,51 @@ async def measure(url: str, conversations: list[Conversation], *, verbatim: bool
 
 async def _ask_all(flywheel: Flywheel, conversations: list[Conversation], figures: Figures) -> None:
     origins: dict[str, tuple[str, int]] = {}
+    stand_alone: dict[str, str] = {}  # what was asked first in a session, and where
     for conversation in conversations:
         for turn, asked in enumerate(conversation.questions, 1):
             session = f"alone {conversation.name} {turn}"
             given = await flywheel.ask(asked.rewrite, session=session, flow="tag")
             if not given.text.startswith("context-free"):
                 raise SystemExit(f"the first question of a session was given context: {asked.rewrite!r}")
-            origins.setdefault(given.trace_id, (f"the rewrite of {conversation.name}", turn))
-    for conversation in conversations:
-        for turn, asked in enumerate(conversation.questions, 1):
+            origins[given.trace_id] = (f"the rewrite of {conversation.name}", turn)
+            stand_alone.setdefault(normalise(asked.rewrite), f"the rewrite of {conversation.name}, turn {turn}")
+    # Turn by turn through all conversations, so that every question that began one is there to be taken for another's.
+    for turn in range(1, max(len(conversation.questions) for conversation in conversations) + 1):
+        for conversation in conversations:
+            if turn > len(conversation.questions):
+                continue
+            asked = conversation.questions[turn - 1]
             given = await flywheel.ask(asked.raw, session=conversation.name, flow="tag")
             origins[given.trace_id] = (conversation.name, turn)
             if turn == 1:
+                stand_alone.setdefault(normalise(asked.raw), f"{conversation.name}, turn 1")
                 continue
             figures.followups[conversation.source] += 1
-            if given.outcome is not Outcome.HIT:
-                continue
-            name, place = origins[given.origin_trace_id]
-            if given.text.startswith("in context"):
-                kind = "same path"
-            elif normalise(asked.raw) == normalise(asked.rewrite):
-                kind = "alone"
+            needs_context = normalise(asked.raw) != normalise(asked.rewrite)
+            if given.outcome is Outcome.HIT:
+                name, place = origins[given.origin_trace_id]
+                from_stranger = "leak" if needs_context else "alone"
+                kind = "same path" if given.text.startswith("in context") else from_stranger
+                origin = f"{name}, turn {place}"
+            elif needs_context and normalise(asked.raw) in stand_alone:
+                kind, origin = "refused", stand_alone[normalise(asked.raw)]
             else:
-                kind = "leak"
+                continue
             figures.served.append(
-                Served(
-                    kind,
-                    conversation.source,
-                    conversation.name,
-                    turn,
-                    asked.raw,
-                    asked.rewrite,
-                    f"{name}, turn {place}",
-                )
+                Served(kind, conversation.source, conversation.name, turn, asked.raw, asked.rewrite, origin)
             )
 
 
 def table(figures: dict[str, Figures]) -> str:
     """The runs as people read them."""
-    lines = [f"{'':28}{'follow-ups':>12}{'same path':>11}{'alone':>8}{'leak':>7}{'leak, % of follow-ups':>23}"]
+    lines = [f"{'':28}{'follow-ups':>12}{'same path':>11}{'alone':>8}{'leak':>7}{'refused':>10}"]
     for name, run in figures.items():
         lines.append(f"{name} (the flow was asked {run.calls} times)")
         for source, followups in [*sorted(run.followups.items()), ("all", run.followups.total())]:
             of = "" if source == "all" else source
-            same, alone, leak = (run.count(kind, of) for kind in ("same path", "alone", "leak"))
-            lines.append(f"  {source:26}{followups:12}{same:11}{alone:8}{leak:7}{100 * leak / followups:23.2f}")
+            same, alone, leak, refused = (run.count(kind, of) for kind in ("same path", "alone", "leak", "refused"))
+            lines.append(f"  {source:26}{followups:12}{same:11}{alone:8}{leak:7}{refused:10}")
     return "\n".join(lines)
 
 
@@ -159,13 +162,15 @@ def main() -> int:
         print(table(figures))
         for name, run in figures.items():
             print(f"\n{name}: follow-ups answered from another conversation's entry")
-            for served in sorted((s for s in run.served if s.kind != "same path"), key=lambda s: (s.kind, s.source)):
+            from_others = (served for served in run.served if served.kind in {"alone", "leak"})
+            for served in sorted(from_others, key=lambda served: (served.kind, served.source)):
                 print(f"  {served.kind:6} {served.conversation}, turn {served.turn}: {served.question}")
                 if served.kind == "leak":
                     print(f"         meant: {served.rewrite}\n         served from {served.origin}")
-    broken = [s for s in figures["exception off"].served if s.kind != "same path"]
-    unmarked = [s for s in figures["exception on"].served if s.kind == "leak" and marker(s.question)]
-    return int(bool(broken or unmarked))
+    off, on = figures["exception off"], figures["exception on"]
+    broken = off.count("alone") + off.count("leak")
+    marked = sum(served.kind == "leak" and bool(marker(served.question)) for served in on.served)
+    return int(bool(broken or marked))
 
 
 if __name__ == "__main__":
