@@ -9,6 +9,7 @@ directory), user file (`config.toml` in the user's configuration directory), def
 from __future__ import annotations
 
 import difflib
+import math
 import os
 import tomllib
 from collections.abc import Mapping
@@ -195,12 +196,9 @@ def _typed(setting: Setting, raw: Any, origin: str) -> Any:
     try:
         value = msgspec.convert(raw, wanted, strict=not isinstance(raw, str))
     except msgspec.ValidationError as error:
-        expected = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}[wanted]
-        raise SettingsError(
-            f"setting {setting.name!r} ({origin}): expected {expected}, got {raw!r}",
-            setting=setting.name,
-            origin=origin,
-        ) from error
+        raise _unfit(setting, raw, origin) from error
+    if isinstance(value, float) and not math.isfinite(value):
+        raise _unfit(setting, raw, origin)
     if setting.minimum is not None and isinstance(value, (int, float)) and value < setting.minimum:
         raise SettingsError(
             f"setting {setting.name!r} ({origin}): {value!r} is below the least possible value {setting.minimum:g}",
@@ -208,6 +206,14 @@ def _typed(setting: Setting, raw: Any, origin: str) -> Any:
             origin=origin,
         )
     return value
+
+
+def _unfit(setting: Setting, raw: Any, origin: str) -> SettingsError:
+    expected = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}[type(setting.default)]
+    found = type(raw).__name__ if setting.secret else repr(raw)
+    return SettingsError(
+        f"setting {setting.name!r} ({origin}): expected {expected}, got {found}", setting=setting.name, origin=origin
+    )
 
 
 def _read_toml(file: Path) -> dict[str, Any]:
