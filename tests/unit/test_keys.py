@@ -1,0 +1,121 @@
+"""Keys: no user text in them, no two ids in one, and what a script touches in one slot."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agentic_flywheel.policy.identity import question_hash
+from agentic_flywheel.store.keys import SHARDS, Keys, safe, scope_of_key, shard_of
+
+HASH = question_hash("q")
+ids = st.text(min_size=1, max_size=80)
+
+
+def slot(key: str) -> str:
+    """What a cluster hashes of a key: the first non-empty `{...}`, else all of it."""
+    tag = re.search(r"\{([^}]*)\}", key)
+    return tag[1] if tag and tag[1] else key
+
+
+def every_key(tenant: str, name: str) -> list[str]:
+    keys = Keys(tenant)
+    return [
+        keys.flows,
+        keys.lifetimes,
+        *(keys.entry(scope, name, HASH, user=name, session=name) for scope in ("team", "user", "session")),
+        keys.flow(name),
+        keys.changes(name),
+        keys.entries(name, 3),
+        keys.session(name),
+        keys.turns(name),
+        keys.turn_ids(name),
+        keys.sessions(3),
+        keys.user_sessions(name),
+        keys.feed(name),
+        keys.count(name, "20260101"),
+    ]
+
+
+@given(ids, ids)
+def test_keys_are_plain_whatever_the_ids_are(tenant: str, name: str) -> None:
+    for key in every_key(tenant, name):
+        assert re.fullmatch(r"[A-Za-z0-9_.~:{}-]+", key)
+        assert key.count("{") == key.count("}") <= 1
+        assert len(key) < 300
+
+
+@pytest.mark.parametrize(
+    "name", ["Ana Lovelace", "é", "a:b", "a{b}", "{x}", "*", "a\nb", ".hidden", "-x", "x" * 65, ""]
+)
+def test_unsafe_ids_are_hashed(name: str) -> None:
+    assert re.fullmatch(r"~[0-9a-f]{32}", safe(name))
+
+
+@pytest.mark.parametrize("name", ["a", "s-0123456789abcdef", "Flow_1.2", "x" * 64])
+def test_plain_ids_stay_readable(name: str) -> None:
+    assert safe(name) == name
+
+
+@given(ids, ids)
+def test_different_ids_never_share_a_key(one: str, other: str) -> None:
+    assert (safe(one) == safe(other)) == (one == other)
+
+
+def test_an_id_that_looks_hashed_is_not_taken_for_the_hashed_one() -> None:
+    assert safe(safe("a:b")) != safe("a:b")
+
+
+@given(ids, ids)
+def test_tenants_share_no_key(one: str, other: str) -> None:
+    if one != other:
+        assert not set(every_key(one, "x")) & set(every_key(other, "x"))
+
+
+def test_no_two_purposes_share_a_key() -> None:
+    names = ["a", "a:turns", "flows", "ttl", "team", "x:flow:{a}", "1", "20260101"]
+    keys = [key for name in names for key in every_key("t", name)]
+    shared = {keys_ for keys_ in keys if keys.count(keys_) > 1}
+    k = Keys("t")
+    # What belongs to the whole tenant or to a shard is the same for every name.
+    assert shared <= {k.flows, k.lifetimes, k.sessions(3), *(k.feed(name) for name in names)}
+
+
+@given(ids)
+def test_all_keys_of_one_script_share_a_slot(name: str) -> None:
+    keys = Keys("t")
+    assert len({slot(key) for key in (keys.session(name), keys.turns(name), keys.turn_ids(name))}) == 1
+    assert len({slot(key) for key in (keys.flow(name), keys.changes(name))}) == 1
+
+
+def test_answers_shared_by_the_team_spread_over_a_cluster() -> None:
+    keys = Keys("t")
+    assert len({slot(keys.entry("team", "f", question_hash(str(n)))) for n in range(50)}) == 50
+
+
+@given(ids, st.sampled_from(["team", "user", "session"]))
+def test_keys_of_answers_are_known_as_such(name: str, scope: str) -> None:
+    keys = Keys(name)
+    key = keys.entry(scope, name, HASH, user=name, session=name)
+    assert keys.is_entry(key)
+    assert scope_of_key(key) == scope
+    assert keys.is_entry_of_session(key, name) == (scope == "session")
+    assert not Keys(name + "x").is_entry(key)
+    assert not keys.is_entry_of_session(key, name + "x")
+
+
+def test_other_keys_are_not_taken_for_answers() -> None:
+    keys = Keys("t")
+    answers = {keys.entry(scope, "x", HASH, user="x", session="x") for scope in ("team", "user", "session")}
+    others = [key for key in every_key("t", "x") if key not in answers]
+    assert not any(keys.is_entry(key) or scope_of_key(key) for key in [*others, "", "x", "afw:v1:t:"])
+    assert not any(keys.is_entry(key + "x") or keys.is_entry("x" + key) for key in answers)
+
+
+@given(ids)
+def test_shards_are_within_bounds_and_fixed(member: str) -> None:
+    assert 0 <= shard_of(member) < SHARDS
+    assert shard_of("s-1") == 14
