@@ -53,6 +53,39 @@ def test_what_is_written_behind_is_not_lost(afw: Afw, how: str | signal.Signals)
     assert "Traceback" not in (afw.home / "mcp.log").read_text()
 
 
+def test_it_ends_while_redis_hangs(afw: Afw, valkey: Server) -> None:
+    with raw_server(afw) as server:
+        server.greet()
+        server.call(2, "flowise_query", question="How do I rotate the keys?", flow_override="echo", session_id="s")
+        while "id" not in server.receive():
+            pass
+        valkey.pause()
+        try:
+            server.call(3, "flowise_query", question="please hang", flow_override="echo")
+            wait_until((afw.home / "hanging").exists, "the flow to be asked though Redis hangs")
+            end(server, "end of input")
+            assert server.ended() in {0, 1}
+        finally:
+            valkey.resume()
+
+
+def test_calls_do_not_wait_for_each_other(afw: Afw) -> None:
+    with raw_server(afw) as server:
+        server.greet()
+        server.call(2, "flowise_query", question="please hang", flow_override="echo")
+        wait_until((afw.home / "hanging").exists, "the flow to be asked")
+        server.call(3, "flowise_query", question="Which port?", flow_override="echo")
+        while "id" not in (message := server.receive()):
+            pass
+        assert (message["id"], message["result"]["isError"]) == (3, False)
+        (afw.home / "release").touch()
+        while "id" not in (message := server.receive()):
+            pass
+        assert message["id"] == 2
+        end(server, "end of input")
+        assert server.ended() == 0
+
+
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
 def test_it_ends_though_its_client_reads_no_more(afw: Afw, how: signal.Signals) -> None:
     with raw_server(afw) as server:

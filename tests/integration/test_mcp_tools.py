@@ -9,12 +9,13 @@ from typing import Any
 import anyio
 import pytest
 from jsonschema import Draft202012Validator
-from mcp import Client
+from mcp import Client, stdio_client
 from mcp.shared.exceptions import MCPError
+from mcp.shared.subscriptions import ToolsListChanged
 
 from afw_command import Afw
 from flowise_replay import FLOWS, ReplayFlowise
-from mcp_process import ERAS, RESOURCES, TOOLS, called, connected, refused, resource
+from mcp_process import ERAS, RESOURCES, TOOLS, called, connected, parameters, refused, resource
 from servers import Server
 
 pytestmark = pytest.mark.anyio
@@ -106,6 +107,8 @@ async def test_failures_say_what_to_do_and_fit_the_output_schema(afw: Afw, era: 
         ("flowise_add_flow", {"flow_id": "x", "flow_name": "Echo"}, "invalid_registry"),
         ("flowise_add_flow", {"flow_id": "os:system", "flow_name": "E", "kind": "python"}, "invalid_input"),
         ("flowise_add_flow", {"flow_id": "x", "flow_name": "火"}, "invalid_input"),
+        ("flowise_add_flow", {"flow_id": "x", "flow_name": "N", "base_url": "https://a.example"}, "invalid_input"),
+        ("flowise_add_flow", {"flow_id": "x", "flow_name": "N", "base_url": "file:///etc"}, "invalid_input"),
         ("flowise_browse", {"flow_name": "echo"}, "invalid_input"),
         ("flowise_session_info", {}, "unknown_session"),
         ("flowise_session_history", {"session_id": "nobody"}, "unknown_session"),
@@ -243,6 +246,21 @@ async def test_a_flow_configured_for_everybody_serves_no_old_answer(afw: Afw, fl
     assert "# Kept by people" in afw.registry.read_text()
 
 
+async def test_flows_are_added_where_flows_are_already(afw: Afw) -> None:
+    flow = "\n    kind: flowise\n    id: abc\n    base_url: https://flows.example:8443/\n"
+    afw.registry.write_text(f"{afw.registry.read_text()}  far:{flow}")
+    there, elsewhere = "https://flows.example:8443", "https://flows.example.evil.example:8443"
+    async with connected(afw) as client:
+        error = await refused(client, "flowise_add_flow", flow_id="d", flow_name="Near", base_url=elsewhere)
+        assert "a person" in error["error"]
+        error = await refused(
+            client, "flowise_add_flow", flow_id="d", flow_name="Near", base_url="https://flows.example"
+        )
+        assert "a person" in error["error"]
+        added = await called(client, "flowise_add_flow", flow_id="d", flow_name="Near", base_url=there)
+        assert added["flow"]["base_url"] == there
+
+
 async def test_a_flow_added_elsewhere_is_named_and_callable_at_once(afw: Afw) -> None:
     async with connected(afw) as client:
 
@@ -332,16 +350,12 @@ async def test_tools_say_when_to_use_them_and_what_they_may_do(afw: Afw) -> None
     }
 
 
-async def test_the_client_hears_of_new_flows(afw: Afw) -> None:
+async def test_a_client_with_a_handshake_hears_of_new_flows(afw: Afw) -> None:
     heard = anyio.Event()
 
     async def hear(message: Any) -> None:
         if getattr(message, "method", "") == "notifications/tools/list_changed":
             heard.set()
-
-    from mcp import stdio_client
-
-    from mcp_process import parameters
 
     with (afw.home / "mcp.log").open("a") as log:
         transport = stdio_client(parameters(afw), errlog=log)
@@ -349,3 +363,10 @@ async def test_the_client_hears_of_new_flows(afw: Afw) -> None:
             await called(client, "flowise_add_flow", flow_id="x", flow_name="New", base_url="http://127.0.0.1:1")
             with anyio.fail_after(20):
                 await heard.wait()
+
+
+async def test_a_client_that_listens_hears_of_new_flows(afw: Afw) -> None:
+    async with connected(afw) as client, client.listen(tools_list_changed=True) as changes:
+        await called(client, "flowise_add_flow", flow_id="x", flow_name="New", base_url="http://127.0.0.1:1")
+        with anyio.fail_after(20):
+            assert isinstance(await anext(aiter(changes)), ToolsListChanged)

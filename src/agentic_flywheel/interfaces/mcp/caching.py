@@ -48,8 +48,10 @@ def add_cache_tools(server: FlywheelServer) -> None:
     )
     async def flowise_clear_cache(
         flow: Annotated[str | None, Field(description="All answers of this flow (its key).")] = None,
-        session_id: Annotated[str | None, Field(description="The answers private to this conversation.")] = None,
-        user_id: Annotated[str | None, Field(description="The answers of this user alone.")] = None,
+        session_id: Annotated[str | None, Field(description="The answers that this conversation contributed.")] = None,
+        user_id: Annotated[
+            str | None, Field(description="The answers that this user's conversations contributed.")
+        ] = None,
         key: Annotated[str | None, Field(description="The one answer under this key, from an earlier result.")] = None,
         everything: Annotated[bool, Field(description="All stored answers of the tenant.")] = False,
         confirm: Annotated[

@@ -1,18 +1,20 @@
 """The tools about flows: `flowise_list_flows`, `flowise_configure`, `flowise_add_flow`, `flowise_browse`.
 
 Invariant: an edit goes through the registry, so it is in force at once in every process and changes the flow's
-fingerprint: answers of the old configuration are not served again. What would let a caller run code, read folders or
-send a secret of this machine elsewhere (kinds `python` and `documents`, `api_key_env`) is not offered here; people do
-that with `afw flow add`.
+fingerprint: answers of the old configuration are not served again. What would let a caller who was led astray run
+code, read folders or send an API key of this machine elsewhere (kinds `python` and `documents`, `api_key_env`, the
+address of a machine that no flow is on yet) is not offered here; people do that with `afw flow add`.
 """
 
 from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Sequence
 from datetime import timedelta
 from functools import partial
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 import anyio
 from mcp.server.mcpserver import Context
@@ -106,7 +108,7 @@ def add_flow_tools(server: FlywheelServer) -> None:
         flow_name: Annotated[str, Field(min_length=1, max_length=200, description="Its name, for people.")],
         description: Annotated[str, Field(description="What it knows, in a sentence.")] = "",
         intent_keywords: Annotated[
-            list[str] | None, Field(description="Words whose questions belong to it; none: only asked when named.")
+            list[str] | None, Field(description="Words of the questions that belong to it.")
         ] = None,
         temperature: Annotated[float | None, Field(ge=0, le=2, description="Randomness of its model.")] = None,
         max_tokens: Annotated[int | None, Field(ge=1, description="Longest answer, in tokens.")] = None,
@@ -118,7 +120,11 @@ def add_flow_tools(server: FlywheelServer) -> None:
             FlowType, Field(description="How long its answers stay good: technical 7, creative 30, document 3 days.")
         ] = FlowType.TECHNICAL,
         base_url: Annotated[
-            str | None, Field(description="Address of its service; left out: the registry's own (flowise).")
+            str | None,
+            Field(
+                description="Address of its service: on this machine, or one that a flow of the registry is on. "
+                "Left out: the registry's own (flowise)."
+            ),
         ] = None,
     ) -> Annotated[CallToolResult, AddFlowResult]:
         """Add a flow to the registry; it can be asked at once, without a restart.
@@ -128,6 +134,8 @@ def add_flow_tools(server: FlywheelServer) -> None:
         `afw flow add`.
         """
         key = flow_key or _key_for(flow_name)
+        if base_url is not None:
+            _admit_address(base_url, flywheel.flows.list(inactive=True))
         longest = {"maxOutputTokens" if kind == "flowise" else "max_tokens": max_tokens}
         change = await anyio.to_thread.run_sync(
             partial(
@@ -216,6 +224,43 @@ def _configured_text(result: ConfigureResult) -> str:
     else:
         text = f"Everybody asks {result.flow} with {settings}."
     return text if result.changed else f"{text} That was so already."
+
+
+def _admit_address(address: str, flows: Sequence[FlowSpec]) -> None:
+    """Refuse a machine that nobody configured: the API keys in our environment would be sent to it."""
+    origin = _origin(address)
+    host = origin[1]
+    known = {_origin(spec.base_url) for spec in flows if spec.base_url}
+    if host == "localhost" or re.fullmatch(r"127(\.\d{1,3}){3}|::1", host) or origin in known:
+        return
+    raise InputError(
+        f"flows at {address!r} are added by a person: no flow of the registry is there yet",
+        suggestions=(
+            "Ask a person to add it: `afw flow add` (docs/configuration.md).",
+            "Use an address that a flow of the registry is on already: see flowise_list_flows.",
+            "Leave base_url out if the flow is on the registry's own Flowise.",
+        ),
+        address=address,
+    )
+
+
+def _origin(address: str) -> tuple[str, str, int | None]:
+    try:
+        parts = urlsplit(address)
+        origin = parts.scheme, (parts.hostname or "").casefold(), parts.port
+        if origin[0] not in {"http", "https"} or not origin[1]:
+            raise ValueError(address)  # noqa: TRY301 -- the same refusal as for what cannot be parsed
+    except ValueError as error:
+        raise InputError(
+            f"{address!r} is not the address of a service",
+            suggestions=(
+                "Write it with scheme, host and port: http://127.0.0.1:3000.",
+                "Leave base_url out if the flow is on the registry's own Flowise.",
+                "Look at the addresses of other flows with flowise_list_flows.",
+            ),
+            address=address,
+        ) from error
+    return origin
 
 
 def _key_for(name: str) -> str:
