@@ -28,6 +28,7 @@ from agentic_flywheel.model import (
     StoredAnswer,
 )
 from agentic_flywheel.policy.decision import Facts, Found, Wanted, verdict
+from agentic_flywheel.questions import Planner
 from agentic_flywheel.store.entries import Looked
 from agentic_flywheel.store.keys import scope_of_key
 from agentic_flywheel.store.sessions import Recalled
@@ -39,22 +40,13 @@ class Cache:
     """The stored answers of one tenant."""
 
     def __init__(
-        self,
-        registry: Registry,
-        store: Store,
-        watch: FlowWatch,
-        clients: ClientPool,
-        lifetimes: Lifetimes,
-        behind: WriteBehind,
-        asking: Asking,
+        self, registry: Registry, store: Store, planner: Planner, lifetimes: Lifetimes, behind: WriteBehind
     ) -> None:
         self._registry = registry
         self._store = store
-        self._watch = watch
-        self._clients = clients
+        self._planner = planner
         self._lifetimes = lifetimes
         self._behind = behind
-        self._asking = asking
 
     async def stats(self, *, flow: str | None = None, days: int = 7) -> CacheFigures:
         """Figures of every flow (or one) over the last `days` days, 1 to 90."""
@@ -126,11 +118,11 @@ class Cache:
         Raises `InputError` where the flow keeps nothing.
         """
         directives = Directives(standalone=standalone)
-        asked = self._asking.admit(
+        asked = self._planner.admit(
             question, session=session, flow=flow, user=user, directives=directives, config=config
         )
         known = Recalled() if session is None else await self._store.sessions.recall(session, 20)
-        plan = self._asking.plan(asked, known)
+        plan = self._planner.plan(asked, known)
         if not plan.wanted:
             raise InputError(f"the flow {plan.spec.key!r} shares its answers with nobody, so none is stored")
         return plan.wanted[0].key
@@ -252,11 +244,20 @@ class Cache:
 class Flows:
     """The flows of the registry, and what is known of them."""
 
-    def __init__(self, registry: Registry, store: Store, watch: FlowWatch, clients: ClientPool, asking: Asking) -> None:
+    def __init__(
+        self,
+        registry: Registry,
+        store: Store,
+        watch: FlowWatch,
+        clients: ClientPool,
+        planner: Planner,
+        asking: Asking,
+    ) -> None:
         self._registry = registry
         self._store = store
         self._watch = watch
         self._clients = clients
+        self._planner = planner
         self._asking = asking
 
     def list(self, *, inactive: bool = False) -> list[FlowSpec]:
@@ -287,7 +288,7 @@ class Flows:
 
     async def test(self, key: str, question: str) -> Answer:
         """Ask one flow a question and keep nothing of it."""
-        asked = self._asking.admit(question, flow=self.show(key).key, directives=Directives(no_store=True))
+        asked = self._planner.admit(question, flow=self.show(key).key, directives=Directives(no_store=True))
         return await self._asking.answer(asked)
 
     def address(self, key: str) -> str:

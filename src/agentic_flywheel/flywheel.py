@@ -17,6 +17,8 @@ from agentic_flywheel.lifetimes import Lifetimes
 from agentic_flywheel.model import Answer, Check, Directives
 from agentic_flywheel.policy.admission import admit_id
 from agentic_flywheel.policy.context import Domain
+from agentic_flywheel.questions import Planner
+from agentic_flywheel.recollection import Recollection
 from agentic_flywheel.sessions import Sessions
 from agentic_flywheel.settings import SETTINGS, Settings, load_settings
 from agentic_flywheel.store.embedded import EmbeddedServer
@@ -47,14 +49,14 @@ class Flywheel:
         self._behind = WriteBehind(self._store)
         self._watch = FlowWatch(settings, self._clients, self._store.flows)
         self.lifetimes = Lifetimes(settings, self.registry, self._store.flows)
+        self._planner = Planner(settings, self.registry, self._store.keys)
+        recollection = Recollection(self._planner, self._store, self._behind)
         self._asking = Asking(
-            settings, self.registry, self._clients, self._store, self._watch, self._behind, self.lifetimes
+            settings, recollection, self._clients, self._store, self._watch, self._behind, self.lifetimes
         )
         self.sessions = Sessions(settings, self._store, self._behind)
-        self.cache = Cache(
-            self.registry, self._store, self._watch, self._clients, self.lifetimes, self._behind, self._asking
-        )
-        self.flows = Flows(self.registry, self._store, self._watch, self._clients, self._asking)
+        self.cache = Cache(self.registry, self._store, self._planner, self.lifetimes, self._behind)
+        self.flows = Flows(self.registry, self._store, self._watch, self._clients, self._planner, self._asking)
 
     @classmethod
     def open(cls, *, settings: Settings | None = None, registry: Registry | None = None, **arguments: Any) -> Self:
@@ -101,7 +103,7 @@ class Flywheel:
         answer says so in `outcome`, `reason` and `warnings`.
         """
         return await self._asking.answer(
-            self._asking.admit(
+            self._planner.admit(
                 question,
                 session=session,
                 flow=flow,

@@ -84,22 +84,22 @@ class Registry:
         """The registry as it is now. Raises `RegistryError` only if no reading has ever succeeded."""
         path, origin, stamp = self._in_force()
         if stamp != self._stamp or not self._settled:
-            self._read(path, origin, stamp)
+            self._read(Path(path), origin, stamp)
         if self._merged is None:
             raise self.problem or RegistryError(f"cannot read {path}", file=str(path))
         return self._merged
 
-    def _in_force(self) -> tuple[Path, str, tuple[object, ...]]:
+    def _in_force(self) -> tuple[str, str, tuple[object, ...]]:
         for name, origin in self._cascade:
             try:
                 stat = os.stat(name)  # noqa: PTH116 (on the way of every question; a Path costs three times as much)
             except (FileNotFoundError, NotADirectoryError):
                 continue
             except OSError:  # the file exists and cannot be looked at: reading it says why
-                return Path(name), origin, (name, "unreadable")
-            return Path(name), origin, (name, stat.st_mtime_ns, stat.st_size, stat.st_ino, stat.st_ctime_ns)
-        missing = self._named or PACKAGED_REGISTRY
-        return missing, "argument" if self._named else "packaged", (str(missing), "missing")
+                return name, origin, (name, "unreadable")
+            return name, origin, (name, stat.st_mtime_ns, stat.st_size, stat.st_ino, stat.st_ctime_ns)
+        missing = str(self._named or PACKAGED_REGISTRY)
+        return missing, "argument" if self._named else "packaged", (missing, "missing")
 
     def _read(self, path: Path, origin: str, stamp: tuple[object, ...]) -> None:
         changed = stamp[-1] if isinstance(stamp[-1], int) else time.time_ns()
@@ -221,7 +221,7 @@ class Registry:
         """The file that edits go to: the one in force, or the user's (the project's) in place of the packaged one."""
         path, origin, _ = self._in_force()
         if origin != "packaged":
-            return path
+            return Path(path)
         return self._project / REGISTRY_FILE if self._project else self._user
 
 

@@ -33,6 +33,8 @@ _POINTING = frozenset(
 )
 # Words that point at the asker: the answer may be about this person.
 _PERSONAL = frozenset("my mine our ours mon ma mes notre nos mien mienne miens miennes notres".split())
+# Finds any of them quickly in most questions' way of writing; only what it finds is looked at word by word.
+_PERSONAL_SEEN = re.compile(r"\b(?:my|mine|our|mon|ma|mes|nos|notre|mien)", re.IGNORECASE)
 # Openings that hang a question on the one before.
 _LEAD_IN = re.compile(
     r"^(?:and|but|or|so|ok(?:ay)?|yes|no|then|what about|how about|why(?: not)?\W*$|how so|how come\W*$|what if not|"
@@ -73,6 +75,8 @@ def marker(question: str) -> str:
 
 def personal(question: str) -> bool:
     """Whether the question speaks of what belongs to the asker ("my", "our", "notre")."""
+    if question.isascii() and _PERSONAL_SEEN.search(question) is None:
+        return False
     return any(word in _PERSONAL for word in _words(question))
 
 

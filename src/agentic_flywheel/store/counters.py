@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Any
 
 from agentic_flywheel.store.keys import Keys
@@ -18,7 +19,12 @@ KEPT = timedelta(days=90)
 
 def day_of(moment: float) -> str:
     """The UTC day of an epoch time, as it stands in keys."""
-    return datetime.fromtimestamp(moment, UTC).strftime("%Y%m%d")
+    return _day(int(moment // 86400))
+
+
+@lru_cache(maxsize=128)
+def _day(number: int) -> str:
+    return datetime.fromtimestamp(number * 86400, UTC).strftime("%Y%m%d")
 
 
 class Counters:

@@ -13,7 +13,7 @@ from hashlib import sha1
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from agentic_flywheel.errors import StoreError
+from agentic_flywheel.errors import StoreError, StoreUnavailable
 from agentic_flywheel.settings import Settings
 from agentic_flywheel.store.address import Address, resolve_address
 
@@ -62,6 +62,7 @@ class Link:
         self._command_seconds = float(said.get("socket_timeout") or settings.number("redis.command_timeout_seconds"))
         self._wires: dict[bool, Wire] = {}
         self._met = False  # whether the server has been reached before
+        self._closed = False
         self._opening: dict[bool, asyncio.Lock] = {False: asyncio.Lock(), True: asyncio.Lock()}
 
     async def run(self, *commands: Command, slow: bool = False) -> list[Any]:
@@ -104,13 +105,9 @@ class Link:
             wire = await self._open(str(commands[0][0]), slow=slow)
         self.round_trips += 1
         try:
-            async with asyncio.timeout(SLOW_SECONDS if slow else self._command_seconds):
-                return await wire.exchange(commands)
+            return await wire.exchange(commands)
         except TimeoutError as error:
-            failure = self.error(error, str(commands[0][0]))
-            # Whoever waits behind would wait as long; what comes late must not be waited for again.
-            wire.close(failure)
-            raise failure from error
+            raise self.error(error, str(commands[0][0])) from error
 
     async def _open(self, what: str, *, slow: bool) -> Wire:
         from agentic_flywheel.store.wire import Refusal, open_wire
@@ -119,6 +116,7 @@ class Link:
             wire = self._wires.get(slow)
             if wire is not None and wire.usable:
                 return wire
+            patience = SLOW_SECONDS if slow else self._command_seconds
             try:
                 # The embedded server may load its data when it is first met; after that, nobody waits for it so long.
                 socket: Path | None = None
@@ -127,7 +125,7 @@ class Link:
                 async with asyncio.timeout(self._connect_seconds):
                     if self.embedded is not None and socket is None:
                         socket = await self.embedded.ensure()
-                    wire = self._wires[slow] = await open_wire(self.address, socket)
+                    wire = self._wires[slow] = await open_wire(self.address, socket, patience=patience)
                     self._met = True
             except (TimeoutError, Refusal, OSError) as error:
                 # A refused connection was tried; only a broken one is worth a second attempt.
@@ -141,7 +139,8 @@ class Link:
         return store_error(error, self.address, what)
 
     async def aclose(self) -> None:
-        """Release every connection."""
+        """Release every connection; what is on its way ends in `StoreUnavailable`. Safe to call twice."""
+        self._closed = True
         while self._wires:
             _, wire = self._wires.popitem()
             wire.close()

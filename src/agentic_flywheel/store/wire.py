@@ -42,18 +42,23 @@ class Lost(ConnectionError):
 class _Place:
     """An asker's place in the order: how many replies it waits for, and those that came."""
 
-    __slots__ = ("future", "replies", "wanted")
+    __slots__ = ("future", "replies", "since", "wanted")
 
-    def __init__(self, wanted: int, future: asyncio.Future[list[Any]]) -> None:
+    def __init__(self, wanted: int, future: asyncio.Future[list[Any]], since: float) -> None:
         self.wanted = wanted
+        self.since = since
         self.replies: list[Any] = []
         self.future = future
 
 
 class Wire(asyncio.Protocol):
-    """A connection that is open; made by `open_wire`. `on_push` is given what the server says unasked (RESP3)."""
+    """A connection that is open; made by `open_wire`.
 
-    def __init__(self, on_push: Callable[[Any], None] | None = None) -> None:
+    A reply that takes longer than `patience` seconds ends the connection with `TimeoutError` for all who wait: those
+    behind would wait as long. `on_push` is given what the server says unasked (RESP3).
+    """
+
+    def __init__(self, patience: float, on_push: Callable[[Any], None] | None = None) -> None:
         self._parser = hiredis.Reader(protocolError=Lost, replyError=Refusal, notEnoughData=_NOTHING)
         self._places: deque[_Place] = deque()
         self._unsent: list[bytes] = []
@@ -61,6 +66,8 @@ class Wire(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
         self._on_push = on_push
+        self._patience = patience
+        self._watchdog: asyncio.TimerHandle | None = None
         self._ended: BaseException | None = None
         self._gone = self._loop.create_future()
 
@@ -72,14 +79,17 @@ class Wire(asyncio.Protocol):
     def exchange(self, commands: Sequence[Command]) -> asyncio.Future[list[Any]]:
         """Send commands; the future gives their replies in order, errors among them as `Refusal` values.
 
-        It raises `Lost` where the connection ends first, and may be cancelled at any time.
+        It raises `Lost` where the connection ends first, `TimeoutError` where the server is too slow, and may be
+        cancelled at any time.
         """
         future: asyncio.Future[list[Any]] = self._loop.create_future()
         if self._ended is not None or self._transport is None:
             future.set_exception(self._ended or Lost("not connected"))
             return future
         packed = b"".join([hiredis.pack_command(tuple(command)) for command in commands])
-        self._places.append(_Place(len(commands), future))
+        self._places.append(_Place(len(commands), future, self._loop.time()))
+        if self._watchdog is None:
+            self._watchdog = self._loop.call_later(self._patience, self._watch)
         if self._wrote_this_tick:
             self._unsent.append(packed)
         else:
@@ -93,6 +103,16 @@ class Wire(asyncio.Protocol):
         self._end(reason or Lost("the connection was closed"))
         if self._transport is not None:
             self._transport.abort()
+
+    def _watch(self) -> None:
+        """One timer for all askers: looks at the one who has waited longest."""
+        self._watchdog = None
+        if self._places:
+            waited = self._loop.time() - self._places[0].since
+            if waited >= self._patience:
+                self.close(TimeoutError(f"no reply within {self._patience:g} s"))
+            else:
+                self._watchdog = self._loop.call_later(self._patience - waited, self._watch)
 
     async def gone(self) -> None:
         """Wait until the connection is gone; call `close` first."""
@@ -141,6 +161,8 @@ class Wire(asyncio.Protocol):
         if self._ended is not None:
             return
         self._ended = reason
+        if self._watchdog is not None:
+            self._watchdog.cancel()
         places, self._places = self._places, deque()
         for place in places:
             if not place.future.done():
@@ -148,12 +170,16 @@ class Wire(asyncio.Protocol):
 
 
 async def open_wire(
-    address: Address, socket: Path | None = None, *, on_push: Callable[[Any], None] | None = None
+    address: Address,
+    socket: Path | None = None,
+    *,
+    patience: float,
+    on_push: Callable[[Any], None] | None = None,
 ) -> Wire:
     """Connect to `address` (or to the embedded server's `socket`), speak RESP3, log in, choose the database.
 
-    Raises `OSError` where nobody answers and `Refusal` where the server does not want us. Not bounded in time: the
-    caller knows how long it can wait.
+    Raises `OSError` where nobody answers and `Refusal` where the server does not want us. Connecting is not bounded
+    in time: the caller knows how long it can wait.
     """
     loop = asyncio.get_running_loop()
     parts = urlsplit(address.url)
@@ -162,12 +188,12 @@ async def open_wire(
     password = unquote(parts.password or "") or options.get("password", "")
     if socket is not None or parts.scheme == "unix":
         path = str(socket) if socket is not None else unquote(parts.path)
-        _, wire = await loop.create_unix_connection(lambda: Wire(on_push), path)
+        _, wire = await loop.create_unix_connection(lambda: Wire(patience, on_push), path)
         database = options.get("db", "0")
     else:
         host, port = parts.hostname or "localhost", parts.port or 6379
         context = tls_context(options) if parts.scheme == "rediss" else None
-        _, wire = await loop.create_connection(lambda: Wire(on_push), host, port, ssl=context)
+        _, wire = await loop.create_connection(lambda: Wire(patience, on_push), host, port, ssl=context)
         database = options.get("db") or unquote(parts.path).strip("/") or "0"
     try:
         login = ("AUTH", user or "default", password) if password or user else ()

@@ -1,0 +1,169 @@
+"""What was asked, checked; and where it goes, given what is known of its session.
+
+Invariant: planning is deterministic in what it is given: the same question, session and registry lead to the same
+flow, context, identity and keys, in every process.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from agentic_flywheel.flows.protocol import FlowSpec
+from agentic_flywheel.flows.registry import Registry
+from agentic_flywheel.flows.routing import route
+from agentic_flywheel.model import Directives, Route
+from agentic_flywheel.policy.admission import admit_id, admit_question
+from agentic_flywheel.policy.context import Domain, Enrichment, enrich
+from agentic_flywheel.policy.decision import Wanted
+from agentic_flywheel.policy.identity import context_digest, identity_of, normalise, question_hash
+from agentic_flywheel.policy.sharing import Scope, may_stand_alone, scope_of
+from agentic_flywheel.settings import Settings
+from agentic_flywheel.store.keys import Keys
+from agentic_flywheel.store.sessions import Recalled
+
+_NO_DIRECTIVES = Directives()
+_NOTHING: Mapping[str, Any] = {}
+
+
+class Asked(msgspec.Struct, frozen=True, kw_only=True):
+    """One question as it was given, checked. `resumed` says that the asker named the session, so it may have turns;
+    `at` is wall-clock time, `started` the performance counter's."""
+
+    text: str
+    session: str
+    resumed: bool
+    turn: str
+    trace: str
+    user: str
+    flow: str | None
+    intent: str | None
+    directives: Directives
+    config: Mapping[str, Any]
+    domain: Domain | None
+    at: float
+    started: float
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a question goes and what it is. `wanted` lists where a stored answer is looked for; what the flow says is
+    stored under the first of them. `scope` is None where the flow's policy keeps nothing."""
+
+    route: Route
+    spec: FlowSpec
+    enrichment: Enrichment
+    config: dict[str, Any]
+    identity: str
+    normal: str
+    scope: Scope | None
+    wanted: tuple[Wanted, ...]
+
+
+class Planner:
+    """Checks and plans the questions of one tenant."""
+
+    def __init__(self, settings: Settings, registry: Registry, keys: Keys) -> None:
+        self._registry = registry
+        self._keys = keys
+        self._user = settings.text("user")
+        self._longest = int(settings["question.max_characters"])
+        self._tokens = int(settings["session.context_tokens"])
+        self._verbatim = bool(settings["session.verbatim"])
+        self.turns = int(settings["session.turns"])
+
+    def admit(
+        self,
+        question: str,
+        *,
+        session: str | None = None,
+        flow: str | None = None,
+        user: str | None = None,
+        intent: str | None = None,
+        directives: Directives | None = None,
+        config: Mapping[str, Any] | None = None,
+        domain: Domain | None = None,
+        turn_id: str | None = None,
+    ) -> Asked:
+        """Check everything that was given, before anything is touched. Raises `InputError`."""
+        started = time.perf_counter()
+        user = self._user if user is None else user
+        return Asked(
+            text=admit_question(question, longest=self._longest),
+            session=new_session_id() if session is None else admit_id(session, "session"),
+            resumed=session is not None,
+            turn=secrets.token_hex(16) if turn_id is None else admit_id(turn_id, "turn"),
+            trace=secrets.token_hex(16),
+            user=admit_id(user, "user") if user else "",
+            flow=flow,
+            intent=intent,
+            directives=directives or _NO_DIRECTIVES,
+            config=config or _NOTHING,
+            domain=domain,
+            at=time.time(),
+            started=started,
+        )
+
+    def plan(self, asked: Asked, recalled: Recalled) -> Plan:
+        """Flow, context, identity and candidate keys of a question. Raises `UnknownFlow` and `RegistryError`."""
+        snapshot = self._registry.current()
+        session, directives = recalled.session, asked.directives
+        chosen = route(
+            asked.text,
+            snapshot,
+            flow=asked.flow,
+            intent=asked.intent,
+            session_flow=session.flow or None if session else None,
+            context=[turn.question for turn in recalled.turns],
+        )
+        spec = snapshot.get(chosen.flow)
+        enrichment = Enrichment() if directives.standalone or not recalled.turns else self._enrich(spec, recalled)
+        config = {**(session.config if session else _NOTHING), **asked.config}
+        domain = asked.domain.digest() if asked.domain else ""
+        alone = identity_of(config=config, domain=domain)
+        context = context_digest(enrichment.exchanges)
+        identity = identity_of(context=context, config=config, domain=domain) if context else alone
+        normal = normalise(asked.text)
+        scope = scope_of(spec.sharing, directives, question=asked.text, user=asked.user)
+        if scope is not None and enrichment.private:
+            scope = Scope.SESSION
+        wanted: tuple[Wanted, ...] = ()
+        if scope is not None and not directives.no_store:
+            wanted = (self._wanted(asked, spec, scope, normal, identity),)
+            if context and may_stand_alone(
+                asked.text, allowed=self._verbatim if spec.verbatim is None else spec.verbatim
+            ):
+                wanted = (*wanted, self._wanted(asked, spec, scope, normal, alone, first_only=True))
+        return Plan(
+            route=chosen,
+            spec=spec,
+            enrichment=enrichment,
+            config=config,
+            identity=identity,
+            normal=normal,
+            scope=scope,
+            wanted=wanted,
+        )
+
+    def turns_of(self, spec: FlowSpec) -> int:
+        """How many of a session's last turns enrich a question to this flow."""
+        return self.turns if spec.context_turns is None else spec.context_turns
+
+    def _enrich(self, spec: FlowSpec, recalled: Recalled) -> Enrichment:
+        tokens = self._tokens if spec.context_tokens is None else spec.context_tokens
+        return enrich(recalled.turns, recalled.first, limit=self.turns_of(spec), tokens=tokens)
+
+    def _wanted(
+        self, asked: Asked, spec: FlowSpec, scope: Scope, normal: str, identity: str, *, first_only: bool = False
+    ) -> Wanted:
+        name = question_hash(normal, identity)
+        key = self._keys.entry(scope.value, spec.key, name, user=asked.user, session=asked.session)
+        return Wanted(key=key, scope=scope.value, question=normal, identity=identity, first_only=first_only)
+
+
+def new_session_id() -> str:
+    """A new session's id."""
+    return f"s-{secrets.token_hex(8)}"
