@@ -45,7 +45,7 @@ format: $(DEV) ## Lay the code out, and mend what can be mended
 	$(BIN)/ruff format .
 
 bench: $(DEV) ## Measure; the figures depend on the machine
-	@for file in bench/bench_*.py; do $(BIN)/python $$file || exit 1; done
+	$(BIN)/python bench/hits.py
 
 lock: $(DEV) ## Write requirements/*.lock anew from pyproject.toml
 	@command -v uv >/dev/null || $(PIP) install uv

@@ -1,0 +1,88 @@
+"""What a newcomer runs: the lock files cover what is declared, and the demo holds what it claims."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from pages import ROOT, read
+
+PROJECT = tomllib.loads(read("pyproject.toml"))
+_PINNED = re.compile(r"^([A-Za-z0-9._-]+)==(\S+)(?: ; (.+?))? \\$", re.MULTILINE)
+
+
+def _names(requirements: list[object]) -> set[str]:
+    """The distributions named, groups that are included left out; `_`, `.` and `-` are one (PEP 503)."""
+    named = [re.match(r"[A-Za-z0-9._-]+", text) for text in requirements if isinstance(text, str)]
+    return {re.sub(r"[-_.]+", "-", found[0]).casefold() for found in named if found}
+
+
+def _pins(lock: str) -> dict[str, str]:
+    return {name: version for name, version, _ in _PINNED.findall(read(f"requirements/{lock}"))}
+
+
+@pytest.mark.parametrize("lock", ["core.lock", "dev.lock"])
+def test_locks_are_hashed_and_name_no_index(lock: str) -> None:
+    text = read(f"requirements/{lock}")
+    entries = re.split(r"\n(?=\S)", text.strip())
+    assert [entry for entry in entries if "--hash=sha256:" not in entry] == []
+    assert "://" not in text
+    assert "\n--" not in text
+
+
+def test_locks_cover_what_is_declared() -> None:
+    groups = PROJECT["dependency-groups"]
+    core = _names([*PROJECT["project"]["dependencies"], *groups["build"], *PROJECT["build-system"]["requires"]])
+    extras = _names([name for extra in PROJECT["project"]["optional-dependencies"].values() for name in extra])
+    assert core - set(_pins("core.lock")) == set()
+    assert core | _names(groups["dev"]) | (extras - {PROJECT["project"]["name"]}) <= set(_pins("dev.lock"))
+
+
+def test_locks_agree() -> None:
+    dev = _pins("dev.lock")
+    assert {name: version for name, version in _pins("core.lock").items() if dev.get(name) != version} == {}
+
+
+def test_all_extras_are_in_all() -> None:
+    extras = PROJECT["project"]["optional-dependencies"]
+    found = re.fullmatch(r"agentic-flywheel\[(.+)\]", extras["all"][0])
+    assert found is not None
+    assert sorted(found[1].split(",")) == sorted(set(extras) - {"all"})
+
+
+def test_every_target_is_explained() -> None:
+    makefile = read("Makefile")
+    phony = re.search(r"^\.PHONY: (.+)$", makefile, re.MULTILINE)
+    assert phony is not None
+    for target in phony[1].split():
+        assert re.search(rf"^{target}:.*## \S", makefile, re.MULTILINE), f"make {target} is not explained"
+
+
+def test_the_demo_holds_what_it_claims_and_leaves_nothing(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    environ = {"PATH": os.environ["PATH"], "HOME": str(home), "TMPDIR": str(tmp_path), "LANG": "C.UTF-8"}
+    # A Redis of the user's must not be touched: this one is nobody, so using it would fail.
+    environ |= {"AFW_REDIS_URL": "redis://127.0.0.1:1", "REDIS_URL": "redis://127.0.0.1:1"}
+    done = subprocess.run(
+        [sys.executable, ROOT / "demo" / "demo.py"],
+        env=environ,
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stderr == ""
+    assert "\x1b" not in done.stdout
+    assert max(map(len, done.stdout.splitlines())) <= 100
+    assert "All 16 claims hold" in done.stdout
+    assert list(home.iterdir()) == []
+    assert [path.name for path in tmp_path.iterdir()] == ["home"]
