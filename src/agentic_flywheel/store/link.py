@@ -116,6 +116,8 @@ class Link:
             wire = self._wires.get(slow)
             if wire is not None and wire.usable:
                 return wire
+            if self._closed:
+                raise StoreUnavailable(f"the connection to Redis at {self.address.masked} was closed", command=what)
             patience = SLOW_SECONDS if slow else self._command_seconds
             try:
                 # The embedded server may load its data when it is first met; after that, nobody waits for it so long.
@@ -141,7 +143,9 @@ class Link:
     async def aclose(self) -> None:
         """Release every connection; what is on its way ends in `StoreUnavailable`. Safe to call twice."""
         self._closed = True
-        while self._wires:
-            _, wire = self._wires.popitem()
-            wire.close()
-            await wire.gone()
+        for slow, lock in self._opening.items():
+            async with lock:  # a connection that is just being opened is closed too
+                wire = self._wires.pop(slow, None)
+            if wire is not None:
+                wire.close()
+                await wire.gone()
