@@ -60,7 +60,8 @@ def test_the_packaged_documents_are_answered_with_sources(afw: Afw) -> None:
     assert answer["sources"]
     assert answer["sources"][0]["title"]
     human = afw.ok("ask", "How long do cached answers stay good?")
-    assert "[1] " in human.err
+    assert f"[1] {answer['sources'][0]['title'][:20]}" in human.err
+    assert f" · {answer['sources'][0]['uri']}\n" in human.err
     assert human.err.splitlines()[-1].startswith("hit · exact · ")
 
 
@@ -88,6 +89,7 @@ def test_explain_shows_the_decision(afw: Afw) -> None:
     assert key.startswith("afw:v1:default:")
     for word in ("route", "as named", "decision", "hit: exact", key, "lifetime", "left", "trace", "computed in"):
         assert word in done.err, word
+    assert "just now old" not in done.err
     assert done.out == "You said: repeat this\n"
 
 

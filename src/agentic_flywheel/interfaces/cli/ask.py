@@ -126,8 +126,8 @@ def show_answer(answer: Answer, *, explain: bool) -> None:
     say(answer.text)
     sys.stdout.flush()  # so that the notes come after it where both go to one place
     for number, source in enumerate(answer.sources, 1):
-        place = f" · {source.uri}" if source.uri and source.uri != source.title else ""
-        note(f"[{number}] {one_line(source.title, 80)}{one_line(place, 100)}")
+        place = f" · {one_line(source.uri, 100)}" if source.uri and source.uri != source.title else ""
+        note(f"[{number}] {one_line(source.title, 80)}{place}")
     for warning in answer.warnings:
         warn(warning)
     note(provenance(answer))
@@ -137,14 +137,12 @@ def show_answer(answer: Answer, *, explain: bool) -> None:
 
 def provenance(answer: Answer) -> str:
     """One line: outcome, reason, age, flow, time, session."""
-    from agentic_flywheel.durations import show_age
-    from agentic_flywheel.interfaces.cli.terminal import clean, milliseconds, words
+    from agentic_flywheel.interfaces.cli.terminal import clean, milliseconds, old, words
 
-    age = show_age(timedelta(seconds=answer.age_seconds)) if answer.age_seconds else ""
     parts = [
         str(answer.outcome),
         words(answer.reason),
-        f"{age} old" if age and age != "just now" else age,
+        old(answer.age_seconds) if answer.age_seconds else "",
         answer.flow,
         milliseconds(answer.elapsed_ms),
         f"with {len(answer.context)} earlier turn{'s' * (len(answer.context) != 1)}" if answer.context else "",
@@ -155,11 +153,10 @@ def provenance(answer: Answer) -> str:
 
 def explain_answer(answer: Answer) -> None:
     """The whole decision, on stderr."""
-    from agentic_flywheel.durations import show_age
-    from agentic_flywheel.interfaces.cli.terminal import clean, milliseconds, note, seconds, words
+    from agentic_flywheel.interfaces.cli.terminal import clean, milliseconds, note, old, seconds, words
 
     def row(name: str, value: str) -> None:
-        note(f"  {name:<12}{clean(value)}", dim=False)
+        note(f"  {name:<13}{clean(value)}", dim=False)
 
     note()
     route = answer.route
@@ -172,7 +169,7 @@ def explain_answer(answer: Answer) -> None:
             row("", f"{score.score:6.2f}  {score.flow}{matched}")
     row("decision", f"{answer.outcome}: {words(answer.reason)}")
     for candidate in answer.considered:
-        age = "" if candidate.age_seconds is None else f", {show_age(timedelta(seconds=candidate.age_seconds))} old"
+        age = "" if candidate.age_seconds is None else f", {old(candidate.age_seconds)}"
         row("", f"{candidate.scope}: {words(candidate.verdict)}{age}")
         row("", f"  {candidate.key}")
     if not answer.considered:

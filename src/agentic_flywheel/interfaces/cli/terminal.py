@@ -76,7 +76,7 @@ def paragraphs(text: str, indent: str) -> str:
     """`text` wrapped and indented, its own line breaks kept."""
     lines = clean(text).splitlines() or [""]
     return "\n".join(
-        textwrap.fill(line, width(), initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False) or indent
+        textwrap.fill(line, width(), initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False)
         for line in lines
     )
 
@@ -106,6 +106,12 @@ def ago(at: float, now: float | None = None) -> str:
         return "never"
     age = show_age(timedelta(seconds=(time.time() if now is None else now) - at))
     return age if age == "just now" else f"{age} ago"
+
+
+def old(age_seconds: float) -> str:
+    """How old something is: `2 h old`, `just now`."""
+    age = show_age(timedelta(seconds=age_seconds))
+    return age if age == "just now" else f"{age} old"
 
 
 def moment(at: float) -> str:
