@@ -9,7 +9,8 @@ WORKERS ?= 2
 LONGEST_FILE = 450
 
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+# Errors alone: what is installed stands in the lock files.
+PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
 OWN := $(PIP) install --no-deps --no-build-isolation --editable .
 CORE := $(VENV)/core.stamp
 DEV := $(VENV)/dev.stamp
