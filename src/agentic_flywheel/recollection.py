@@ -17,6 +17,7 @@ from agentic_flywheel.errors import StoreError, UnknownSession
 from agentic_flywheel.model import FlowState, Session, Turn
 from agentic_flywheel.policy.decision import Found
 from agentic_flywheel.questions import Asked, Plan, Planner
+from agentic_flywheel.store.flow_states import seconds_of
 from agentic_flywheel.store.sessions import Recalled
 from agentic_flywheel.store.store import Store
 from agentic_flywheel.store.wire import Refusal
@@ -108,7 +109,7 @@ class Recollection:
         return Read(
             recalled=store.sessions.recalled(replies[:flow_at]) if recall else _UNKNOWN,
             state=store.flows.state_of(state),
-            type_ttl=float(type_ttl) if type_ttl else None,
+            type_ttl=seconds_of(type_ttl),
             found=tuple(found),
         )
 

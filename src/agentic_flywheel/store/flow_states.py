@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from agentic_flywheel.errors import StoreDamaged
 from agentic_flywheel.model import FlowChange, FlowState
 from agentic_flywheel.store.keys import Keys
 from agentic_flywheel.store.link import Command, Link, Script
@@ -54,15 +55,18 @@ class FlowStates:
     def state_of(self, reply: Sequence[bytes | None]) -> FlowState:
         """The reply to `read_command`."""
         fingerprint, generation, changed_at, revision, etag, checked_at, ttl = reply
-        return FlowState(
-            fingerprint=fingerprint.decode() if fingerprint else "",
-            generation=int(generation or 0),
-            changed_at=float(changed_at or 0),
-            revision=revision.decode() if revision else "",
-            etag=etag.decode() if etag else "",
-            checked_at=float(checked_at or 0),
-            ttl_seconds=float(ttl) if ttl else None,
-        )
+        try:
+            return FlowState(
+                fingerprint=fingerprint.decode() if fingerprint else "",
+                generation=int(generation or 0),
+                changed_at=float(changed_at or 0),
+                revision=revision.decode() if revision else "",
+                etag=etag.decode() if etag else "",
+                checked_at=float(checked_at or 0),
+                ttl_seconds=seconds_of(ttl),
+            )
+        except ValueError as error:
+            raise StoreDamaged(f"what is known of a flow is not what was written: {error}") from error
 
     async def state(self, flow: str) -> FlowState:
         """What is known of a flow; all defaults where nothing is."""
@@ -106,7 +110,8 @@ class FlowStates:
         """The lifetimes that were set for flow types at run time, in seconds."""
         (reply,) = await self._link.run(("HGETALL", self._keys.lifetimes))
         pairs: Any = reply.items() if isinstance(reply, dict) else zip(reply[::2], reply[1::2], strict=True)
-        return {name.decode(): float(value) for name, value in pairs}
+        found = {name.decode("utf-8", "replace"): seconds_of(value) for name, value in pairs}
+        return {name: seconds for name, seconds in found.items() if seconds is not None}
 
     async def set_type_ttl(self, flow_type: str, seconds: float | None) -> None:
         """Set the lifetime of a flow type, or take the override back."""
@@ -120,3 +125,11 @@ class FlowStates:
             ("HDEL", key, "ttl_seconds") if seconds is None else ("HSET", key, "ttl_seconds", repr(seconds)),
             ("SADD", self._keys.flows, flow),
         )
+
+
+def seconds_of(reply: bytes | None) -> float | None:
+    """A lifetime as it is kept, None where there is none. Raises `StoreDamaged`."""
+    try:
+        return float(reply) if reply else None
+    except ValueError as error:
+        raise StoreDamaged(f"a lifetime that was set is not a number: {error}") from error

@@ -7,6 +7,7 @@ itself: retention is a sweep, so that eviction (`volatile-lru`) can never take a
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -21,6 +22,8 @@ from agentic_flywheel.store.link import Command, Link, Script
 _FIELDS = ("id", "owner", "title", "tags", "flow", "turns", "created_at", "last_active_at", "config")
 _TITLE_CHARACTERS = 80
 _FEED_LENGTH = 10_000
+
+_log = logging.getLogger(__name__)
 
 # One slot: session, turns, ids. Returns 1 for an append, 0 where the turn was there already.
 APPEND = Script("""
@@ -128,11 +131,20 @@ class SessionStore:
         return _session_of(reply)
 
     async def headers(self, sessions: Sequence[str]) -> list[Session]:
-        """The headers of those sessions that exist, in the order given."""
+        """The headers of those sessions that exist, in the order given; damaged ones are left out and logged."""
         if not sessions:
             return []
         replies = await self._link.run(*(("HMGET", self._keys.session(s), *_FIELDS) for s in sessions), slow=True)
-        return [session for session in map(_session_of, replies) if session is not None]
+        found = []
+        for reply in replies:
+            try:
+                session = _session_of(reply)
+            except StoreDamaged as error:
+                _log.warning("a session is left out: %s", error)
+                continue
+            if session is not None:
+                found.append(session)
+        return found
 
     async def amend(self, session: str, **fields: Any) -> bool:
         """Change title, tags or config of a session; False where there is none."""
@@ -188,17 +200,20 @@ def _session_of(reply: Sequence[bytes | None]) -> Session | None:
     raw: Mapping[str, bytes] = {name: value for name, value in zip(_FIELDS, reply, strict=True) if value is not None}
     if "created_at" not in raw:
         return None
-    return Session(
-        id=raw.get("id", b"").decode(),
-        owner=raw.get("owner", b"").decode(),
-        title=raw.get("title", b"").decode(),
-        tags=tuple(msgspec.json.decode(raw["tags"])) if "tags" in raw else (),
-        flow=raw.get("flow", b"").decode(),
-        turns=int(raw.get("turns", b"0")),
-        created_at=float(raw["created_at"]),
-        last_active_at=float(raw.get("last_active_at", raw["created_at"])),
-        config=msgspec.json.decode(raw["config"]) if "config" in raw else {},
-    )
+    try:
+        return Session(
+            id=raw.get("id", b"").decode(),
+            owner=raw.get("owner", b"").decode(),
+            title=raw.get("title", b"").decode(),
+            tags=tuple(msgspec.json.decode(raw["tags"], type=list[str])) if "tags" in raw else (),
+            flow=raw.get("flow", b"").decode(),
+            turns=int(raw.get("turns", b"0")),
+            created_at=float(raw["created_at"]),
+            last_active_at=float(raw.get("last_active_at", raw["created_at"])),
+            config=msgspec.json.decode(raw["config"], type=dict[str, Any]) if "config" in raw else {},
+        )
+    except (ValueError, msgspec.DecodeError) as error:
+        raise StoreDamaged(f"what is known of a session is not what was written: {error}") from error
 
 
 def _turns_of(entries: Any) -> tuple[tuple[Turn, ...], int]:
