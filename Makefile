@@ -47,6 +47,7 @@ format: $(DEV) ## Lay the code out, and mend what can be mended
 
 bench: $(DEV) ## Measure; the figures depend on the machine
 	$(BIN)/python bench/hits.py
+	$(BIN)/python bench/followups.py
 
 lock: $(DEV) ## Write requirements/*.lock anew from pyproject.toml
 	@command -v uv >/dev/null || $(PIP) install uv
