@@ -2,9 +2,11 @@
 
     python bench/hits.py [--server valkey|redis|URL] [--questions N] [--json] [--check]
 
-Every round measures each arm once, so what disturbs this machine disturbs all of them alike:
+The goals are ratios to redis-py's GET, with its defaults. Every round measures each arm once, so what disturbs this
+machine disturbs all of them alike:
 
     get      redis.asyncio GET of the stored entry, as it lies in Redis
+    own get  the same bytes by `Flywheel.plain_get`, over the connection that the other arms use too
     one-off  exact hit through `Flywheel.ask` without a session; its turn is written behind
     fresh    exact hit as the first question of a named session; its turn is acknowledged before the answer returns
     sixth    exact hit as the sixth question of a session, with five turns and the first one recalled; likewise
@@ -26,6 +28,7 @@ import statistics
 import sys
 import tempfile
 from collections.abc import Awaitable, Callable
+from datetime import timedelta
 from time import perf_counter_ns
 from typing import Any
 
@@ -105,6 +108,10 @@ async def _measure(flywheel: Flywheel, client: Redis, rounds: int) -> list[Arm]:
         await flywheel.ask(question, flow="bench", session="stored-first")
     assert first.key is not None
     key = first.key
+    stored = await client.get(key)
+    assert isinstance(stored, bytes)
+    copy = f"bench:{random.randrange(10**9)}"
+    await flywheel.plain_set(copy, stored, timedelta(minutes=10))
 
     async def walk() -> str:
         session = f"long-{next(numbers)}"
@@ -117,7 +124,7 @@ async def _measure(flywheel: Flywheel, client: Redis, rounds: int) -> list[Arm]:
         await action()
         return perf_counter_ns() - start, flywheel.redis_round_trips - trips
 
-    times: dict[str, list[int]] = {name: [] for name in ("get", *GOALS)}
+    times: dict[str, list[int]] = {name: [] for name in ("get", "own get", *GOALS)}
     trips: dict[str, list[int]] = {name: [] for name in times}
     gc.collect()
     gc.freeze()
@@ -125,6 +132,7 @@ async def _measure(flywheel: Flywheel, client: Redis, rounds: int) -> list[Arm]:
         fresh, walked = f"fresh-{number}", await walk()
         for name, action in (
             ("get", lambda: client.get(key)),
+            ("own get", lambda: flywheel.plain_get(copy)),
             ("one-off", lambda: ask(PATH[0])),
             ("fresh", lambda fresh=fresh: ask(PATH[0], fresh)),
             ("sixth", lambda walked=walked: ask(PATH[-1], walked)),

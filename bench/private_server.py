@@ -39,9 +39,11 @@ def private_server(wanted: str) -> Iterator[PrivateServer]:
         probe.close()
         path = Path(folder, "redis.sock")
         options = ["--unixsocket", str(path), "--bind", "127.0.0.1", "--port", str(port), "--dir", folder]
-        process = subprocess.Popen([binary.path, *options, "--save", "", "--loglevel", "warning"])
+        log = Path(folder, "server.log")
+        with log.open("wb") as out:
+            process = subprocess.Popen([binary.path, *options, "--save", ""], stdout=out, stderr=out)
         try:
-            _await_answer(path, process)
+            _await_answer(path, process, log)
             name = f"{binary.family} {binary.version_text}"
             yield PrivateServer(name, {"unix socket": f"unix://{path}", "TCP": f"redis://127.0.0.1:{port}/0"})
         finally:
@@ -49,7 +51,7 @@ def private_server(wanted: str) -> Iterator[PrivateServer]:
             process.wait(20)
 
 
-def _await_answer(path: Path, process: subprocess.Popen[bytes]) -> None:
+def _await_answer(path: Path, process: subprocess.Popen[bytes], log: Path) -> None:
     deadline = time.monotonic() + 20
     while time.monotonic() < deadline:
         with socket.socket(socket.AF_UNIX) as client:
@@ -57,7 +59,7 @@ def _await_answer(path: Path, process: subprocess.Popen[bytes]) -> None:
                 client.connect(str(path))
             except (FileNotFoundError, ConnectionRefusedError):
                 if process.poll() is not None:
-                    raise SystemExit("the private server ended while starting") from None
+                    raise SystemExit(f"the private server ended while starting: {log.read_text()}") from None
                 time.sleep(0.01)
                 continue
             client.sendall(b"PING\r\n")
