@@ -121,6 +121,8 @@ class Cache:
         asked = self._planner.admit(
             question, session=session, flow=flow, user=user, directives=directives, config=config
         )
+        if self._behind.holds(asked.session):
+            await self._behind.flush()
         known = Recalled() if session is None else await self._store.sessions.recall(session, 20)
         plan = self._planner.plan(asked, known)
         if not plan.wanted:
@@ -218,6 +220,7 @@ class Cache:
                 generation=state.generation,
                 lifetime=self._lifetimes.of(spec, state, overrides.get(spec.type)),
                 now=now,
+                jitter=self._lifetimes.jitter,
             )
             wanted = Wanted(key=key, scope=scope_of_key(key), question=entry.question, identity=entry.identity)
             judged = verdict(Found(wanted, entry), facts)

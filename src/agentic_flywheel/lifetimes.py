@@ -24,6 +24,8 @@ class Lifetimes:
         self._states = states
         self._defaults = {kind: timedelta(seconds=settings.number(f"ttl.{kind}_seconds")) for kind in FlowType}
         self._settings = settings
+        #: By how much of itself a stored lifetime may differ from the one in force.
+        self.jitter = settings.number("ttl.jitter")
 
     def of(self, spec: FlowSpec, state: FlowState, type_override: float | None) -> Lifetime:
         """The lifetime of a flow's answers, given what Redis knows."""

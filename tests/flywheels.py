@@ -1,0 +1,116 @@
+"""Flywheels on test servers, with flows that answer in this process and say what they were asked."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from agentic_flywheel import Flywheel
+from agentic_flywheel.flows.protocol import FlowQuestion
+from agentic_flywheel.flows.registry import Registry
+from agentic_flywheel.settings import SETTINGS, Settings, load_settings
+from servers import Server
+
+
+class Oracle:
+    """A flow that numbers its answers and keeps what it was asked."""
+
+    def __init__(self, name: str = "oracle") -> None:
+        self.name = name
+        self.asked: list[FlowQuestion] = []
+
+    def __call__(self, question: FlowQuestion) -> str:
+        self.asked.append(question)
+        return f"{self.name} {len(self.asked)}: {question.text}"
+
+    @property
+    def calls(self) -> int:
+        return len(self.asked)
+
+
+def settings_for(server: Server | str, folder: Path, **arguments: Any) -> Settings:
+    """Settings of a flywheel on a server, patient, that sees nothing of the machine's own configuration.
+
+    Names are written with `_` for the dot, as for `Flywheel.open`.
+    """
+    registry = folder / "flows.yaml"
+    if not registry.exists():
+        registry.write_text("flows: {}\n", "utf-8")
+    named: dict[str, Any] = {
+        "redis_url": server if isinstance(server, str) else server.url,
+        "registry": str(registry),
+        "redis.command_timeout_seconds": 20.0,
+        "redis.connect_timeout_seconds": 20.0,
+    }
+    # Nothing is kept past its lifetime or refreshed behind the back of a test that does not ask for it.
+    quiet = {"ttl.stale_seconds": 0.0, "ttl.refresh_after": 1.0}
+    named |= {name: value for name, value in quiet.items() if name in {setting.name for setting in SETTINGS}}
+    sections = ("redis", "embedded", "session", "ttl", "question", "flow")
+    for name, value in arguments.items():
+        section, _, rest = name.partition("_")
+        named[f"{section}.{rest}" if section in sections and name != "redis_url" else name] = value
+    return load_settings(named, environ={"AFW_CONFIG_DIR": str(folder)}, directory=folder)
+
+
+@asynccontextmanager
+async def opened(
+    server: Server | str,
+    folder: Path,
+    flows: Mapping[str, Any] | None = None,
+    **arguments: Any,
+) -> AsyncIterator[Flywheel]:
+    """A flywheel with flows of this process: by key, a callable, or a callable with fields of `FlowSpec`."""
+    settings = settings_for(server, folder, **arguments)
+    registry = Registry(settings)
+    for key, flow in (flows or {}).items():
+        answer, fields = flow if isinstance(flow, tuple) else (flow, {})
+        registry.register(key, answer, **fields)
+    async with Flywheel.open(settings=settings, registry=registry) as flywheel:
+        yield flywheel
+
+
+def everything(server: Server) -> dict[bytes, object]:
+    """Every key of the server with its value and whether it expires, for comparing before and after."""
+    found: dict[bytes, object] = {}
+    with server.client() as client:
+        for key in client.scan_iter(count=1000):
+            found[key] = (client.dump(key), client.pttl(key) < 0)
+    return found
+
+
+def text_anywhere(server: Server, text: str) -> list[bytes]:
+    """The keys that hold a text, in their name or in any value, compressed or not."""
+    from agentic_flywheel.errors import StoreDamaged
+    from agentic_flywheel.model import Entry, Turn
+    from agentic_flywheel.store.codec import decode
+
+    def readings(raw: bytes) -> str:
+        shown = raw.decode("utf-8", "replace")
+        for kind in (Entry, Turn):
+            try:
+                shown += repr(decode(raw, kind))
+            except StoreDamaged:
+                continue
+        return shown
+
+    holding = []
+    with server.client() as client:
+        for key in client.scan_iter(count=1000):
+            match client.type(key):
+                case b"string":
+                    values = [client.get(key)]
+                case b"hash":
+                    values = [part for pair in client.hgetall(key).items() for part in pair]
+                case b"stream":
+                    values = [p for _, fields in client.xrange(key) for pair in fields.items() for p in pair]
+                case b"list":
+                    values = client.lrange(key, 0, -1)
+                case b"set":
+                    values = list(client.smembers(key))
+                case _:
+                    values = client.zrange(key, 0, -1)
+            if any(text in readings(value) for value in [key, *values]):
+                holding.append(key)
+    return holding
