@@ -25,6 +25,8 @@ from typing import Any
 
 from agentic_flywheel import Answer, Flywheel, __version__
 from agentic_flywheel.durations import show_age, show_duration
+from agentic_flywheel.settings import load_settings
+from agentic_flywheel.store.embedded import EmbeddedServer
 
 DOCUMENTS = Path(__file__).resolve().parent.parent / "docs"
 REGISTRY = """\
@@ -347,6 +349,9 @@ def stop_server(place: Path) -> None:
                     if time.monotonic() > deadline:
                         raise NotAsClaimed(f"no process is left behind -- not so: {name} is held") from None
                     time.sleep(0.02)
+    socket = EmbeddedServer(load_settings()).socket
+    if place not in socket.parents:  # a temporary directory too deep for a socket: it stood in one of its own
+        shutil.rmtree(socket.parent)
 
 
 def main() -> int:

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from agentic_flywheel.settings import load_settings
+from agentic_flywheel.store.embedded import EmbeddedServer
 from pages import ROOT, read
 
 PROJECT = tomllib.loads(read("pyproject.toml"))
@@ -86,3 +88,7 @@ def test_the_demo_holds_what_it_claims_and_leaves_nothing(tmp_path: Path) -> Non
     assert "All 16 claims hold" in done.stdout
     assert list(home.iterdir()) == []
     assert [path.name for path in tmp_path.iterdir()] == ["home"]
+    place = re.search(r"\S+/afw-demo-\w+", done.stdout)
+    assert place is not None
+    settings = load_settings({"data_dir": f"{place[0]}/data"}, environ={}, directory=tmp_path)
+    assert not EmbeddedServer(settings).socket.parent.exists()
