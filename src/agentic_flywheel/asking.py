@@ -7,34 +7,42 @@ the answer says so.
 
 from __future__ import annotations
 
+import asyncio
 import logging
-import random
+import re
 import time
+from collections.abc import AsyncIterator
 from typing import Any
 
 import msgspec
 
 from agentic_flywheel.behind import WriteBehind
-from agentic_flywheel.errors import FlowError, FlowGarbled, NotCached, StoreError
+from agentic_flywheel.calling import Calling, flight_name
+from agentic_flywheel.errors import FlowError, NotCached, StoreError
+from agentic_flywheel.flights import RESTARTED, Flight, Flights, Landed
 from agentic_flywheel.flows.clients import ClientPool
-from agentic_flywheel.flows.protocol import AnswerDone, FlowClient, FlowQuestion, answer_of
+from agentic_flywheel.flows.protocol import FlowClient, FlowEvent, SourcesFound, TextPart
 from agentic_flywheel.lifetimes import Lifetimes
-from agentic_flywheel.model import Answer, Candidate, Entry, Lifetime, Outcome, Reason, Sharing, Turn
-from agentic_flywheel.policy.context import compose
-from agentic_flywheel.policy.decision import Ask, Facts, Refuse, Serve, ServeStale, decide
-from agentic_flywheel.policy.lifetime import stored_seconds
+from agentic_flywheel.model import Answer, Outcome, Reason, Turn
+from agentic_flywheel.policy.decision import Ask, Facts, Refuse, Serve, ServeStale, decide, stand_in
 from agentic_flywheel.questions import Asked, Plan
 from agentic_flywheel.recollection import Read, Recollection
 from agentic_flywheel.settings import Settings
+from agentic_flywheel.steps import Step
 from agentic_flywheel.store.link import Command
 from agentic_flywheel.store.store import Store
 from agentic_flywheel.watching import FlowWatch, Standing
 
+#: After a refresh that failed, a question leaves its flow alone for so long.
+REFRESH_PAUSE_SECONDS = 30.0
+
 _log = logging.getLogger(__name__)
+#: A stored answer is replayed as a stream word by word, white space kept.
+_PIECES = re.compile(r"\s*\S+\s*|\s+")
 
 
 class Asking:
-    """Answers questions for one tenant; owned by `Flywheel`."""
+    """Answers questions for one tenant; owned by `Flywheel`. `refreshes` allows calls that no asker waits for."""
 
     def __init__(
         self,
@@ -45,6 +53,9 @@ class Asking:
         watch: FlowWatch,
         behind: WriteBehind,
         lifetimes: Lifetimes,
+        calling: Calling,
+        *,
+        refreshes: bool = True,
     ) -> None:
         self._recollection = recollection
         self._clients = clients
@@ -52,60 +63,85 @@ class Asking:
         self._watch = watch
         self._behind = behind
         self._lifetimes = lifetimes
+        self._calling = calling
+        self._flights = Flights()
         self._jitter = settings.number("ttl.jitter")
+        self._refresh_after = settings.number("ttl.refresh_after") if refreshes else 1.0
+        self._stale_seconds = settings.number("ttl.stale_seconds")
+        self._join_seconds = settings.number("flow.join_seconds")
+        self._refresh_again_at: dict[str, float] = {}
 
     async def answer(self, asked: Asked) -> Answer:
-        """The whole way. Raises `NotFound` and `FlowError`; store failures become warnings."""
+        """The whole way. Raises `NotFound` and `FlowError`; store failures become warnings.
+
+        An asker who leaves does not end a call that is under way: its answer is stored and its turn remembered.
+        """
+        step = await self._decide(asked)
+        if isinstance(step.decision, Serve | ServeStale):
+            return await self._serve(step, step.decision)
+        flight, joined = self._board(step)
+        return await asyncio.shield(self._flights.go_on(self._settle(step, flight, joined=joined)))
+
+    async def stream(self, asked: Asked) -> AsyncIterator[FlowEvent | Answer]:
+        """As `answer`, with the text as it comes; the answer itself is the last event."""
+        step = await self._decide(asked)
+        if isinstance(step.decision, Serve | ServeStale):
+            answer = await self._serve(step, step.decision)
+        else:
+            flight, joined = self._board(step)
+            settled = self._flights.go_on(self._settle(step, flight, joined=joined))
+            told = False
+            try:
+                async for event in flight.events():
+                    told = told or isinstance(event, TextPart)
+                    yield event
+            except FlowError:
+                _log.debug("the flow failed; whether another answer stands in is known in a moment")
+            answer = await asyncio.shield(settled)
+            if told and answer.outcome is not Outcome.STALE:
+                yield answer
+                return
+            if told:
+                yield RESTARTED
+        for piece in _PIECES.findall(answer.text):
+            yield TextPart(piece)
+        if answer.sources:
+            yield SourcesFound(answer.sources)
+        yield answer
+
+    async def aclose(self, *, patience: float) -> None:
+        """Let calls under way end within `patience` seconds, then give them up."""
+        await self._flights.aclose(patience=patience)
+
+    async def _decide(self, asked: Asked) -> Step:
         if asked.resumed and self._behind.holds(asked.session):
             await self._flush_first()
         plan, read = await self._recollection.look(asked)
         async with self._clients.use(plan.spec) as client:
             standing, read = await self._standing(plan, read, client, asked)
-            lifetime = self._lifetimes.of(plan.spec, read.state, read.type_ttl)
-            decision, considered = decide(
-                Facts(
-                    directives=asked.directives,
-                    found=read.found,
-                    fingerprint=standing.fingerprint,
-                    generation=standing.generation,
-                    lifetime=lifetime,
-                    now=asked.at,
-                    jitter=self._jitter,
-                    verified=standing.verified,
-                    shareable=plan.scope is not None,
-                )
-            )
-            if isinstance(decision, Serve | ServeStale):
-                return await self._serve(asked, plan, read, decision, considered, lifetime)
-            reason = Reason.STORE_UNAVAILABLE if read.error else decision.reason
-            if isinstance(decision, Refuse):
-                raise NotCached(
-                    f"no stored answer may be served: {reason}",
-                    reason=reason,
-                    flow=plan.spec.key,
-                    session_id=asked.session if asked.resumed else None,
-                )
-            done, flow_ms = await self._ask_flow(asked, plan, client)
-        keep = isinstance(decision, Ask) and read.error is None
-        answer = _answer(
-            asked,
-            plan,
-            considered,
-            outcome=Outcome.MISS if keep else Outcome.BYPASS,
-            reason=reason,
-            text=done.text,
-            sources=done.sources,
+        facts = Facts(
+            directives=asked.directives,
+            found=read.found,
             fingerprint=standing.fingerprint,
-            origin_trace_id=asked.trace,
-            flow_ms=flow_ms,
-            warnings=_warnings(read, done),
+            generation=standing.generation,
+            lifetime=self._lifetimes.of(plan.spec, read.state, read.type_ttl),
+            now=asked.at,
+            jitter=self._jitter,
+            verified=standing.verified,
+            shareable=plan.scope is not None,
+            refresh_after=self._refresh_after,
+            stale_seconds=self._stale_seconds,
         )
-        if not (keep and done.complete):
-            return await self._remember(asked, plan, read, answer)
-        entry = self._entry(asked, plan, read, standing, lifetime, done, flow_ms)
-        wanted = plan.wanted[0]
-        answer = msgspec.structs.replace(answer, key=wanted.key, scope=wanted.scope, ttl_seconds=entry.ttl_seconds)
-        return await self._remember(asked, plan, read, answer, self._store.entries.put_commands(wanted.key, entry))
+        decision, considered = decide(facts)
+        step = Step(asked=asked, plan=plan, read=read, facts=facts, decision=decision, considered=considered)
+        if isinstance(decision, Refuse):
+            raise NotCached(
+                f"no stored answer may be served: {step.reason}",
+                reason=step.reason,
+                flow=plan.spec.key,
+                session_id=asked.session if asked.resumed else None,
+            )
+        return step
 
     async def _standing(self, plan: Plan, read: Read, client: FlowClient, asked: Asked) -> tuple[Standing, Read]:
         if read.error is None:
@@ -115,26 +151,71 @@ class Asking:
                 read = read.without_store(error)
         return self._watch.alone(plan.spec), read
 
-    async def _serve(
-        self,
-        asked: Asked,
-        plan: Plan,
-        read: Read,
-        decision: Serve | ServeStale,
-        considered: tuple[Candidate, ...],
-        lifetime: Lifetime,
-    ) -> Answer:
-        entry, key = decision.entry, decision.wanted.key
-        outcome = Outcome.HIT if isinstance(decision, Serve) else Outcome.STALE
+    def _board(self, step: Step) -> tuple[Flight, bool]:
+        """The flight that will answer the question, and whether it was under way already."""
+        if not isinstance(step.decision, Ask) or step.asked.directives.no_cache:
+            return self._flights.launch(None, lambda flight: self._calling.fly(step, flight, shared=None)), False
+        name = flight_name(step.plan.wanted[0].key, step.facts.fingerprint, step.facts.generation)
+        if (under_way := self._flights.under_way(name)) is not None:
+            return under_way, True
+        shared = name if step.read.error is None else None
+        return self._flights.launch(name, lambda flight: self._calling.fly(step, flight, shared=shared)), False
+
+    async def _settle(self, step: Step, flight: Flight, *, joined: bool) -> Answer:
+        """Wait for the flight, and make its end this asker's answer."""
+        try:
+            landed = await self._landed(step, flight, joined=joined)
+        except FlowError as error:
+            instead = stand_in(step.facts)
+            if instead is not None:
+                return await self._serve(step, instead, warning=f"The flow did not answer: {error.message}.")
+            asked = step.asked
+            raise error.again(flow=step.plan.spec.key, session_id=asked.session, trace_id=asked.trace) from error
+        entry, mine = landed.entry, landed.own and not joined
+        facts: dict[str, Any] = {}
+        if landed.stored and step.keeps:
+            wanted = step.plan.wanted[0]
+            facts = {"key": wanted.key, "scope": wanted.scope, "ttl_seconds": entry.ttl_seconds}
+        if mine:
+            outcome = Outcome.MISS if step.keeps else Outcome.BYPASS
+            facts |= {"reason": step.reason, "flow_ms": entry.flow_ms}
+        else:
+            outcome = Outcome.HIT if landed.found and not joined else Outcome.JOINED
+            facts |= {"reason": Reason.EXACT if outcome is Outcome.HIT else Reason.IN_FLIGHT}
+            facts |= {"age_seconds": max(0.0, time.time() - entry.created_at)}
+        answer = _answer(
+            step,
+            outcome=outcome,
+            text=entry.answer,
+            sources=entry.sources,
+            fingerprint=entry.fingerprint,
+            origin_trace_id=entry.trace_id,
+            warnings=_warnings(step, landed),
+            **facts,
+        )
+        return await self._remember(step, answer, saved_ms=0.0 if mine else entry.flow_ms or 0.0)
+
+    async def _landed(self, step: Step, flight: Flight, *, joined: bool) -> Landed:
+        if not joined:
+            return await flight.landed()
+        try:
+            async with asyncio.timeout(self._join_seconds):
+                return await flight.landed()
+        except TimeoutError:
+            _log.warning("flow %s: waited long enough for another asker's call", step.plan.spec.key)
+            own = self._flights.launch(None, lambda flight: self._calling.fly(step, flight, shared=None))
+            return await own.landed()
+
+    async def _serve(self, step: Step, decision: Serve | ServeStale, *, warning: str = "") -> Answer:
+        asked, entry, key = step.asked, decision.entry, decision.wanted.key
+        fresh = isinstance(decision, Serve)
         renewal: list[Command] = []
-        if lifetime.sliding and outcome is Outcome.HIT:
-            seconds = lifetime.ttl.total_seconds()
+        if step.facts.lifetime.sliding and fresh:
+            seconds = step.facts.lifetime.ttl.total_seconds()
             renewal = self._store.entries.renew_commands(key, entry, seconds=seconds, now=asked.at)
         answer = _answer(
-            asked,
-            plan,
-            considered,
-            outcome=outcome,
+            step,
+            outcome=Outcome.HIT if fresh else Outcome.STALE,
             reason=decision.reason,
             text=entry.answer,
             sources=entry.sources,
@@ -144,94 +225,46 @@ class Asking:
             ttl_seconds=max(0.0, decision.ttl_seconds),
             fingerprint=entry.fingerprint,
             origin_trace_id=entry.trace_id,
-            warnings=_warnings(read),
+            warnings=(*_warnings(step), warning) if warning else _warnings(step),
         )
-        return await self._remember(asked, plan, read, answer, renewal, saved_ms=entry.flow_ms or 0.0)
+        if isinstance(decision, Serve) and decision.refresh and decision.wanted is step.plan.wanted[0]:
+            self._refresh(step)
+        return await self._remember(step, answer, renewal, saved_ms=entry.flow_ms or 0.0)
 
-    async def _ask_flow(self, asked: Asked, plan: Plan, client: FlowClient) -> tuple[AnswerDone, float]:
-        history = plan.enrichment.exchanges
-        question = FlowQuestion(
-            text=compose(asked.text, () if client.accepts_history else history, asked.domain),
-            history=history if client.accepts_history else (),
-            config=plan.config,
-            conversation=f"afw-{asked.turn}",
-            # A flow whose answers the team shares is not told who asks, so they cannot depend on it.
-            user="" if plan.spec.sharing is Sharing.TEAM else asked.user,
-            trace_id=asked.trace,
-        )
-        began = time.perf_counter()
-        try:
-            done = await answer_of(client.stream(question))
-            if not done.text.strip():
-                raise FlowGarbled(f"the flow {plan.spec.key!r} answered nothing", flow=plan.spec.key)
-        except FlowError as error:
-            self._behind.count(plan.spec.key, asked.at, errors=1, **{f"error:{error.code}": 1})
-            error.details |= {"flow": plan.spec.key, "session_id": asked.session, "trace_id": asked.trace}
-            raise
-        return done, (time.perf_counter() - began) * 1000
-
-    def _entry(
-        self,
-        asked: Asked,
-        plan: Plan,
-        read: Read,
-        standing: Standing,
-        lifetime: Lifetime,
-        done: AnswerDone,
-        flow_ms: float,
-    ) -> Entry:
-        return Entry(
-            question=plan.normal,
-            identity=plan.identity,
-            answer=done.text,
-            flow=plan.spec.key,
-            flow_id=plan.spec.id,
-            flow_name=plan.spec.name,
-            fingerprint=standing.fingerprint,
-            generation=standing.generation,
-            created_at=asked.at,
-            ttl_seconds=stored_seconds(lifetime, jitter=self._jitter, draw=random.uniform(-1, 1)),
-            trace_id=asked.trace,
-            turn_id=asked.turn,
-            session_id=asked.session,
-            user=asked.user,
-            asked=asked.text,
-            first=read.recalled.session is None,
-            flow_ms=flow_ms,
-            sources=done.sources,
-            config=plan.config,
-        )
+    def _refresh(self, step: Step) -> None:
+        """Ask the flow for a new answer that nobody waits for; one call over all processes."""
+        name = flight_name(step.plan.wanted[0].key, step.facts.fingerprint, step.facts.generation)
+        now = time.monotonic()
+        if self._flights.under_way(name) is not None or self._refresh_again_at.get(name, 0.0) > now:
+            return
+        self._refresh_again_at = {n: at for n, at in self._refresh_again_at.items() if at > now}
+        # If it fails, the next hits leave the flow alone for a while; if not, the entry is fresh anyway.
+        self._refresh_again_at[name] = now + REFRESH_PAUSE_SECONDS
+        kept = msgspec.structs.replace(step, decision=Ask(Reason.EXPIRED))
+        self._flights.launch(name, lambda flight: self._calling.fly(kept, flight, shared=name, refresh=True))
+        self._behind.count(step.plan.spec.key, step.asked.at, refreshes=1)
 
     async def _remember(
-        self,
-        asked: Asked,
-        plan: Plan,
-        read: Read,
-        answer: Answer,
-        commands: list[Command] | None = None,
-        *,
-        saved_ms: float = 0.0,
+        self, step: Step, answer: Answer, commands: list[Command] | None = None, *, saved_ms: float = 0.0
     ) -> Answer:
         """Write what is to be kept, count, and give the answer its last facts."""
-        more: dict[str, Any] = {}
+        asked, more = step.asked, dict[str, Any]()
         if not asked.directives.no_store:
             try:
-                await self._keep(asked, read, _turn_of(asked, plan, read, answer), commands or [])
+                await self._keep(step, _turn_of(step, answer), commands or [])
                 more["remembered"] = True
             except StoreError as error:
                 more["warnings"] = (*answer.warnings, f"This turn was not kept: {error.message}.")
-                if answer.outcome is Outcome.MISS:
-                    more |= {"key": None, "scope": "", "ttl_seconds": None}
         elapsed = (time.perf_counter() - asked.started) * 1000
-        self._count(plan.spec.key, asked.at, answer, elapsed_ms=elapsed, saved_ms=saved_ms)
+        self._count(step.plan.spec.key, asked.at, answer, elapsed_ms=elapsed, saved_ms=saved_ms)
         return msgspec.structs.replace(answer, elapsed_ms=elapsed, **more)
 
-    async def _keep(self, asked: Asked, read: Read, turn: Turn, commands: list[Command]) -> None:
-        if read.error is not None:
-            raise read.error
-        if asked.resumed:
+    async def _keep(self, step: Step, turn: Turn, commands: list[Command]) -> None:
+        if step.read.error is not None:
+            raise step.read.error
+        if step.asked.resumed:
             await self._store.link.run(*self._store.sessions.append_commands(turn), *commands)
-            self._recollection.remember(read.recalled, turn)
+            self._recollection.remember(step.read.recalled, turn)
             return
         if commands:
             await self._store.link.run(*commands)
@@ -256,8 +289,9 @@ class Asking:
             _log.warning("an earlier turn is not written yet: %s", error)
 
 
-def _answer(asked: Asked, plan: Plan, considered: tuple[Candidate, ...], **facts: Any) -> Answer:
+def _answer(step: Step, **facts: Any) -> Answer:
     """An answer with what follows from the question and its plan."""
+    asked, plan = step.asked, step.plan
     return Answer(
         flow=plan.spec.key,
         flow_id=plan.spec.id,
@@ -269,12 +303,13 @@ def _answer(asked: Asked, plan: Plan, considered: tuple[Candidate, ...], **facts
         context=plan.enrichment.turn_ids,
         route=plan.route,
         config=plan.config,
-        considered=considered,
+        considered=step.considered,
         **facts,
     )
 
 
-def _turn_of(asked: Asked, plan: Plan, read: Read, answer: Answer) -> Turn:
+def _turn_of(step: Step, answer: Answer) -> Turn:
+    asked, plan, turns = step.asked, step.plan, step.read.recalled.turns
     return Turn(
         id=asked.turn,
         session_id=asked.session,
@@ -290,7 +325,7 @@ def _turn_of(asked: Asked, plan: Plan, read: Read, answer: Answer) -> Turn:
         entry_key=answer.key or "",
         elapsed_ms=(time.perf_counter() - asked.started) * 1000,
         flow_ms=answer.flow_ms,
-        parent=read.recalled.turns[-1].id if read.recalled.turns else "",
+        parent=turns[-1].id if turns else "",
         context=plan.enrichment.turn_ids,
         user=asked.user,
         private=asked.directives.private or plan.enrichment.private,
@@ -299,14 +334,17 @@ def _turn_of(asked: Asked, plan: Plan, read: Read, answer: Answer) -> Turn:
     )
 
 
-def _warnings(read: Read, done: AnswerDone | None = None) -> tuple[str, ...]:
-    if read.error is None and not read.recalled.damaged and (done is None or done.complete):
+def _warnings(step: Step, landed: Landed | None = None) -> tuple[str, ...]:
+    error, damaged = step.read.error, step.read.recalled.damaged
+    if error is None and not damaged and landed is None:
         return ()
     warnings = []
-    if read.error is not None:
-        warnings.append(f"Answered without memory: {read.error.message}.")
-    if read.recalled.damaged:
-        warnings.append(f"{read.recalled.damaged} earlier turn(s) of this session could not be read.")
-    if done is not None and not done.complete:
+    if error is not None:
+        warnings.append(f"Answered without memory: {error.message}.")
+    if damaged:
+        warnings.append(f"{damaged} earlier turn(s) of this session could not be read.")
+    if landed is not None and not landed.complete:
         warnings.append("The flow's answer is not complete, so it was not stored for others.")
+    elif landed is not None and step.keeps and not landed.stored:
+        warnings.append("The answer could not be stored for others.")
     return tuple(warnings)

@@ -35,7 +35,7 @@ something is changed), and `error_id` ties a report to the log line.
 from __future__ import annotations
 
 import secrets
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 
 class FlywheelError(Exception):
@@ -273,6 +273,15 @@ class FlowError(FlywheelError):
     code = "flow_error"
     exit_code = 2
     default_retry_after = 5.0
+
+    def again(self, **details: Any) -> Self:
+        """The same failure as one of several askers meets it, with facts of its own."""
+        facts = {**self.details, **details}
+        error = type(self)(
+            self.message, suggestions=self.suggestions, retry_after_seconds=self.retry_after_seconds, **facts
+        )
+        error.error_id = self.error_id
+        return error
 
 
 class FlowUnavailable(FlowError):

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from datetime import timedelta
 from types import TracebackType
 from typing import Any, Self
 
+from agentic_flywheel.admission import Admission
 from agentic_flywheel.asking import Asking
 from agentic_flywheel.behind import WriteBehind
+from agentic_flywheel.calling import Calling
 from agentic_flywheel.curation import Cache, Flows
 from agentic_flywheel.errors import InputError
 from agentic_flywheel.flows.clients import ClientPool
+from agentic_flywheel.flows.protocol import FlowEvent
 from agentic_flywheel.flows.registry import Registry
 from agentic_flywheel.lifetimes import Lifetimes
 from agentic_flywheel.model import Answer, Check, Directives
@@ -25,6 +28,8 @@ from agentic_flywheel.store.embedded import EmbeddedServer
 from agentic_flywheel.store.store import Store
 from agentic_flywheel.watching import FlowWatch
 
+#: What calls that nobody waits for any more may still take when the flywheel is closed.
+CLOSE_SECONDS = 1.0
 #: Settings as keyword arguments: `session.turns` is `session_turns`.
 _ARGUMENTS = {setting.name.replace(".", "_"): setting.name for setting in SETTINGS}
 
@@ -40,7 +45,7 @@ class Flywheel:
             print(answer.text, answer.outcome, answer.age_seconds)
     """
 
-    def __init__(self, settings: Settings, registry: Registry | None = None) -> None:
+    def __init__(self, settings: Settings, registry: Registry | None = None, *, background: bool = True) -> None:
         admit_id(settings.text("tenant"), "tenant")
         self.settings = settings
         self.registry = registry or Registry(settings)
@@ -51,16 +56,33 @@ class Flywheel:
         self.lifetimes = Lifetimes(settings, self.registry, self._store.flows)
         self._planner = Planner(settings, self.registry, self._store.keys)
         recollection = Recollection(self._planner, self._store, self._behind)
+        admission = Admission(settings, self._store.limits)
         self._asking = Asking(
-            settings, recollection, self._clients, self._store, self._watch, self._behind, self.lifetimes
+            settings,
+            recollection,
+            self._clients,
+            self._store,
+            self._watch,
+            self._behind,
+            self.lifetimes,
+            Calling(settings, self._clients, self._store, self._behind, admission),
+            refreshes=background,
         )
         self.sessions = Sessions(settings, self._store, self._behind)
         self.cache = Cache(self.registry, self._store, self._planner, self.lifetimes, self._behind)
         self.flows = Flows(self.registry, self._store, self._watch, self._clients, self._planner, self._asking)
 
     @classmethod
-    def open(cls, *, settings: Settings | None = None, registry: Registry | None = None, **arguments: Any) -> Self:
-        """Make a flywheel; use it as `async with`.
+    def open(
+        cls,
+        *,
+        settings: Settings | None = None,
+        registry: Registry | None = None,
+        background: bool = True,
+        **arguments: Any,
+    ) -> Self:
+        """Make a flywheel; use it as `async with`. Without `background`, a hit near its end refreshes nothing: for
+        programs that end after one question.
 
         `arguments` are settings by name with `_` for the dot (`redis_url=...`, `tenant=...`, `session_turns=...`);
         they win over environment and files. Raises `SettingsError`.
@@ -68,7 +90,7 @@ class Flywheel:
         if settings is None:
             named = {_ARGUMENTS.get(name, name): value for name, value in arguments.items()}
             settings = load_settings(named)
-        return cls(settings, registry)
+        return cls(settings, registry, background=background)
 
     async def __aenter__(self) -> Self:
         return self
@@ -103,6 +125,39 @@ class Flywheel:
         answer says so in `outcome`, `reason` and `warnings`.
         """
         return await self._asking.answer(
+            self._planner.admit(
+                question,
+                session=session,
+                flow=flow,
+                user=user,
+                intent=intent,
+                directives=directives,
+                config=config,
+                domain=domain,
+                turn_id=turn_id,
+            )
+        )
+
+    def stream(
+        self,
+        question: str,
+        *,
+        session: str | None = None,
+        flow: str | None = None,
+        user: str | None = None,
+        intent: str | None = None,
+        directives: Directives | None = None,
+        config: Mapping[str, Any] | None = None,
+        domain: Domain | None = None,
+        turn_id: str | None = None,
+    ) -> AsyncIterator[FlowEvent | Answer]:
+        """As `ask`, with the text as it comes: `TextPart`s to append, and the whole `Answer` as the last event.
+
+        A stored answer is replayed word by word. A question that is being answered already is joined where it stands:
+        what was said so far comes first. `Progress("restarted")` says that the text so far is void, since another
+        answer takes its place. Who stops listening does not end the call: its answer is stored and the turn kept.
+        """
+        return self._asking.stream(
             self._planner.admit(
                 question,
                 session=session,
@@ -153,7 +208,11 @@ class Flywheel:
         await self._store.link.execute("SET", _plain(key), value, *expiry)
 
     async def aclose(self) -> None:
-        """Send what is written behind and release everything. Safe to call twice."""
+        """Let calls under way end within a second, send what is written behind, release everything.
+
+        Safe to call twice.
+        """
+        await self._asking.aclose(patience=CLOSE_SECONDS)
         await self._watch.aclose()
         await self._behind.aclose()
         await self._clients.aclose()

@@ -61,6 +61,8 @@ class Reason(StrEnum):
     NOT_SHARED = "not_shared"  # the flow's policy shares its answers with nobody
     STORE_UNAVAILABLE = "store_unavailable"  # Redis could not be asked
     FLOW_UNVERIFIED = "flow_unverified"  # the flow's configuration could not be confirmed just now
+    IN_FLIGHT = "in_flight"  # the same question was being answered; its answer is shared
+    FLOW_FAILED = "flow_failed"  # the flow did not answer; an answer past its lifetime stands in
     MAX_STALE = "max_stale"  # the asker accepts answers past their lifetime
 
 

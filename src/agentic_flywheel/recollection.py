@@ -23,7 +23,7 @@ from agentic_flywheel.store.store import Store
 from agentic_flywheel.store.wire import Refusal
 
 #: Sessions whose last turns this process remembers, to predict where their next question is looked up.
-SESSIONS_REMEMBERED = 512
+SESSIONS_REMEMBERED = 4096
 
 _log = logging.getLogger(__name__)
 _NO_STATE = FlowState()

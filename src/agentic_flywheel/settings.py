@@ -51,9 +51,16 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("redis.connect_timeout_seconds", 0.5, "Longest wait for a connection to Redis.", minimum=0.01),
     Setting(
         "redis.command_timeout_seconds",
-        0.25,
+        0.04,
         "Longest wait for a reply of Redis on the way of a question.",
         minimum=0.01,
+    ),
+    Setting("redis.wait_replicas", 0, "Replicas that must confirm each turn of a session; 0: none.", minimum=0),
+    Setting(
+        "redis.wait_timeout_seconds",
+        0.02,
+        "Longest wait for these replicas, beyond that for a reply.",
+        minimum=0.001,
     ),
     Setting("embedded.enabled", True, "Start the embedded server where no Redis is configured."),
     Setting("embedded.max_memory_mb", 256, "Memory limit of the embedded server, in MB (10^6 bytes).", minimum=16),
@@ -70,6 +77,18 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("ttl.creative_seconds", 30 * 86400, "Lifetime of answers of creative flows.", minimum=1),
     Setting("ttl.document_seconds", 3 * 86400, "Lifetime of answers of document flows.", minimum=1),
     Setting("ttl.jitter", 0.05, "Lifetimes vary by this share, so that entries do not expire together.", minimum=0),
+    Setting(
+        "ttl.refresh_after",
+        0.8,
+        "After this share of its lifetime, a hit refreshes the answer in the background; 1: never.",
+        minimum=0,
+    ),
+    Setting(
+        "ttl.stale_seconds",
+        3600.0,
+        "Answers are kept so long past their lifetime, to stand in for a flow that fails.",
+        minimum=0,
+    ),
     Setting("question.max_characters", 16000, "Longest question accepted.", minimum=1),
     Setting(
         "flow.timeout_seconds",
@@ -77,6 +96,13 @@ SETTINGS: tuple[Setting, ...] = (
         "Longest wait for a flow's answer, unless the registry says otherwise.",
         minimum=0.1,
     ),
+    Setting(
+        "flow.join_seconds",
+        60.0,
+        "Longest wait for another asker's identical question; then the flow is asked.",
+        minimum=0,
+    ),
+    Setting("flow.queue_seconds", 10.0, "Longest wait for a place where a flow's calls are limited.", minimum=0),
     Setting(
         "flow.check_every_seconds", 5.0, "Oldest knowledge of a flow's remote configuration that is trusted.", minimum=0
     ),

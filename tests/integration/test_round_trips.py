@@ -117,14 +117,14 @@ async def watched(valkey: Server, tmp_path: Path) -> AsyncIterator[Watched]:
 
 
 async def test_hit_in_a_fresh_session_takes_two(watched: Watched) -> None:
-    assert await watched.ask(QUESTION, "one") == (Outcome.MISS, 2)
+    assert await watched.ask(QUESTION, "one") == (Outcome.MISS, 4)
     assert await watched.ask(QUESTION, "two") == (Outcome.HIT, 2)
 
 
 async def test_hit_of_a_follow_up_takes_two(watched: Watched) -> None:
     for session in ("one", "two"):
         await watched.ask(QUESTION, session)
-    assert await watched.ask(FOLLOW_UP, "one") == (Outcome.MISS, 2)
+    assert await watched.ask(FOLLOW_UP, "one") == (Outcome.MISS, 4)
     assert await watched.ask(FOLLOW_UP, "two") == (Outcome.HIT, 2)
 
 

@@ -49,6 +49,8 @@ class FlowSpec(msgspec.Struct, frozen=True, kw_only=True):
     check_every: timedelta | None = None
     context_turns: int | None = None
     context_tokens: int | None = None
+    max_concurrency: int | None = None  # calls under way at a time, over all processes
+    calls_per_minute: int | None = None  # over all processes
     origin: str = ""  # "file:line" of the registry, for messages
 
 

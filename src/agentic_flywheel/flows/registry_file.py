@@ -80,6 +80,12 @@ def _whole(value: Any) -> int:
     return value
 
 
+def _limit(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise Unexpected("a whole number, 1 or more")
+    return value
+
+
 def _duration(value: Any) -> timedelta:
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise Unexpected(f"a duration: {ACCEPTED}")
@@ -141,6 +147,8 @@ FIELDS: Mapping[str, Callable[[Any], Any]] = MappingProxyType(
         "check_every_seconds": _age,
         "context_turns": _whole,
         "context_tokens": _whole,
+        "max_concurrency": _limit,
+        "calls_per_minute": _limit,
         "session_format": _text,
         "config": _mapping,
         "options": _mapping,
@@ -304,6 +312,8 @@ class _Reader:
             check_every=values.get("check_every_seconds"),
             context_turns=values.get("context_turns"),
             context_tokens=values.get("context_tokens"),
+            max_concurrency=values.get("max_concurrency"),
+            calls_per_minute=values.get("calls_per_minute"),
             origin=f"{self.path}:{line}",
         )
 

@@ -35,7 +35,9 @@ class Found(msgspec.Struct, frozen=True):
 
 class Facts(msgspec.Struct, frozen=True, kw_only=True):
     """All that the decision rests on. `verified` says that the flow's configuration is confirmed recently enough;
-    `shareable` is False where the flow's policy keeps nothing for anybody."""
+    `shareable` is False where the flow's policy keeps nothing for anybody. After the share `refresh_after` of its
+    lifetime a served answer is to be refreshed; `stale_seconds` is how long after it an answer may stand in for a
+    flow that fails."""
 
     directives: Directives
     found: Sequence[Found]
@@ -46,15 +48,19 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     jitter: float = 0.0
     verified: bool = True
     shareable: bool = True
+    refresh_after: float = 1.0
+    stale_seconds: float = 0.0
 
 
 class Serve(msgspec.Struct, frozen=True):
-    """Serve this entry: it is what the flow would say."""
+    """Serve this entry: it is what the flow would say. `refresh` says that its end is near: ask the flow as well,
+    without letting the asker wait."""
 
     entry: Entry
     wanted: Wanted
     reason: Reason
     ttl_seconds: float
+    refresh: bool = False
 
 
 class ServeStale(msgspec.Struct, frozen=True):
@@ -122,7 +128,9 @@ def decide(facts: Facts) -> tuple[Decision, tuple[Candidate, ...]]:
             left = remaining_seconds(found.entry, facts.lifetime, jitter=facts.jitter, now=facts.now)
             if not facts.verified:
                 return ServeStale(found.entry, found.wanted, Reason.FLOW_UNVERIFIED, left), candidates
-            return Serve(found.entry, found.wanted, Reason.EXACT, left), candidates
+            return Serve(
+                found.entry, found.wanted, Reason.EXACT, left, _ends_soon(found.entry, facts, left)
+            ), candidates
     for found, candidate in zip(facts.found, candidates, strict=True):
         if found.entry is not None and candidate.verdict is Reason.EXPIRED and directives.max_stale is not None:
             left = remaining_seconds(found.entry, facts.lifetime, jitter=facts.jitter, now=facts.now)
@@ -131,6 +139,27 @@ def decide(facts: Facts) -> tuple[Decision, tuple[Candidate, ...]]:
     verdicts = {candidate.verdict for candidate in candidates}
     reason = next((reason for reason in _TELLING if reason in verdicts), Reason.NOT_STORED)
     return _unless_cached_only(directives, Ask(reason)), candidates
+
+
+def stand_in(facts: Facts) -> ServeStale | None:
+    """The answer to serve in place of a flow's failure: one that is right but for its age, not older than allowed.
+
+    An asker who named a `max_age` is not given an older answer (RFC 5861, 4: `stale-if-error`).
+    """
+    for found in facts.found:
+        if found.entry is not None and verdict(found, facts) is Reason.EXPIRED:
+            left = remaining_seconds(found.entry, facts.lifetime, jitter=facts.jitter, now=facts.now)
+            if -left <= facts.stale_seconds:
+                return ServeStale(found.entry, found.wanted, Reason.FLOW_FAILED, left)
+    return None
+
+
+def _ends_soon(entry: Entry, facts: Facts, left: float) -> bool:
+    """Whether the last part of an entry's life has begun. A sliding life begins anew with every hit."""
+    if facts.lifetime.sliding or facts.refresh_after >= 1:
+        return False
+    whole = facts.now - entry.created_at + left
+    return left < (1 - facts.refresh_after) * whole
 
 
 def verdict(found: Found, facts: Facts) -> Reason:

@@ -69,13 +69,16 @@ class EntryStore:
         except StoreDamaged:
             return Looked(damaged=True, size_bytes=len(reply))
 
-    def put_commands(self, key: str, entry: Entry) -> list[Command]:
-        """What to send to store an answer under its key, and to list it."""
-        milliseconds = max(1, round(entry.ttl_seconds * 1000))
+    def put_commands(self, key: str, entry: Entry, *, stale_seconds: float = 0.0) -> list[Command]:
+        """What to send to store an answer under its key, and to list it.
+
+        Redis keeps it `stale_seconds` longer than it is good, to stand in for a flow that fails.
+        """
+        kept = entry.ttl_seconds + stale_seconds
         index = self._keys.entries(entry.flow, shard_of(key))
         return [
-            ("SET", key, encode(entry), "PX", milliseconds),
-            ("ZADD", index, entry.created_at + entry.ttl_seconds, f"{entry.generation}|{key}"),
+            ("SET", key, encode(entry), "PX", max(1, round(kept * 1000))),
+            ("ZADD", index, entry.created_at + kept, f"{entry.generation}|{key}"),
         ]
 
     async def put(self, key: str, entry: Entry) -> None:

@@ -97,6 +97,15 @@ class Keys:
         """The stream of events that follows this session's turns."""
         return f"{self.root}:feed:{shard_of(session)}"
 
+    def lease(self, name: str) -> tuple[str, str]:
+        """The lease of a flight, and the stream of what its owner says."""
+        lease = f"{self.root}:lease:{{{name}}}"
+        return lease, f"{lease}:parts"
+
+    def calls(self, flow: str) -> tuple[str, str]:
+        """The calls of a flow that are under way (where it is limited), and the bucket of its rate."""
+        return f"{self.flow(flow)}:calls", f"{self.flow(flow)}:rate"
+
     def count(self, flow: str, day: str) -> str:
         """What one flow's questions came to on one day (`yyyymmdd`, UTC)."""
         return f"{self.root}:count:{safe(flow)}:{day}"

@@ -7,6 +7,8 @@ from agentic_flywheel.store.counters import Counters
 from agentic_flywheel.store.entries import TRIM, EntryStore
 from agentic_flywheel.store.flow_states import OBSERVE, FlowStates
 from agentic_flywheel.store.keys import Keys
+from agentic_flywheel.store.leases import ACQUIRE, FINISH, SPEAK, Leases
+from agentic_flywheel.store.limits import ENTER, Limits
 from agentic_flywheel.store.link import Link
 from agentic_flywheel.store.sessions import AMEND, APPEND, SessionStore
 
@@ -15,12 +17,14 @@ class Store:
     """The store of one tenant; connects on first use. Whoever made it closes it."""
 
     def __init__(self, settings: Settings) -> None:
-        self.link = Link(settings, (APPEND, AMEND, OBSERVE, TRIM))
+        self.link = Link(settings, (APPEND, AMEND, OBSERVE, TRIM, ACQUIRE, SPEAK, FINISH, ENTER))
         self.keys = Keys(settings.text("tenant"))
         self.sessions = SessionStore(self.link, self.keys)
         self.entries = EntryStore(self.link, self.keys)
         self.flows = FlowStates(self.link, self.keys)
         self.counters = Counters(self.link, self.keys)
+        self.leases = Leases(self.link, self.keys)
+        self.limits = Limits(self.link, self.keys)
 
     async def aclose(self) -> None:
         """Release every connection."""

@@ -44,7 +44,7 @@ class Invocation:
         """The facade; nothing is connected yet. Use with `async with`."""
         from agentic_flywheel.flywheel import Flywheel
 
-        return Flywheel.open(settings=self.settings())
+        return Flywheel.open(settings=self.settings(), background=False)
 
     def run(self, work: Callable[[Flywheel], Coroutine[Any, Any, T]]) -> T:
         """Run `work` with an open facade, which is closed (and what is written behind flushed) before this returns."""
