@@ -12,6 +12,7 @@ import pytest
 
 from agentic_flywheel.errors import StoreFull, StoreMisused, StoreRefused, StoreUnavailable
 from agentic_flywheel.settings import load_settings
+from agentic_flywheel.store.breaker import State
 from agentic_flywheel.store.link import Link, Script
 from servers import Server, free_port
 
@@ -30,6 +31,15 @@ async def linked(url: str, **settings: Any) -> AsyncIterator[Link]:
         yield link
     finally:
         await link.aclose()
+
+
+async def recovered(link: Link) -> None:
+    """Wait until a link that leaves its server alone asks it again."""
+    again = asyncio.Event()
+    link.on_recovered(again.set)
+    if link.health.state is not State.CLOSED:
+        async with asyncio.timeout(20):
+            await again.wait()
 
 
 async def test_replies_in_the_order_of_the_commands_in_one_round_trip(redis_server: Server) -> None:
@@ -139,6 +149,7 @@ async def test_a_restarted_server_is_found_again(redis_server: Server) -> None:
         with pytest.raises(StoreUnavailable):
             await link.run(("PING",))
         redis_server.start()
+        await recovered(link)
         assert await link.run(ECHO.call(("k",), "a")) == [[b"k", b"a"]]
 
 
@@ -183,6 +194,7 @@ async def test_a_reply_that_comes_too_late_reaches_nobody(
 async def _echo(link: Link, tag: str, *, slow: bool) -> bool:
     """Ask until there is an answer; it must be ours."""
     for _ in range(100):
+        await recovered(link)
         try:
             return await link.run(("ECHO", tag), slow=slow) == [tag.encode()]
         except StoreUnavailable:

@@ -117,6 +117,8 @@ def test_unreadable_file_is_named(tmp_path: Path, file: str, content: str | byte
         "unix:///run/redis.sock?db=2&password=x",
         "unix://:secret@/run/redis.sock",
         "redis://h?socket_timeout=1.5",
+        "redis+cluster://h:7000,[::1]:7001,h/0",
+        "rediss+sentinel://:p@a,b:26380/main/3?sentinel_username=s&sentinel_password=q",
     ],
 )
 def test_usable_addresses(tmp_path: Path, url: str) -> None:
@@ -129,8 +131,11 @@ def test_usable_addresses(tmp_path: Path, url: str) -> None:
         ("localhost:6379", "no scheme"),
         ("reddis://h", "did you mean redis://"),
         ("http://h", "unknown scheme"),
-        ("redis+cluster://h", "cluster"),
-        ("redis+sentinel://h", "sentinel"),
+        ("redis://a,b", "several servers"),
+        ("redis+cluster://a,b/1", "other than 0"),
+        ("redis+cluster://a,b:x", "cannot be read"),
+        ("redis+sentinel://h", "no service"),
+        ("redis+sentinel://h/main/first", "not a number"),
         ("redis://h:port", "cannot be read"),
         ("redis://h:99999", "cannot be read"),
         ("redis://h/first", "not a number"),
@@ -183,3 +188,23 @@ def test_masked(url: str, masked: str) -> None:
 def test_how_far_away(url: str, local: bool, tls: bool) -> None:
     address = Address(url, "")
     assert (address.local, address.tls) == (local, tls)
+
+
+def test_servers_of_a_cluster() -> None:
+    address = Address("rediss+cluster://me:p%40@a:7000,[::1]:7001,c?ssl_ca_certs=/ca", "here")
+    assert (address.kind, address.tls, address.local) == ("cluster", True, False)
+    assert address.hosts == (("a", 7000), ("::1", 7001), ("c", 6379))
+    assert address.at("::1", 7001) == Address("rediss://me:p%40@[::1]:7001?ssl_ca_certs=%2Fca", "here")
+
+
+def test_sentinels_and_the_server_they_point_to() -> None:
+    url = "redis+sentinel://me:p@a,b:26380/ma%20in/3?client_name=x&sentinel_username=s&sentinel_password=q"
+    address = Address(url, "here")
+    assert (address.kind, address.service, address.hosts) == ("sentinel", "ma in", (("a", 26379), ("b", 26380)))
+    assert address.at("10.0.0.1", 6379).url == "redis://me:p@10.0.0.1:6379/3?client_name=x"
+    assert address.sentinel("b", 26380).url == "redis://b:26380?username=s&password=q"
+    assert address.masked == url.replace("me:p@", "me:***@").replace("=q", "=***")
+
+
+def test_a_socket_and_the_embedded_server_name_no_host() -> None:
+    assert Address("unix:///run/redis.sock", "").hosts == Address("", "", embedded=True).hosts == ()

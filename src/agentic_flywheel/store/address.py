@@ -13,15 +13,16 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl, quote, urlsplit
+from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit, urlunsplit
 
 import msgspec
 
 from agentic_flywheel.errors import SettingsError
 from agentic_flywheel.settings import Settings
 
-SCHEMES = ("redis", "rediss", "unix")
-_LATER = ("redis+cluster", "rediss+cluster", "redis+sentinel", "rediss+sentinel")
+SCHEMES = ("redis", "rediss", "unix", "redis+cluster", "rediss+cluster", "redis+sentinel", "rediss+sentinel")
+REDIS_PORT = 6379
+SENTINEL_PORT = 26379
 
 _WHOLE = re.compile(r"\d+")
 _SECONDS = re.compile(r"\d+(\.\d*)?")
@@ -43,6 +44,8 @@ _OPTIONS = {
     "ssl_keyfile": _ANYTHING,
     "ssl_password": _ANYTHING,
     "ssl_ciphers": _ANYTHING,
+    "sentinel_username": _ANYTHING,
+    "sentinel_password": _ANYTHING,
 }
 
 
@@ -68,15 +71,69 @@ class Address(msgspec.Struct, frozen=True):
         return dict(parse_qsl(urlsplit(self.url).query))
 
     @property
+    def kind(self) -> str:
+        """`cluster`, `sentinel`, or `server` for all others."""
+        return self.url.partition("://")[0].partition("+")[2] or "server"
+
+    @property
     def tls(self) -> bool:
         """Whether the connection is encrypted."""
-        return self.url.startswith("rediss://")
+        return self.url.startswith("rediss")
+
+    @property
+    def hosts(self) -> tuple[tuple[str, int], ...]:
+        """Host and port of every server that is named: one, or several of a cluster or sentinels; none for a socket."""
+        parts = urlsplit(self.url)
+        if parts.scheme in ("", "unix"):
+            return ()
+        usual = SENTINEL_PORT if self.kind == "sentinel" else REDIS_PORT
+        return tuple(_host_port(named, usual) for named in parts.netloc.rpartition("@")[2].split(","))
+
+    @property
+    def service(self) -> str:
+        """What sentinels call the service: the first part of the path."""
+        return unquote(urlsplit(self.url).path.strip("/").partition("/")[0]) if self.kind == "sentinel" else ""
 
     @property
     def local(self) -> bool:
         """Whether the connection stays on this machine."""
-        host = urlsplit(self.url).hostname
-        return host in (None, "localhost", "::1") or str(host).startswith("127.")
+        return all(host in ("localhost", "::1") or host.startswith("127.") for host, _ in self.hosts)
+
+    def at(self, host: str, port: int) -> Address:
+        """One server of a cluster, or the one that sentinels point to: same credentials, database and options."""
+        parts = urlsplit(self.url)
+        database = parts.path.strip("/").partition("/")[2] if self.kind == "sentinel" else parts.path.strip("/")
+        options = [(name, value) for name, value in parse_qsl(parts.query) if not name.startswith("sentinel_")]
+        return Address(_located(self, parts.netloc, host, port, database, options), self.origin)
+
+    def sentinel(self, host: str, port: int) -> Address:
+        """One of the sentinels, with credentials of their own."""
+        options = dict(parse_qsl(urlsplit(self.url).query))
+        own = {name: value for name, value in options.items() if name.startswith(("ssl_", "socket_"))}
+        own |= {name: options[f"sentinel_{name}"] for name in _LOGIN if f"sentinel_{name}" in options}
+        return Address(_located(self, "", host, port, "", list(own.items())), self.origin)
+
+
+_LOGIN = ("username", "password")
+
+
+def _host_port(named: str, usual: int) -> tuple[str, int]:
+    parts = urlsplit(f"//{named}")
+    return parts.hostname or "localhost", parts.port or usual
+
+
+def _located(whole: Address, netloc: str, host: str, port: int, database: str, options: list[tuple[str, str]]) -> str:
+    credentials = netloc.rpartition("@")[0]
+    bracketed = f"[{host}]" if ":" in host else host
+    return urlunsplit(
+        (
+            "rediss" if whole.tls else "redis",
+            f"{credentials}@{bracketed}:{port}" if credentials else f"{bracketed}:{port}",
+            f"/{database}" if database else "",
+            urlencode(options),
+            "",
+        )
+    )
 
 
 def resolve_address(settings: Settings) -> Address:
@@ -181,15 +238,13 @@ def _checked(url: str, origin: str) -> Address:
     scheme = url.partition("://")[0] if "://" in url else ""
     if not scheme:
         raise refuse("has no scheme", f"Write redis://{_mask(url)}, or unix:///path/to/redis.sock for a socket.")
-    if scheme in _LATER:
-        raise refuse("names a cluster or sentinels, which this release cannot use yet", "Use redis:// or rediss://.")
     if scheme not in SCHEMES:
         nearest = difflib.get_close_matches(scheme, SCHEMES, n=1)
         hint = f"; did you mean {nearest[0]}://?" if nearest else f"; use {', '.join(f'{s}://' for s in SCHEMES)}"
         raise refuse(f"has the unknown scheme {scheme!r}{hint}")
     try:
         parts = urlsplit(url)
-        _ = parts.port
+        hosts = Address(url, origin).hosts
         options = parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query))
     except ValueError as error:
         advice = "Percent-encode special characters in the password: @ as %40, / as %2F, : as %3A, # as %23, ? as %3F."
@@ -199,11 +254,26 @@ def _checked(url: str, origin: str) -> Address:
     if scheme == "unix":
         if not parts.path or parts.hostname:
             raise refuse("has no absolute path", "Write unix:///path/to/redis.sock, with three slashes.")
-    elif not re.fullmatch(r"/?\d*/?", parts.path):
-        raise refuse(f"names the database {parts.path.strip('/')!r}, which is not a number")
+    else:
+        _check_place(scheme, parts.path, len(hosts), refuse)
     for name, value in options:
         _check_option(name, value, refuse)
     return Address(url, origin)
+
+
+def _check_place(scheme: str, path: str, hosts: int, refuse: Callable[..., SettingsError]) -> None:
+    """How many servers are named, and what stands behind them: a database, and a service in front of it."""
+    database = path.strip("/")
+    if scheme.endswith("+sentinel"):
+        service, _, database = database.partition("/")
+        if not service:
+            raise refuse("names no service", "Write redis+sentinel://host:26379/service, as the sentinels call it.")
+    elif hosts > 1 and not scheme.endswith("+cluster"):
+        raise refuse("names several servers", "Write redis+cluster:// or redis+sentinel://HOSTS/SERVICE for several.")
+    if not re.fullmatch(r"\d*", database):
+        raise refuse(f"names the database {database!r}, which is not a number")
+    if scheme.endswith("+cluster") and int(database or 0):
+        raise refuse("names a database other than 0, and a cluster has no other")
 
 
 def _check_option(name: str, value: str, refuse: Callable[[str], SettingsError]) -> None:

@@ -67,7 +67,7 @@ def store_error(error: BaseException, address: Address, what: str) -> StoreError
     facts: dict[str, Any] = {"address": address.masked, "origin": address.origin, "command": what}
     if reply is not None:
         return _replied(reply, where, facts)
-    said = _said(chain[-1]) or type(chain[-1]).__name__
+    said = words_of(chain[-1]) or type(chain[-1]).__name__
     if any(isinstance(e, TimeoutError) for e in chain):
         return StoreUnavailable(f"{where} did not answer in time ({what})", **facts, reply=said)
     return StoreUnavailable(f"{where} cannot be reached ({what}): {said}", **facts, reply=said)
@@ -75,7 +75,7 @@ def store_error(error: BaseException, address: Address, what: str) -> StoreError
 
 def _replied(error: BaseException, where: str, facts: dict[str, Any]) -> StoreError:
     """The meaning of an answer that is an error."""
-    said = _said(error)
+    said = words_of(error)
     code = getattr(error, "status_code", None) or ""
     if not code and (found := _CODE.match(said)):
         code = found.group()
@@ -86,13 +86,13 @@ def _replied(error: BaseException, where: str, facts: dict[str, Any]) -> StoreEr
         kind = next((kind for phrase, kind in _PHRASES if phrase in said.lower()), StoreError)
     suggestions: tuple[str, ...] = ()
     if code in _CLUSTER_WORDS:
-        suggestions = ("This server is part of a cluster, which this release cannot use yet: name one that is not.",)
+        suggestions = ("This server is part of a cluster: name it with redis+cluster:// (rediss+cluster:// for TLS).",)
     elif "db index" in said.lower():
         suggestions = ("Name a database that the server has: most have 0 to 15, clusters only 0.",)
     return kind(f"{where} answered {facts['command']} with: {said}", suggestions=suggestions, **facts, reply=said)
 
 
-def _said(error: BaseException) -> str:
+def words_of(error: BaseException) -> str:
     """The server's or the system's own words, without the command that client or server repeat in them."""
     text = str(error.args[0]) if error.args else ""
     if isinstance(error, OSError) and error.strerror:

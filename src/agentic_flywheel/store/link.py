@@ -1,30 +1,41 @@
 """One way to talk to Redis: a list of commands, one round trip, a list of replies.
 
-Invariant: whatever goes wrong on the wire leaves here as a `StoreError`. Two connections serve a process: one for the
-way of a question, one for slow work, so that a long list never stands before an answer. Lua scripts are sent by their
-hash, and once more by their source where the server does not know them yet.
+Invariant: whatever goes wrong on the wire leaves here as a `StoreError`, and a question waits for Redis no longer than
+its `Patience`. Two connections to a server serve a process: one for the way of a question, one for slow work, so that
+a long list never stands before an answer. Lua scripts are sent by their hash, and once more by their source where the
+server does not know them yet.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextvars import ContextVar
 from hashlib import sha1
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
 
-from agentic_flywheel.errors import StoreError, StoreUnavailable
+from agentic_flywheel.errors import StoreError
 from agentic_flywheel.settings import Settings
 from agentic_flywheel.store.address import Address, resolve_address
 
 if TYPE_CHECKING:
+    from agentic_flywheel.store.breaker import Health
+    from agentic_flywheel.store.cluster import Cluster
     from agentic_flywheel.store.embedded import EmbeddedServer
-    from agentic_flywheel.store.wire import Wire
+    from agentic_flywheel.store.node import Node
+    from agentic_flywheel.store.wire import Push, Wire
 
 Command = Sequence[Any]
 
 #: Longest wait for slow work (lists, sweeps), in seconds.
 SLOW_SECONDS = 10.0
+#: What a question may wait for Redis in all, as a multiple of what it may wait for one reply: 0.04 s make 0.05 s.
+QUESTION_SHARE = 1.25
+#: How long the embedded server may take to start and load its data, in the first meeting and in the background.
+EMBEDDED_START_SECONDS = 21.0
+
+_patience: ContextVar[Patience | None] = ContextVar("patience", default=None)
 
 
 class Script:
@@ -37,6 +48,28 @@ class Script:
     def call(self, keys: Sequence[str], *arguments: str | bytes | float) -> Command:
         """The command that runs the script; all keys must share one hash tag."""
         return ("EVALSHA", self.sha, len(keys), *keys, *arguments)
+
+
+class Patience:
+    """What one question may still wait for Redis, all its round trips together; made by `Link.patience`.
+
+    What was begun inside and goes on after the question has ended has its own patience again.
+    """
+
+    __slots__ = ("left",)
+
+    def __init__(self, seconds: float) -> None:
+        self.left = seconds
+
+    def __enter__(self) -> Self:
+        _patience.set(self)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        # Not reset: a stream of an answer may end in another task than the one that began it.
+        self.left = float("inf")
 
 
 class Link:
@@ -60,37 +93,44 @@ class Link:
         connect = said.get("socket_connect_timeout") or settings.number("redis.connect_timeout_seconds")
         self._connect_seconds = float(connect)
         self._command_seconds = float(said.get("socket_timeout") or settings.number("redis.command_timeout_seconds"))
-        self._wires: dict[bool, Wire] = {}
-        self._met = False  # whether the server has been reached before
-        self._closed = False
-        self._opening: dict[bool, asyncio.Lock] = {False: asyncio.Lock(), True: asyncio.Lock()}
+        self._question_seconds = self._command_seconds * QUESTION_SHARE
+        self._wait_seconds = settings.number("redis.wait_timeout_seconds")
+        self._recovered: list[Callable[[], None]] = []
+        self._servers: Node | Cluster | None = None
 
-    async def run(self, *commands: Command, slow: bool = False) -> list[Any]:
+    @property
+    def health(self) -> Health:
+        """What is known of the server: whether it is asked at all, since when, and why not."""
+        return self._connections.health
+
+    def on_recovered(self, callback: Callable[[], None]) -> None:
+        """Have `callback` called whenever the server was left alone and answers again."""
+        self._recovered.append(callback)
+
+    def patience(self) -> Patience:
+        """`with link.patience():` everything that is run inside counts as one question."""
+        return Patience(self._question_seconds)
+
+    async def run(self, *commands: Command, slow: bool = False, waiting: bool = False) -> list[Any]:
         """Send commands together and return their replies in order; one round trip.
 
         The first reply that is an error raises, after all replies were read. `slow` work has a connection and a
-        patience of its own. When the connection breaks, the commands are sent once more on a new one: turns and
-        entries are idempotent; a counter may then count twice.
+        patience of its own, and so have writes that are `waiting` for replicas (WAIT). When the connection breaks,
+        the commands are sent once more on a new one: turns and entries are idempotent; a counter may then count twice.
         """
-        replies = await self.run_each(*commands, slow=slow)
+        replies = await self.run_each(*commands, slow=slow, waiting=waiting)
         for reply in replies:
             if isinstance(reply, Exception):
                 raise self.error(reply, str(commands[0][0])) from reply
         return replies
 
-    async def run_each(self, *commands: Command, slow: bool = False) -> list[Any]:
+    async def run_each(self, *commands: Command, slow: bool = False, waiting: bool = False) -> list[Any]:
         """Like `run`, with errors of single commands as values (`wire.Refusal`)."""
-        try:
-            replies = await self._exchange(commands, slow=slow)
-        except ConnectionError:
-            try:
-                replies = await self._exchange(commands, slow=slow)
-            except ConnectionError as error:
-                raise self.error(error, str(commands[0][0])) from error
+        replies = await self._exchange(commands, slow=slow, waiting=waiting)
         missing = [i for i, reply in enumerate(replies) if getattr(reply, "status_code", "") == "NOSCRIPT"]
         if missing:
             sent = [("EVAL", self._sources[commands[i][1]], *commands[i][2:]) for i in missing]
-            for index, reply in zip(missing, await self.run_each(*sent, slow=slow), strict=True):
+            for index, reply in zip(missing, await self._exchange(sent, slow=slow, waiting=waiting), strict=True):
                 replies[index] = reply
         return replies
 
@@ -98,41 +138,76 @@ class Link:
         """One command, its reply; with the patience of slow work."""
         return (await self.run(command, slow=True))[0]
 
-    async def _exchange(self, commands: Sequence[Command], *, slow: bool) -> list[Any]:
-        """Raises `ConnectionError` where trying once more makes sense, and `StoreError`."""
-        wire = self._wires.get(slow)
-        if wire is None or not wire.usable:
-            wire = await self._open(str(commands[0][0]), slow=slow)
+    async def dedicated(
+        self, on_push: Push | None = None, *, key: str | None = None, patience: float = SLOW_SECONDS
+    ) -> Wire:
+        """A connection of its own, to the server of `key` in a cluster, else to the primary.
+
+        For what would stand before others: blocking reads, subscriptions, tracking. The caller closes it; `patience`
+        is how long it waits for a reply. Raises `StoreError`.
+        """
+        return await self._connections.dedicated(on_push, key=key, patience=patience)
+
+    async def _exchange(self, commands: Sequence[Command], *, slow: bool, waiting: bool) -> list[Any]:
+        from agentic_flywheel.store.node import Lane
+
         self.round_trips += 1
+        if slow:
+            return await self._connections.exchange(commands, Lane.SLOW, SLOW_SECONDS)
+        patience = _patience.get()
+        within = self._question_seconds if patience is None else min(patience.left, self._question_seconds)
+        lane = Lane.HOT
+        if waiting:
+            lane, within = Lane.WAITING, within + self._wait_seconds
+        loop = asyncio.get_running_loop()
+        began = loop.time()
         try:
-            return await wire.exchange(commands)
-        except TimeoutError as error:
-            raise self.error(error, str(commands[0][0])) from error
+            return await self._connections.exchange(commands, lane, within)
+        finally:
+            if patience is not None:
+                patience.left -= loop.time() - began
 
-    async def _open(self, what: str, *, slow: bool) -> Wire:
-        from agentic_flywheel.store.wire import Refusal, open_wire
+    @property
+    def _connections(self) -> Node | Cluster:
+        if self._servers is None:
+            self._servers = self._make_connections()
+        return self._servers
 
-        async with self._opening[slow]:
-            wire = self._wires.get(slow)
-            if wire is not None and wire.usable:
-                return wire
-            if self._closed:
-                raise StoreUnavailable(f"the connection to Redis at {self.address.masked} was closed", command=what)
-            patience = SLOW_SECONDS if slow else self._command_seconds
-            try:
-                # The embedded server may load its data when it is first met; after that, nobody waits for it so long.
-                socket: Path | None = None
-                if self.embedded is not None and not self._met:
-                    socket = await self.embedded.ensure()
-                async with asyncio.timeout(self._connect_seconds):
-                    if self.embedded is not None and socket is None:
-                        socket = await self.embedded.ensure()
-                    wire = self._wires[slow] = await open_wire(self.address, socket, patience=patience)
-                    self._met = True
-            except (TimeoutError, Refusal, OSError) as error:
-                # A refused connection was tried; only a broken one is worth a second attempt.
-                raise self.error(error, what) from error
-            return wire
+    def _make_connections(self) -> Node | Cluster:
+        from agentic_flywheel.store.node import Lane, Node
+        from agentic_flywheel.store.sentinel import open_primary
+        from agentic_flywheel.store.wire import open_wire
+
+        address, embedded = self.address, self.embedded
+        patience = {
+            Lane.HOT: self._command_seconds,
+            Lane.SLOW: SLOW_SECONDS,
+            Lane.WAITING: self._command_seconds + self._wait_seconds,
+        }
+        if address.kind == "cluster":
+            from agentic_flywheel.store.cluster import Cluster
+
+            return Cluster(address, patience=patience, connect_seconds=self._connect_seconds, recovered=self._recover)
+
+        async def dial(seconds: float, on_push: Push | None) -> Wire:
+            if address.kind == "sentinel":
+                return await open_primary(address, patience=seconds, on_push=on_push)
+            socket = None if embedded is None else await embedded.ensure()
+            return await open_wire(address, socket, patience=seconds, on_push=on_push)
+
+        return Node(
+            address,
+            dial,
+            patience=patience,
+            connect_seconds=self._connect_seconds,
+            start_seconds=EMBEDDED_START_SECONDS if embedded is not None else 0.0,
+            moves=address.kind == "sentinel",
+            recovered=self._recover,
+        )
+
+    def _recover(self) -> None:
+        for callback in self._recovered:
+            callback()
 
     def error(self, error: BaseException, what: str) -> StoreError:
         """A failure of the wire or the server as a `StoreError` of this server."""
@@ -142,10 +217,4 @@ class Link:
 
     async def aclose(self) -> None:
         """Release every connection; what is on its way ends in `StoreUnavailable`. Safe to call twice."""
-        self._closed = True
-        for slow, lock in self._opening.items():
-            async with lock:  # a connection that is just being opened is closed too
-                wire = self._wires.pop(slow, None)
-            if wire is not None:
-                wire.close()
-                await wire.gone()
+        await self._connections.aclose()

@@ -23,6 +23,8 @@ import hiredis
 from agentic_flywheel.store.address import Address
 
 Command = Sequence[Any]
+#: Is given what a server says unasked.
+Push = Callable[[Any], None]
 
 _NOTHING = object()
 
@@ -58,7 +60,7 @@ class Wire(asyncio.Protocol):
     behind would wait as long. `on_push` is given what the server says unasked (RESP3).
     """
 
-    def __init__(self, patience: float, on_push: Callable[[Any], None] | None = None) -> None:
+    def __init__(self, patience: float, on_push: Push | None = None) -> None:
         self._parser = hiredis.Reader(protocolError=Lost, replyError=Refusal, notEnoughData=_NOTHING)
         self._places: deque[_Place] = deque()
         self._unsent: list[bytes] = []
@@ -75,6 +77,18 @@ class Wire(asyncio.Protocol):
     def usable(self) -> bool:
         """Whether commands can be sent."""
         return self._transport is not None and self._ended is None
+
+    @property
+    def patience(self) -> float:
+        """Longest wait for a reply, in seconds."""
+        return self._patience
+
+    @patience.setter
+    def patience(self, seconds: float) -> None:
+        self._patience = seconds
+        if self._watchdog is not None:  # it was set by the patience before
+            self._watchdog.cancel()
+            self._watchdog = self._loop.call_later(seconds, self._watch) if self._places else None
 
     def exchange(self, commands: Sequence[Command]) -> asyncio.Future[list[Any]]:
         """Send commands; the future gives their replies in order, errors among them as `Refusal` values.
@@ -174,7 +188,7 @@ async def open_wire(
     socket: Path | None = None,
     *,
     patience: float,
-    on_push: Callable[[Any], None] | None = None,
+    on_push: Push | None = None,
 ) -> Wire:
     """Connect to `address` (or to the embedded server's `socket`), speak RESP3, log in, choose the database.
 
