@@ -33,7 +33,7 @@ class Oracle:
 def settings_for(server: Server | str, folder: Path, **arguments: Any) -> Settings:
     """Settings of a flywheel on a server, patient, that sees nothing of the machine's own configuration.
 
-    Names are written with `_` for the dot, as for `Flywheel.open`.
+    Names are written with `_` for the dot, as for `Flywheel.open`; `environ_X` sets a variable of the environment.
     """
     registry = folder / "flows.yaml"
     if not registry.exists():
@@ -41,17 +41,22 @@ def settings_for(server: Server | str, folder: Path, **arguments: Any) -> Settin
     named: dict[str, Any] = {
         "redis_url": server if isinstance(server, str) else server.url,
         "registry": str(registry),
+        "data_dir": str(folder / "data"),
         "redis.command_timeout_seconds": 20.0,
         "redis.connect_timeout_seconds": 20.0,
     }
     # Nothing is kept past its lifetime or refreshed behind the back of a test that does not ask for it.
-    quiet = {"ttl.stale_seconds": 0.0, "ttl.refresh_after": 1.0}
+    quiet = {"ttl.stale_seconds": 0, "ttl.refresh_after": 1.0}
     named |= {name: value for name, value in quiet.items() if name in {setting.name for setting in SETTINGS}}
     sections = ("redis", "embedded", "session", "ttl", "question", "flow")
+    environ = {"AFW_CONFIG_DIR": str(folder)}
     for name, value in arguments.items():
+        if name.startswith("environ_"):
+            environ[name.removeprefix("environ_")] = value
+            continue
         section, _, rest = name.partition("_")
         named[f"{section}.{rest}" if section in sections and name != "redis_url" else name] = value
-    return load_settings(named, environ={"AFW_CONFIG_DIR": str(folder)}, directory=folder)
+    return load_settings(named, environ=environ, directory=folder)
 
 
 @asynccontextmanager

@@ -227,6 +227,8 @@ class Asking:
             origin_trace_id=entry.trace_id,
             warnings=(*_warnings(step), warning) if warning else _warnings(step),
         )
+        if decision.wanted.first_only:  # found by its words alone: no earlier turn had a part in what is served
+            answer = msgspec.structs.replace(answer, context=())
         if isinstance(decision, Serve) and decision.refresh and decision.wanted is step.plan.wanted[0]:
             self._refresh(step)
         return await self._remember(step, answer, renewal, saved_ms=entry.flow_ms or 0.0)
@@ -326,7 +328,7 @@ def _turn_of(step: Step, answer: Answer) -> Turn:
         elapsed_ms=(time.perf_counter() - asked.started) * 1000,
         flow_ms=answer.flow_ms,
         parent=turns[-1].id if turns else "",
-        context=plan.enrichment.turn_ids,
+        context=answer.context,
         user=asked.user,
         private=asked.directives.private or plan.enrichment.private,
         sources=answer.sources,

@@ -69,6 +69,7 @@ class Recollection:
                         read = msgspec.structs.replace(again, recalled=read.recalled)
                     plan = actual
         except StoreError as error:
+            _check_owner(asked, known)
             _log.warning("asked without the store: %s", error)
             nothing = tuple(Found(wanted) for wanted in plan.wanted)
             read = Read(recalled=known, state=_NO_STATE, type_ttl=None, found=nothing, error=error)
