@@ -30,6 +30,7 @@ from agentic_flywheel.recollection import Read, Recollection
 from agentic_flywheel.settings import Settings
 from agentic_flywheel.steps import Step
 from agentic_flywheel.store.link import Command
+from agentic_flywheel.store.outbox import WAITS
 from agentic_flywheel.store.store import Store
 from agentic_flywheel.watching import FlowWatch, Standing
 
@@ -253,24 +254,33 @@ class Asking:
         asked, more = step.asked, dict[str, Any]()
         if not asked.directives.no_store:
             try:
-                await self._keep(step, _turn_of(step, answer), commands or [])
+                waits = await self._keep(step, _turn_of(step, answer), commands or [])
                 more["remembered"] = True
+                if waits:
+                    more["warnings"] = (*answer.warnings, WAITS)
             except StoreError as error:
                 more["warnings"] = (*answer.warnings, f"This turn was not kept: {error.message}.")
         elapsed = (time.perf_counter() - asked.started) * 1000
         self._count(step.plan.spec.key, asked.at, answer, elapsed_ms=elapsed, saved_ms=saved_ms)
         return msgspec.structs.replace(answer, elapsed_ms=elapsed, **more)
 
-    async def _keep(self, step: Step, turn: Turn, commands: list[Command]) -> None:
-        if step.read.error is not None:
-            raise step.read.error
-        if step.asked.resumed:
-            await self._store.link.run(*self._store.sessions.append_commands(turn), *commands)
-            self._recollection.remember(step.read.recalled, turn)
-            return
-        if commands:
-            await self._store.link.run(*commands)
-        self._behind.add_turn(turn)
+    async def _keep(self, step: Step, turn: Turn, commands: list[Command]) -> bool:
+        """Write a turn where it lasts; whether that is the outbox. Raises `StoreError` where it is nowhere."""
+        error, waits = step.read.error, step.read.error is not None
+        try:
+            if error is None and not step.asked.resumed:
+                if commands:
+                    await self._store.link.run(*commands)
+                self._behind.add_turn(turn)
+                return False
+            if error is None and not (waits := not await self._store.outbox.in_order(turn.session_id)):
+                await self._store.link.run(*self._store.sessions.append_commands(turn), *commands)
+        except StoreError as failure:
+            error, waits = failure, True
+        if waits:
+            await self._store.outbox.keep(turn, error)
+        self._recollection.remember(step.read.recalled, turn)
+        return waits
 
     def _count(self, flow: str, at: float, answer: Answer, *, elapsed_ms: float, saved_ms: float) -> None:
         fields = {

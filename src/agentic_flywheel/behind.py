@@ -1,14 +1,17 @@
 """Writes that an asker does not wait for: one-off turns and counters, gathered and sent together.
 
 Invariant: nothing stays here longer than 50 ms plus one round trip while Redis answers; `aclose` and `flush` send
-what is left. Turns that Redis did not take are kept and tried again with the next flush, up to a bound; what is lost
-in the end is counted in `lost` and logged.
+what is left. Turns that Redis does not take go to the outbox at once. What the outbox cannot keep either is tried
+again with the next flush, up to a bound; what is lost in the end is counted in `lost` and logged. Counters that Redis
+does not take are added up here until it does: they are gone if the process ends before.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
+from collections.abc import Sequence
 
 from agentic_flywheel.errors import StoreError
 from agentic_flywheel.model import Turn
@@ -28,11 +31,12 @@ class WriteBehind:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._turns: dict[tuple[str, str], Turn] = {}
-        self._tally: list[tuple[str, str, str, int]] = []
+        self._tally: Counter[tuple[str, str, str]] = Counter()
         self._timer: asyncio.TimerHandle | None = None
         self._flushing: asyncio.Task[None] | None = None
         self._lock = asyncio.Lock()
         self.lost = 0
+        self._counted = 0
 
     def add_turn(self, turn: Turn) -> None:
         """Queue a turn. Beyond the bound the oldest one is given up, counted and logged."""
@@ -45,7 +49,7 @@ class WriteBehind:
     def count(self, flow: str, moment: float, **fields: int) -> None:
         """Queue counters of a flow for the day of `moment` (epoch seconds)."""
         day = day_of(moment)
-        self._tally += [(flow, day, field, amount) for field, amount in fields.items()]
+        self._tally.update({(flow, day, field): amount for field, amount in fields.items()})
         self._wake()
 
     def holds(self, session: str) -> bool:
@@ -53,19 +57,51 @@ class WriteBehind:
         return any(queued == session for queued, _ in self._turns)
 
     async def flush(self) -> None:
-        """Send what is queued. Raises `StoreError` where Redis did not take it; turns stay queued."""
+        """Send what is queued. Raises `StoreError` for counters, and for turns that are nowhere yet; they stay queued."""
         async with self._lock:
-            tally, self._tally = self._tally, []
-            # What comes in meanwhile waits for the next flush: else a busy process would flush turn by turn, for ever.
-            due = list(self._turns.items())
-            for start in range(0, len(due), _BATCH):
-                batch = due[start : start + _BATCH]
-                commands = [command for _, turn in batch for command in self._store.sessions.append_commands(turn)]
-                await self._store.link.run(*commands)
-                for place, _ in batch:
-                    self._turns.pop(place, None)
-            if tally:
-                await self._store.link.run(*self._store.counters.commands(tally))
+            await self._send_turns()
+            if self._tally:
+                tally, self._tally = self._tally, Counter()
+                try:
+                    await self._store.link.run(*self._store.counters.commands(_rows(tally)))
+                except StoreError:
+                    self._tally.update(tally)
+                    raise
+
+    async def flush_turns(self) -> None:
+        """Send the turns that are queued, to Redis or to the outbox. Raises `StoreError` if some are in neither."""
+        async with self._lock:
+            await self._send_turns()
+
+    async def _send_turns(self) -> None:
+        # What comes in meanwhile waits for the next flush: else a busy process would flush turn by turn, for ever.
+        due = list(self._turns.values())
+        for start in range(0, len(due), _BATCH):
+            batch = due[start : start + _BATCH]
+            direct = [turn for turn in batch if await self._store.outbox.in_order(turn.session_id)]
+            error: StoreError | None = None
+            try:
+                if direct:
+                    commands = [command for turn in direct for command in self._store.sessions.append_commands(turn)]
+                    await self._store.link.run(*commands)
+            except StoreError as failure:
+                error, direct = failure, []
+            self._sent(direct)
+            await self._keep([turn for turn in batch if turn not in direct] if direct else batch, error)
+
+    async def _keep(self, turns: Sequence[Turn], error: StoreError | None) -> None:
+        outbox = self._store.outbox
+        ends = await asyncio.gather(
+            *(outbox.keep(turn, error, last_chance=False) for turn in turns), return_exceptions=True
+        )
+        self._sent([turn for turn, end in zip(turns, ends, strict=True) if end is None])
+        for end in ends:
+            if end is not None:
+                raise end
+
+    def _sent(self, turns: Sequence[Turn]) -> None:
+        for turn in turns:
+            self._turns.pop((turn.session_id, turn.id), None)
 
     async def aclose(self) -> None:
         """Send what is left, and say what could not be kept."""
@@ -80,6 +116,9 @@ class WriteBehind:
             _log.warning("not kept at close: %s", error)
             self._give_up(len(self._turns))
             self._turns.clear()
+        if self.lost > self._counted:
+            await self._store.outbox.count_lost(self.lost - self._counted)
+            self._counted = self.lost
 
     def _wake(self) -> None:
         if self._timer is None:
@@ -96,9 +135,13 @@ class WriteBehind:
         try:
             await self.flush()
         except StoreError as error:
-            _log.warning("turns kept for the next attempt (%d): %s", len(self._turns), error)
+            _log.warning("kept for the next attempt (%d turns): %s", len(self._turns), error)
 
     def _give_up(self, turns: int) -> None:
         if turns:
             self.lost += turns
-            _log.error("%d turn(s) lost: Redis did not take them", turns)
+            _log.error("%d turn(s) lost: neither Redis nor the outbox took them", turns)
+
+
+def _rows(tally: Counter[tuple[str, str, str]]) -> list[tuple[str, str, str, int]]:
+    return [(*place, amount) for place, amount in tally.items()]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict
+from collections.abc import Sequence
 
 import msgspec
 
@@ -18,7 +19,7 @@ from agentic_flywheel.model import FlowState, Session, Turn
 from agentic_flywheel.policy.decision import Found
 from agentic_flywheel.questions import Asked, Plan, Planner
 from agentic_flywheel.store.flow_states import seconds_of
-from agentic_flywheel.store.sessions import Recalled
+from agentic_flywheel.store.sessions import Recalled, recalled_with
 from agentic_flywheel.store.store import Store
 from agentic_flywheel.store.wire import Refusal
 
@@ -56,10 +57,11 @@ class Recollection:
 
     async def look(self, asked: Asked) -> tuple[Plan, Read]:
         """Where the question goes, and what is stored for it. Raises `UnknownSession` for another user's session."""
-        known = self._remembered.get(asked.session, _UNKNOWN) if asked.resumed else _UNKNOWN
+        waiting = await self._waiting(asked) if asked.resumed else ()
+        known = recalled_with(self._remembered.get(asked.session, _UNKNOWN), waiting) if asked.resumed else _UNKNOWN
         plan = self._planner.plan(asked, known)
         try:
-            read = await self._read(asked, plan, recall=asked.resumed)
+            read = await self._read(asked, plan, recall=asked.resumed, waiting=waiting)
             if asked.resumed:
                 _check_owner(asked, read.recalled)
                 if not _alike(read.recalled, known):
@@ -88,15 +90,26 @@ class Recollection:
         while len(self._remembered) > SESSIONS_REMEMBERED:
             self._remembered.popitem(last=False)
 
-    async def _read(self, asked: Asked, plan: Plan, *, recall: bool) -> Read:
+    async def _waiting(self, asked: Asked) -> tuple[Turn, ...]:
+        """The session's turns that Redis has not been given yet, so that a follow-up knows of them."""
+        try:
+            return await self._store.outbox.turns(asked.session)
+        except StoreError as error:
+            _log.warning("asked without the outbox: %s", error)
+            return ()
+
+    async def _read(self, asked: Asked, plan: Plan, *, recall: bool, waiting: Sequence[Turn] = ()) -> Read:
         store, spec = self._store, plan.spec
         turns = max(self._planner.turns, self._planner.turns_of(spec))
         commands = store.sessions.recall_commands(asked.session, turns) if recall else []
+        if waiting:
+            commands.append(store.sessions.present_command(asked.session, [turn.id for turn in waiting]))
         flow_at = len(commands)
         commands.append(store.flows.read_command(spec.key))
         commands.append(store.flows.type_ttl_command(spec.type))
         commands += [("GET", wanted.key) for wanted in plan.wanted]
         replies = await store.link.run_each(*commands)
+        store.outbox.notice()
         for reply in replies[: flow_at + 2]:
             if isinstance(reply, Refusal):
                 raise store.link.error(reply, "reading a session and its flow") from reply
@@ -107,8 +120,14 @@ class Recollection:
             if looked.damaged:
                 self._behind.count(spec.key, asked.at, damaged=1)
             found.append(Found(wanted, looked.entry, looked.damaged))
+        recalled = store.sessions.recalled(replies[:3]) if recall else _UNKNOWN
+        if waiting:
+            places = replies[flow_at - 1]
+            recalled = recalled_with(
+                recalled, [turn for turn, place in zip(waiting, places, strict=True) if place is None]
+            )
         return Read(
-            recalled=store.sessions.recalled(replies[:flow_at]) if recall else _UNKNOWN,
+            recalled=recalled,
             state=store.flows.state_of(state),
             type_ttl=seconds_of(type_ttl),
             found=tuple(found),

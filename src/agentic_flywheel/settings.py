@@ -47,7 +47,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("tenant", "default", "Whose memory this is; nothing crosses tenants."),
     Setting("user", "", "Who asks, where no interface says so; empty: nobody in particular."),
     Setting("registry", "", "Path of the flow registry; empty: project, user, packaged registry in this order."),
-    Setting("data_dir", "", "Directory of the embedded server; empty: the user's data directory."),
+    Setting("data_dir", "", "Directory of the embedded server and the outbox; empty: the user's data directory."),
     Setting("redis.connect_timeout_seconds", 0.5, "Longest wait for a connection to Redis.", minimum=0.01),
     Setting(
         "redis.command_timeout_seconds",
@@ -67,6 +67,8 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         "embedded.idle_seconds", 300, "The embedded server stops after so long without a client; 0: never.", minimum=0
     ),
+    Setting("outbox.enabled", True, "Keep turns that Redis does not take on local disk until it does."),
+    Setting("outbox.max_megabytes", 64, "Most that may wait in the outbox, in MB (10^6 bytes).", minimum=0.1),
     Setting("session.turns", 5, "Earlier turns of a session that enrich a follow-up, besides its first.", minimum=0),
     Setting("session.context_tokens", 2000, "Most tokens (4 characters each) that earlier turns may take.", minimum=0),
     Setting("session.retention_days", 365, "Sessions without activity for so long are swept; 0: never.", minimum=0),

@@ -34,6 +34,7 @@ from agentic_flywheel.errors import EmbeddedServerError
 from agentic_flywheel.settings import Settings
 from agentic_flywheel.store import watcher
 from agentic_flywheel.store.binaries import ServerBinary, Stamp, find_server, read_stamp, why_not_open
+from agentic_flywheel.store.folders import data_folder
 from agentic_flywheel.store.watcher import Connection, ServerReply
 
 #: Longest path of a unix socket that every system takes, in bytes (Linux 107, macOS 103).
@@ -327,15 +328,6 @@ class EmbeddedServer:
             log="\n".join(self._log()[-8:]) or None,
             **facts,
         )
-
-
-def data_folder(settings: Settings) -> Path:
-    """Where this user's local state lives: `data_dir`, else the platform's place for it."""
-    if named := settings.text("data_dir"):
-        return (settings.directory / Path(named).expanduser()).resolve()
-    import platformdirs
-
-    return platformdirs.user_data_path("agentic-flywheel", appauthor=False)
 
 
 def _try_lock(file: IO[bytes], kind: int = fcntl.LOCK_EX) -> bool:

@@ -25,20 +25,26 @@ _FEED_LENGTH = 10_000
 
 _log = logging.getLogger(__name__)
 
-# One slot: session, turns, ids. Returns 1 for an append, 0 where the turn was there already.
+# One slot: session, turns, ids; seven arguments for each turn. Returns how many turns were appended, those that were
+# there already left out. All turns of one call go in or, where the server is full or read-only, none.
 APPEND = Script("""
 local session, turns, ids = KEYS[1], KEYS[2], KEYS[3]
-local turn, payload, at, flow, id, owner, title =
-    ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7]
-if redis.call('HEXISTS', ids, turn) == 1 then return 0 end
-local place = redis.call('XADD', turns, '*', 't', payload)
-redis.call('HSET', ids, turn, place)
-if redis.call('HSETNX', session, 'created_at', at) == 1 then redis.call('HSET', session, 'id', id) end
-redis.call('HSETNX', session, 'title', title)
-if owner ~= '' then redis.call('HSETNX', session, 'owner', owner) end
-redis.call('HSET', session, 'last_active_at', at, 'flow', flow)
-redis.call('HINCRBY', session, 'turns', 1)
-return 1
+local appended = 0
+for i = 1, #ARGV, 7 do
+    local turn, payload, at, flow, id, owner, title =
+        ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4], ARGV[i + 5], ARGV[i + 6]
+    if redis.call('HEXISTS', ids, turn) == 0 then
+        local place = redis.call('XADD', turns, '*', 't', payload)
+        redis.call('HSET', ids, turn, place)
+        if redis.call('HSETNX', session, 'created_at', at) == 1 then redis.call('HSET', session, 'id', id) end
+        redis.call('HSETNX', session, 'title', title)
+        if owner ~= '' then redis.call('HSETNX', session, 'owner', owner) end
+        redis.call('HSET', session, 'last_active_at', at, 'flow', flow)
+        redis.call('HINCRBY', session, 'turns', 1)
+        appended = appended + 1
+    end
+end
+return appended
 """)
 
 # Changes fields of a session that exists; 0 where it does not.
@@ -92,21 +98,38 @@ class SessionStore:
         """Header, newest turns and first turn in one round trip."""
         return self.recalled(await self._link.run(*self.recall_commands(session, count)))
 
-    def append_commands(self, turn: Turn) -> list[Command]:
-        """What to send to append a turn; the first reply is 1 for an append and 0 for a repetition."""
-        keys, session = self._keys, turn.session_id
-        title = " ".join(turn.question.split())
-        if len(title) > _TITLE_CHARACTERS:
-            title = title[: _TITLE_CHARACTERS - 1].rstrip() + "…"
+    def append_commands(self, *turns: Turn) -> list[Command]:
+        """What to send to append turns of one session; the first reply says how many were not there already."""
+        keys, session, last = self._keys, turns[0].session_id, turns[-1]
         slot = (keys.session(session), keys.turns(session), keys.turn_ids(session))
+        appended: list[str | bytes] = []
+        for turn in turns:
+            title = title_of(turn)
+            appended += [turn.id, encode(turn), repr(turn.at), turn.flow, session, turn.user, title]
         commands = [
-            APPEND.call(slot, turn.id, encode(turn), repr(turn.at), turn.flow, session, turn.user, title),
-            ("ZADD", keys.sessions(shard_of(session)), "GT", turn.at, session),
-            ("XADD", keys.feed(session), "MAXLEN", "~", _FEED_LENGTH, "*", "turn", turn.id, "session", session),
+            APPEND.call(slot, *appended),
+            ("ZADD", keys.sessions(shard_of(session)), "GT", last.at, session),
         ]
-        if turn.user:
-            commands.append(("ZADD", keys.user_sessions(turn.user), "GT", turn.at, session))
+        feed = keys.feed(session)
+        commands += [
+            ("XADD", feed, "MAXLEN", "~", _FEED_LENGTH, "*", "turn", turn.id, "session", session) for turn in turns
+        ]
+        commands += [
+            ("ZADD", keys.user_sessions(user), "GT", last.at, session)
+            for user in dict.fromkeys(turn.user for turn in turns if turn.user)
+        ]
         return commands
+
+    def present_command(self, session: str, turns: Sequence[str]) -> Command:
+        """What to send to learn which turns are in the session: a place in the stream for each, or None."""
+        return ("HMGET", self._keys.turn_ids(session), *turns)
+
+    async def absent(self, session: str, turns: Sequence[Turn]) -> tuple[Turn, ...]:
+        """Those of `turns` that are not in the session yet."""
+        if not turns:
+            return ()
+        (places,) = await self._link.run(self.present_command(session, [turn.id for turn in turns]))
+        return tuple(turn for turn, place in zip(turns, places, strict=True) if place is None)
 
     async def append(self, turn: Turn) -> bool:
         """Append a turn; False where it was there already. Acknowledged by Redis when this returns."""
@@ -194,6 +217,41 @@ class SessionStore:
         if session.owner:
             commands.append(("ZREM", keys.user_sessions(session.owner), id_))
         await self._link.run(*commands, slow=True)
+
+
+def title_of(turn: Turn) -> str:
+    """What a session is called that begins with this turn, until somebody gives it a title."""
+    title = " ".join(turn.question.split())
+    return title if len(title) <= _TITLE_CHARACTERS else title[: _TITLE_CHARACTERS - 1].rstrip() + "…"
+
+
+def session_with(session: Session | None, turns: Sequence[Turn]) -> Session:
+    """The header of a session (None: not begun) once these turns, of which there is at least one, are appended."""
+    first, last = turns[0], turns[-1]
+    owner = next((turn.user for turn in turns if turn.user), "")
+    begun = session or Session(id=first.session_id, owner=owner, title=title_of(first), created_at=first.at)
+    return msgspec.structs.replace(
+        begun,
+        owner=begun.owner or owner,
+        title=begun.title or title_of(first),
+        flow=last.flow,
+        turns=begun.turns + len(turns),
+        last_active_at=last.at,
+    )
+
+
+def recalled_with(recalled: Recalled, turns: Sequence[Turn]) -> Recalled:
+    """What would be recalled once these turns are appended; those that are among the recalled stay where they are."""
+    known = {turn.id for turn in recalled.turns}
+    more = [turn for turn in turns if turn.id not in known]
+    if not more:
+        return recalled
+    return Recalled(
+        session_with(recalled.session, more),
+        (*recalled.turns, *more),
+        recalled.first or more[0],
+        recalled.damaged,
+    )
 
 
 def _session_of(reply: Sequence[bytes | None]) -> Session | None:

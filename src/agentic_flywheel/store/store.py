@@ -10,6 +10,7 @@ from agentic_flywheel.store.keys import Keys
 from agentic_flywheel.store.leases import ACQUIRE, FINISH, SPEAK, Leases
 from agentic_flywheel.store.limits import ENTER, Limits
 from agentic_flywheel.store.link import Link
+from agentic_flywheel.store.outbox import Outbox
 from agentic_flywheel.store.sessions import AMEND, APPEND, SessionStore
 
 
@@ -25,7 +26,10 @@ class Store:
         self.counters = Counters(self.link, self.keys)
         self.leases = Leases(self.link, self.keys)
         self.limits = Limits(self.link, self.keys)
+        self.outbox = Outbox(settings, self.link)
+        self.link.on_recovered(self.outbox.recovered)
 
     async def aclose(self) -> None:
-        """Release every connection."""
+        """Finish what is on its way to the outbox, and release every connection."""
+        await self.outbox.aclose()
         await self.link.aclose()

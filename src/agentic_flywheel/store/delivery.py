@@ -1,0 +1,259 @@
+"""Bringing what waits in the outbox to Redis.
+
+Invariant: one process at a time delivers (`deliver.lock`, released by the kernel with its holder), in the order of the
+log, the turns of one session of a round trip by one script, so none overtakes another. A turn leaves the log only
+after Redis has it, or after it was set aside, on disk, because Redis refuses it for good; a crash anywhere in between
+means that it is sent again, which does nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import os
+import random
+import time
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import msgspec
+
+from agentic_flywheel.errors import StoreDamaged, StoreError, StoreFull, StoreRefused, StoreUnavailable
+from agentic_flywheel.model import Turn
+from agentic_flywheel.store.codec import decode
+from agentic_flywheel.store.journal import Journal, Record, prepare_directory, take_lock
+from agentic_flywheel.store.keys import Keys
+from agentic_flywheel.store.link import Link
+from agentic_flywheel.store.sessions import SessionStore
+from agentic_flywheel.store.tally import Tally
+
+_BATCH_TURNS = 100
+_BATCH_BYTES = 1_000_000
+#: Pauses between attempts while Redis cannot be reached, in seconds: doubled up to the longest.
+_FIRST_PAUSE = 0.2
+_LONGEST_PAUSE = 5.0
+_POLL = 0.005
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+#: Failures that pass, or that an operator mends: nothing about the turn is wrong.
+_PASSING = (StoreUnavailable, StoreFull, StoreRefused)
+
+_log = logging.getLogger(__name__)
+
+
+class Kept(msgspec.Struct, frozen=True, array_like=True):
+    """A turn in the log: whose, which, since when (epoch seconds), and the turn as `codec` writes it."""
+
+    tenant: str
+    session: str
+    turn: str
+    at: float
+    payload: bytes
+
+
+class Rejected(msgspec.Struct, frozen=True, array_like=True):
+    """What was set aside, why and when. Of what could not be read, `kept` holds the bytes, and no names."""
+
+    kept: Kept
+    reason: str
+    at: float
+
+
+class Delivered(msgspec.Struct, frozen=True, kw_only=True):
+    """What one delivery came to: turns delivered, and turns set aside."""
+
+    delivered: int = 0
+    rejected: int = 0
+
+
+class Delivery:
+    """Delivers one outbox: on demand, and in the background until nothing is left.
+
+    `failing` says that the last attempt in the background did not bring everything to Redis.
+    """
+
+    def __init__(self, link: Link, path: Path, journal: Journal, rejected: Journal, tally: Tally) -> None:
+        self._link = link
+        self._path = path
+        self._journal = journal
+        self._rejected = rejected
+        self._tally = tally
+        self._turn = asyncio.Lock()
+        self._task: asyncio.Task[None] | None = None
+        self._soon = asyncio.Event()
+        self._ended = asyncio.Event()  # an attempt of the background task
+        self.failing = False
+
+    def begin(self, *, at_once: bool = False) -> None:
+        """See to it that the background delivery runs; `at_once` ends its pause."""
+        if at_once:
+            self._soon.set()
+        if self._task is None or self._task.done():
+            self._task = asyncio.get_running_loop().create_task(self._go_on(), name="afw-outbox")
+
+    async def attempt(self) -> None:
+        """Wait for the end of an attempt of the background delivery that starts now or is under way."""
+        self._ended.clear()
+        self.begin(at_once=True)
+        await self._ended.wait()
+
+    async def deliver(self, patience: float) -> Delivered:
+        """Deliver everything, after waiting `patience` seconds at most for another process. Raises `StoreError`."""
+        delivered = rejected = 0
+        while self._journal.stamp() is not None:
+            async with self.claim(patience) as claimed:
+                if not claimed:
+                    break
+                done = await self._deliver_once()
+            if done is None:
+                break
+            delivered += done.delivered
+            rejected += done.rejected
+        return Delivered(delivered=delivered, rejected=rejected)
+
+    @asynccontextmanager
+    async def claim(self, patience: float) -> AsyncIterator[bool]:
+        """Be the one who may deliver and remove; False if another process still is after `patience` seconds."""
+        async with self._turn:
+            # Not in a thread: one that went on after its asker was cancelled would hold the lock for ever.
+            deadline = time.monotonic() + patience
+            try:
+                await asyncio.to_thread(prepare_directory, self._path)
+                while (descriptor := take_lock(self._path / "deliver.lock", 0)) is None:
+                    if time.monotonic() >= deadline:
+                        break
+                    await asyncio.sleep(_POLL)
+            except OSError as error:
+                raise disk_error(error, self._path, "the outbox cannot be delivered") from error
+            try:
+                yield descriptor is not None
+            finally:
+                if descriptor is not None:
+                    os.close(descriptor)
+
+    async def aclose(self, patience: float) -> None:
+        """End the background delivery; one that goes well has `patience` seconds to finish."""
+        if self._task is None:
+            return
+        self._soon.set()
+        await asyncio.wait([self._task], timeout=0 if self.failing else patience)
+        self._task.cancel()
+        await asyncio.wait([self._task])
+
+    async def _go_on(self) -> None:
+        pause = _FIRST_PAUSE
+        while self._journal.stamp() is not None:
+            try:
+                await self.deliver(0)
+                self.failing = False
+            except StoreError as error:
+                self.failing = True
+                _log.info("turns wait in the outbox: %s", error)
+            finally:
+                self._ended.set()
+            if self._journal.stamp() is None:
+                break
+            try:
+                async with asyncio.timeout(pause * random.uniform(0.8, 1.2)):
+                    await self._soon.wait()
+                pause = _FIRST_PAUSE
+            except TimeoutError:
+                pause = min(pause * 2, _LONGEST_PAUSE)
+            self._soon.clear()
+
+    async def _deliver_once(self) -> Delivered | None:
+        """Deliver what is in the log now; None if nothing was. Raises `StoreError` after taking out what went well."""
+        # The log may be long: it is read when there is a server to send it to.
+        await self._link.run(("PING",), slow=True)
+        try:
+            contents = await asyncio.to_thread(self._journal.read)
+            sent: set[int] = set()
+            refused: dict[int, Rejected] = {}
+            failure: StoreError | None = None
+            for batch in _batches(contents.records):
+                failure, delivered, rejected = await self._send(batch)
+                sent |= delivered
+                refused |= rejected
+                if failure is not None:
+                    break
+            aside = [*(_unreadable(span, "damaged on disk") for span in contents.damaged), *refused.values()]
+            if aside:
+                await asyncio.to_thread(self._rejected.append, [msgspec.msgpack.encode(one) for one in aside])
+                _log.error("%d turn(s) set aside: %s", len(aside), aside[0].reason)
+            if sent or aside or not contents.records:
+                cut = self._journal.cut
+                await asyncio.to_thread(self._journal.drop, contents.position.seed, sent | set(refused))
+                counts = {"delivered": len(sent), "rejected": len(aside), "cut": self._journal.cut - cut}
+                await asyncio.to_thread(lambda: self._tally.add(**counts))
+        except OSError as error:
+            raise disk_error(error, self._path, "the outbox cannot be delivered") from error
+        if failure is not None:
+            raise failure
+        return Delivered(delivered=len(sent), rejected=len(aside)) if contents.records or aside else None
+
+    async def _send(self, batch: Sequence[Record]) -> tuple[StoreError | None, set[int], dict[int, Rejected]]:
+        """Send records in one round trip: what failed for now, what was delivered, what is refused for good."""
+        refused: dict[int, Rejected] = {}
+        groups: dict[tuple[str, str], list[tuple[int, Kept, Turn]]] = {}
+        for record in batch:
+            try:
+                kept = msgspec.msgpack.decode(record.payload, type=Kept)
+                turn = decode(kept.payload, Turn)
+            except (msgspec.DecodeError, StoreDamaged) as error:
+                refused[record.offset] = _unreadable(record.payload, f"cannot be read: {error}")
+            else:
+                groups.setdefault((kept.tenant, kept.session), []).append((record.offset, kept, turn))
+        commands, ends = [], []
+        for (tenant, _), group in groups.items():
+            commands += SessionStore(self._link, Keys(tenant)).append_commands(*(turn for _, _, turn in group))
+            ends.append(len(commands))
+        if not commands:
+            return None, set(), refused
+        try:
+            replies = await self._link.run_each(*commands, slow=True)
+        except StoreError as error:
+            return error, set(), refused
+        failure: StoreError | None = None
+        sent: set[int] = set()
+        for start, end, group in zip([0, *ends], ends, groups.values(), strict=False):
+            errors = [self._link.error(r, "a delivery") for r in replies[start:end] if isinstance(r, Exception)]
+            passing = next((error for error in errors if isinstance(error, _PASSING)), None)
+            if passing is not None:
+                failure = failure or passing
+            elif errors:
+                now = time.time()
+                refused |= {offset: Rejected(kept, errors[0].message, now) for offset, kept, _ in group}
+            else:
+                sent |= {offset for offset, _, _ in group}
+        return failure, sent, refused
+
+
+def _unreadable(content: bytes, reason: str) -> Rejected:
+    return Rejected(Kept("", "", "", 0.0, content), reason, time.time())
+
+
+def disk_error(error: Exception, path: Path, what: str) -> StoreError:
+    """A failure of the local disk as this project names it."""
+    if isinstance(error, StoreError):
+        return error
+    said = (error.strerror if isinstance(error, OSError) else None) or str(error)
+    kind = StoreFull if isinstance(error, OSError) and error.errno in _NO_ROOM else StoreError
+    return kind(
+        f"{what} ({path}): {said}",
+        suggestions=(f"Make room and check the rights of {path}.", "Set AFW_DATA_DIR to a directory that can be used."),
+        path=str(path),
+    )
+
+
+def _batches(records: Sequence[Record]) -> Iterator[list[Record]]:
+    batch: list[Record] = []
+    size = 0
+    for record in records:
+        if batch and (len(batch) == _BATCH_TURNS or size + len(record.payload) > _BATCH_BYTES):
+            yield batch
+            batch, size = [], 0
+        batch.append(record)
+        size += len(record.payload)
+    if batch:
+        yield batch
