@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from agentic_flywheel import Flywheel
 from agentic_flywheel.flows.protocol import FlowQuestion
@@ -74,6 +77,15 @@ async def opened(
         registry.register(key, answer, **fields)
     async with Flywheel.open(settings=settings, registry=registry) as flywheel:
         yield flywheel
+
+
+async def until(condition: Callable[[], Any], what: str) -> None:
+    """Wait for a condition without blocking the loop."""
+    deadline = asyncio.get_running_loop().time() + 20
+    while not condition():
+        if asyncio.get_running_loop().time() > deadline:
+            pytest.fail(f"waited 20 s for {what}")
+        await asyncio.sleep(0.002)
 
 
 def everything(server: Server) -> dict[bytes, object]:

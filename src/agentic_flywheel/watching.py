@@ -41,7 +41,8 @@ class FlowWatch:
         self._check_every = timedelta(seconds=settings.number("flow.check_every_seconds"))
         self._unverified_seconds = settings.number("flow.max_unverified_seconds")
         self._digests: dict[str, tuple[FlowSpec, str]] = {}
-        self._checks: dict[str, asyncio.Task[Standing]] = {}
+        self._running: set[asyncio.Task[Standing]] = set()
+        self._checks: dict[str, tuple[str, asyncio.Task[Standing]]] = {}
 
     def config_digest(self, spec: FlowSpec) -> str:
         """The digest of the registry's configuration of a flow, computed once per reading of the registry."""
@@ -60,7 +61,7 @@ class FlowWatch:
             revision = await client.revision(Revision(state.revision, state.etag))
             return await self._settle(spec, state, revision, checked_at=now, now=now)
         age = now - state.checked_at
-        limit = (spec.check_every or self._check_every).total_seconds()
+        limit = (self._check_every if spec.check_every is None else spec.check_every).total_seconds()
         if state.checked_at and 0 <= age <= limit:
             if age > limit / 2:
                 self._check(spec, state, now)
@@ -85,13 +86,19 @@ class FlowWatch:
         return await self._ask_revision(spec, await self._states.state(spec.key), now)
 
     def _check(self, spec: FlowSpec, state: FlowState, now: float) -> asyncio.Task[Standing]:
-        """The running check of a flow, or a new one: one at a time per process and flow."""
-        running = self._checks.get(spec.key)
-        if running is None or running.done():
+        """The running check of a flow, or a new one: one at a time per process and flow.
+
+        A check that began under another configuration of the registry says nothing about this one.
+        """
+        config = self.config_digest(spec)
+        began_under, running = self._checks.get(spec.key, ("", None))
+        if running is None or running.done() or began_under != config:
             running = asyncio.get_running_loop().create_task(self._ask_revision(spec, state, now))
             # Retrieved here so that a background check that nobody awaits leaves no warning behind.
             running.add_done_callback(_note_failure)
-            self._checks[spec.key] = running
+            running.add_done_callback(self._running.discard)
+            self._running.add(running)
+            self._checks[spec.key] = (config, running)
         return running
 
     async def _ask_revision(self, spec: FlowSpec, state: FlowState, now: float) -> Standing:
@@ -124,7 +131,7 @@ class FlowWatch:
 
     async def aclose(self) -> None:
         """End checks that still run."""
-        running = [task for task in self._checks.values() if not task.done()]
+        running = list(self._running)
         for task in running:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
