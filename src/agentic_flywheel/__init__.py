@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
+TYPE_CHECKING = False  # known to type checkers by its name; the module of that name is not needed otherwise
 if TYPE_CHECKING:
+    from typing import Any
+
     from agentic_flywheel.errors import FlywheelError
     from agentic_flywheel.flywheel import Flywheel
     from agentic_flywheel.model import (

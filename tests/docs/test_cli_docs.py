@@ -10,8 +10,8 @@ from pathlib import Path
 import click
 import pytest
 
+from agentic_flywheel.interfaces.cli.commands import afw
 from agentic_flywheel.interfaces.cli.frame import EVERYWHERE
-from agentic_flywheel.interfaces.cli.main import afw
 
 PAGE = (Path(__file__).parents[2] / "docs" / "cli.md").read_text("utf-8")
 _OPTION = re.compile(r"`(--[a-z][a-z-]*)")

@@ -21,7 +21,7 @@ from afw_command import Afw
 from agentic_flywheel import Flywheel
 from agentic_flywheel.errors import StoreRefused
 from agentic_flywheel.flows.registry_file import parse_registry
-from agentic_flywheel.interfaces.cli.main import afw
+from agentic_flywheel.interfaces.cli.commands import afw
 from agentic_flywheel.settings import load_settings
 from pages import ROOT, Block, blocks, read
 from servers import Server

@@ -265,7 +265,7 @@ def test_help_imports_click_and_nothing_heavy(arguments: list[str]) -> None:
 def test_the_table_of_commands_is_true() -> None:
     import click
 
-    from agentic_flywheel.interfaces.cli.main import COMMANDS, afw
+    from agentic_flywheel.interfaces.cli.commands import COMMANDS, afw
 
     context = click.Context(afw)
     for name, late in COMMANDS.items():

@@ -15,6 +15,7 @@ import click
 
 if TYPE_CHECKING:
     from agentic_flywheel.flywheel import Flywheel
+    from agentic_flywheel.interfaces.mcp.opening import Opening
     from agentic_flywheel.settings import Settings
 
 T = TypeVar("T")
@@ -22,11 +23,15 @@ T = TypeVar("T")
 
 @dataclass
 class Invocation:
-    """One call of the command line: what the options accepted everywhere said. `arguments` are settings by name."""
+    """One call of the command line: what the options accepted everywhere said. `arguments` are settings by name.
+
+    `opening` is what `afw mcp` has already heard and said.
+    """
 
     as_json: bool = False
     env_file: str | None = None
     arguments: dict[str, Any] = field(default_factory=dict)
+    opening: Opening | None = None
 
     def settings(self) -> Settings:
         """All settings, those of the command line on top. Raises `SettingsError`."""

@@ -1,63 +1,27 @@
-"""The command `afw`: the table of its commands, and the one place where errors become words and exit codes.
+"""The command `afw`: where a call begins and ends, and the one place where errors become words and exit codes.
 
 Invariant: answers go to stdout, everything else to stderr. Exit codes: 0 done, 1 not found or refused, 2 unavailable
 or wrong usage, 130 interrupted, 141 when the reader of a pipe went away. With `--json` an error is one object on
-stdout, in the shape that every interface uses.
+stdout, in the shape that every interface uses. Nothing of weight is imported before a client of `afw mcp` has its
+first answer, click included.
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sys
-from collections.abc import Sequence
-from typing import Any, NoReturn
 
-import click
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any, NoReturn
 
-from agentic_flywheel.interfaces.cli.frame import Invocation, Late, LateGroup
+    import click
 
-COMMANDS = {
-    "ask": Late("ask", "ask", "Ask a question; the answer is remembered."),
-    "chat": Late("chat", "chat", "Talk in one session."),
-    "session": Late("session", "session", "List, read, resume, tag and delete sessions."),
-    "cache": Late("cache", "cache", "Look at stored answers, and clear them."),
-    "flow": Late("flow", "flow", "List, add, change, check and try flows."),
-    "ttl": Late("ttl", "ttl", "How long answers stay good."),
-    "config": Late("config", "config", "Settings, and where each came from."),
-    "doctor": Late("doctor", "doctor", "What is fine, what is not, and what to do."),
-    "redis": Late("redis", "redis", "The embedded Redis server."),
-    "mcp": Late("mcp", "mcp", "Serve MCP clients over stdio."),
-    "tash": Late("plain", "tash", "Store a value under a key, as `coaia tash` does."),
-    "fetch": Late("plain", "fetch", "Read a value by its key, as `coaia fetch` does."),
-}
+    from agentic_flywheel.interfaces.mcp.opening import Opening
 
 INTERRUPTED = 130
 READER_GONE = 141
-
-
-def _show_version(context: click.Context, _parameter: click.Parameter, value: bool) -> None:
-    if not value or context.resilient_parsing:
-        return
-    from importlib.metadata import version
-
-    click.echo(f"afw {version('agentic-flywheel')}")
-    context.exit()
-
-
-@click.group(
-    cls=LateGroup,
-    table=COMMANDS,
-    epilog="`afw COMMAND --help` tells more. Exit codes: 0 done, 1 not found or refused, 2 unavailable or wrong usage.",
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-)
-@click.option(
-    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_show_version, help="Show the version."
-)
-@click.pass_context
-def afw(context: click.Context) -> None:
-    """Ask AI flows, with a memory: answers are kept, served again when that is right, and explained."""
-    context.ensure_object(Invocation)
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
@@ -67,9 +31,28 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 def run(arguments: Sequence[str]) -> int:
     """Run `afw` with these arguments and return the exit code."""
+    opening = None
+    if "mcp" in arguments:
+        from agentic_flywheel.interfaces.mcp.opening import answer_opening, serves_mcp
+
+        if serves_mcp(arguments):
+            try:
+                opening = answer_opening()
+            except KeyboardInterrupt:
+                return INTERRUPTED
+    return _run(list(arguments), opening)
+
+
+def _run(arguments: list[str], opening: Opening | None) -> int:
+    import click
+
+    from agentic_flywheel.interfaces.cli.commands import afw
+    from agentic_flywheel.interfaces.cli.frame import Invocation
+
     as_json = "--json" in arguments
     try:
-        result: Any = afw.main(list(arguments), prog_name="afw", standalone_mode=False)
+        invocation = Invocation(opening=opening)
+        result: Any = afw.main(arguments, prog_name="afw", standalone_mode=False, obj=invocation)
         sys.stdout.flush()
     except BrokenPipeError:
         _discard_output()
@@ -90,6 +73,8 @@ def run(arguments: Sequence[str]) -> int:
 
 def _discard_output() -> None:
     """Point stdout at nothing, so that the interpreter's own flush at exit does not fail on the closed pipe."""
+    import contextlib
+
     with contextlib.suppress(OSError, ValueError):  # a stdout without a file descriptor has nothing to flush
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 

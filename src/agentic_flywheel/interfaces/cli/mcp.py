@@ -19,4 +19,4 @@ def mcp(invocation: Invocation) -> None:
         raise ExtraMissing("the MCP server", "mcp")
     from agentic_flywheel.interfaces.mcp.server import main
 
-    main(settings=invocation.settings())
+    main(invocation.opening, settings=invocation.settings())

@@ -12,10 +12,11 @@ import os
 import signal
 import sys
 import threading
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
+from agentic_flywheel import __version__
 from agentic_flywheel.errors import ExtraMissing, FlywheelError, SettingsError
+from agentic_flywheel.interfaces.mcp.opening import Opening
 
 if TYPE_CHECKING:
     from agentic_flywheel.flywheel import Flywheel
@@ -47,9 +48,7 @@ def build_server(flywheel: Flywheel) -> FlywheelServer:
     from agentic_flywheel.interfaces.mcp.sessions import add_session_tools
     from agentic_flywheel.interfaces.mcp.surface import FlywheelServer
 
-    server = FlywheelServer(
-        flywheel, title="Agentic Flywheel", instructions=_INSTRUCTIONS, version=version("agentic-flywheel")
-    )
+    server = FlywheelServer(flywheel, title="Agentic Flywheel", instructions=_INSTRUCTIONS, version=__version__)
     add_asking_tools(server)
     add_flow_tools(server)
     add_session_tools(server)
@@ -59,19 +58,19 @@ def build_server(flywheel: Flywheel) -> FlywheelServer:
     return server
 
 
-def main(**arguments: Any) -> None:
+def main(opening: Opening | None = None, **arguments: Any) -> None:
     """Serve until the input ends or a signal comes; `arguments` are those of `Flywheel.open`.
 
-    The process is to end afterwards, and is made to if something holds it up. Raises `ExtraMissing` and
-    `SettingsError` before anything is served.
+    `opening` is what was read of standard input before, and answered. The process is to end afterwards, and is made to
+    if something holds it up. Raises `ExtraMissing` and `SettingsError` before anything else is served.
     """
     import asyncio
 
     _log_to_stderr()
-    asyncio.run(_serve(arguments))
+    asyncio.run(_serve(opening or Opening(), arguments))
 
 
-async def _serve(arguments: dict[str, Any]) -> None:
+async def _serve(opening: Opening, arguments: dict[str, Any]) -> None:
     import anyio
 
     from agentic_flywheel.flywheel import Flywheel
@@ -81,7 +80,7 @@ async def _serve(arguments: dict[str, Any]) -> None:
     try:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(_cancel_on_signal, tasks.cancel_scope)
-            await server.serve()
+            await server.serve(opening)
             tasks.cancel_scope.cancel()
     except* BrokenPipeError:
         logger.info("the client reads no more")

@@ -28,7 +28,8 @@ from pydantic import AnyUrl, ValidationError
 from agentic_flywheel.errors import FlywheelError, InputError
 from agentic_flywheel.flywheel import Flywheel
 from agentic_flywheel.interfaces.mcp.arguments import described_input, described_output
-from agentic_flywheel.interfaces.mcp.pipes import Output, lines, take
+from agentic_flywheel.interfaces.mcp.opening import Opening
+from agentic_flywheel.interfaces.mcp.pipes import Output, Repeated, lines, take
 from agentic_flywheel.interfaces.mcp.results import Result
 
 logger = logging.getLogger(__name__)
@@ -110,16 +111,26 @@ class FlywheelServer(MCPServer[Any]):
         if context.request_context.protocol_version < "2026":
             await context.session.send_tool_list_changed()
 
-    async def serve(self) -> None:
-        """Speak the protocol over standard input and output until the input ends or the task is cancelled."""
+    async def serve(self, opening: Opening) -> None:
+        """Speak the protocol over standard input and output until the input ends or the task is cancelled.
+
+        `opening` is what was read of the input before, and answered.
+        """
+        incoming, outgoing = take()
+        received, output = lines(incoming, opening.received), Output(outgoing)
+        if opening.answer is not None:
+            output = repeated = Repeated(outgoing, opening.answer)
+            received = repeated.after_first(received)
+        # The transport iterates over the one and writes to the other; that is all it needs of files.
+        stdin, stdout = cast("anyio.AsyncFile[str]", received), cast("anyio.AsyncFile[str]", output)
+        async with stdio_server(stdin, stdout) as (reading, writing):
+            await self.speak(reading, writing)
+
+    async def speak(self, reading: Any, writing: Any) -> None:
+        """Speak the protocol over two streams of the SDK's until `reading` ends."""
         server = self._lowlevel_server
         options = server.create_initialization_options(NotificationOptions(tools_changed=True))
-        incoming, outgoing = take()
-        # The transport iterates over the one and writes to the other; that is all it needs of files.
-        stdin = cast("anyio.AsyncFile[str]", lines(incoming))
-        stdout = cast("anyio.AsyncFile[str]", Output(outgoing))
-        async with stdio_server(stdin, stdout) as (reading, writing):
-            await server.run(reading, writing, options)
+        await server.run(reading, writing, options)
 
 
 def answered(result: Result, *paragraphs: str) -> CallToolResult:

@@ -1,0 +1,49 @@
+"""The table of all commands of `afw`.
+
+Invariant: a command is imported when it is called; showing the help of the whole command line imports none of them.
+"""
+
+from __future__ import annotations
+
+import click
+
+from agentic_flywheel.interfaces.cli.frame import Invocation, Late, LateGroup
+
+COMMANDS = {
+    "ask": Late("ask", "ask", "Ask a question; the answer is remembered."),
+    "chat": Late("chat", "chat", "Talk in one session."),
+    "session": Late("session", "session", "List, read, resume, tag and delete sessions."),
+    "cache": Late("cache", "cache", "Look at stored answers, and clear them."),
+    "flow": Late("flow", "flow", "List, add, change, check and try flows."),
+    "ttl": Late("ttl", "ttl", "How long answers stay good."),
+    "config": Late("config", "config", "Settings, and where each came from."),
+    "doctor": Late("doctor", "doctor", "What is fine, what is not, and what to do."),
+    "redis": Late("redis", "redis", "The embedded Redis server."),
+    "mcp": Late("mcp", "mcp", "Serve MCP clients over stdio."),
+    "tash": Late("plain", "tash", "Store a value under a key, as `coaia tash` does."),
+    "fetch": Late("plain", "fetch", "Read a value by its key, as `coaia fetch` does."),
+}
+
+
+def _show_version(context: click.Context, _parameter: click.Parameter, value: bool) -> None:
+    if not value or context.resilient_parsing:
+        return
+    from agentic_flywheel import __version__
+
+    click.echo(f"afw {__version__}")
+    context.exit()
+
+
+@click.group(
+    cls=LateGroup,
+    table=COMMANDS,
+    epilog="`afw COMMAND --help` tells more. Exit codes: 0 done, 1 not found or refused, 2 unavailable or wrong usage.",
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.option(
+    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_show_version, help="Show the version."
+)
+@click.pass_context
+def afw(context: click.Context) -> None:
+    """Ask AI flows, with a memory: answers are kept, served again when that is right, and explained."""
+    context.ensure_object(Invocation)
