@@ -24,11 +24,12 @@ from agentic_flywheel.flows.clients import ClientPool
 from agentic_flywheel.flows.protocol import FlowClient, FlowEvent, SourcesFound, TextPart
 from agentic_flywheel.lifetimes import Lifetimes
 from agentic_flywheel.model import Answer, Outcome, Reason, Turn
+from agentic_flywheel.near import NearCache
 from agentic_flywheel.policy.decision import Ask, Facts, Refuse, Serve, ServeStale, decide, stand_in
 from agentic_flywheel.questions import Asked, Plan
 from agentic_flywheel.recollection import Read, Recollection
 from agentic_flywheel.settings import Settings
-from agentic_flywheel.steps import Step
+from agentic_flywheel.steps import Step, turn_of
 from agentic_flywheel.store.link import Command
 from agentic_flywheel.store.outbox import WAITS
 from agentic_flywheel.store.store import Store
@@ -55,7 +56,9 @@ class Asking:
         behind: WriteBehind,
         lifetimes: Lifetimes,
         calling: Calling,
+        flights: Flights,
         *,
+        near: NearCache | None = None,
         refreshes: bool = True,
     ) -> None:
         self._recollection = recollection
@@ -65,7 +68,8 @@ class Asking:
         self._behind = behind
         self._lifetimes = lifetimes
         self._calling = calling
-        self._flights = Flights()
+        self._near = near
+        self._flights = flights
         self._jitter = settings.number("ttl.jitter")
         self._refresh_after = settings.number("ttl.refresh_after") if refreshes else 1.0
         self._stale_seconds = settings.number("ttl.stale_seconds")
@@ -77,9 +81,13 @@ class Asking:
 
         An asker who leaves does not end a call that is under way: its answer is stored and its turn remembered.
         """
+        moment = self._near.moment if self._near else 0
         step = await self._decide(asked)
         if isinstance(step.decision, Serve | ServeStale):
-            return await self._serve(step, step.decision)
+            answer = await self._serve(step, step.decision)
+            if self._near is not None:
+                self._near.keep(step, answer, since=moment)
+            return answer
         flight, joined = self._board(step)
         return await asyncio.shield(self._flights.go_on(self._settle(step, flight, joined=joined)))
 
@@ -109,10 +117,6 @@ class Asking:
         if answer.sources:
             yield SourcesFound(answer.sources)
         yield answer
-
-    async def aclose(self, *, patience: float) -> None:
-        """Let calls under way end within `patience` seconds, then give them up."""
-        await self._flights.aclose(patience=patience)
 
     async def _decide(self, asked: Asked) -> Step:
         if asked.resumed and self._behind.holds(asked.session):
@@ -254,7 +258,7 @@ class Asking:
         asked, more = step.asked, dict[str, Any]()
         if not asked.directives.no_store:
             try:
-                waits = await self._keep(step, _turn_of(step, answer), commands or [])
+                waits = await self._keep(step, turn_of(step, answer), commands or [])
                 more["remembered"] = True
                 if waits:
                     more["warnings"] = (*answer.warnings, WAITS)
@@ -317,32 +321,6 @@ def _answer(step: Step, **facts: Any) -> Answer:
         config=plan.config,
         considered=step.considered,
         **facts,
-    )
-
-
-def _turn_of(step: Step, answer: Answer) -> Turn:
-    asked, plan, turns = step.asked, step.plan, step.read.recalled.turns
-    return Turn(
-        id=asked.turn,
-        session_id=asked.session,
-        at=asked.at,
-        question=asked.text,
-        answer=answer.text,
-        flow=plan.spec.key,
-        fingerprint=answer.fingerprint,
-        outcome=answer.outcome,
-        reason=answer.reason,
-        trace_id=asked.trace,
-        origin_trace_id=answer.origin_trace_id,
-        entry_key=answer.key or "",
-        elapsed_ms=(time.perf_counter() - asked.started) * 1000,
-        flow_ms=answer.flow_ms,
-        parent=turns[-1].id if turns else "",
-        context=answer.context,
-        user=asked.user,
-        private=asked.directives.private or plan.enrichment.private,
-        sources=answer.sources,
-        intent=asked.intent or "",
     )
 
 

@@ -13,11 +13,14 @@ from agentic_flywheel.behind import WriteBehind
 from agentic_flywheel.calling import Calling
 from agentic_flywheel.curation import Cache, Flows
 from agentic_flywheel.errors import InputError
+from agentic_flywheel.flights import Flights
 from agentic_flywheel.flows.clients import ClientPool
 from agentic_flywheel.flows.protocol import FlowEvent
 from agentic_flywheel.flows.registry import Registry
+from agentic_flywheel.housekeeping import Housekeeping
 from agentic_flywheel.lifetimes import Lifetimes
 from agentic_flywheel.model import Answer, Check, Directives
+from agentic_flywheel.near import NearCache
 from agentic_flywheel.policy.admission import admit_id
 from agentic_flywheel.policy.context import Domain
 from agentic_flywheel.questions import Planner
@@ -52,11 +55,16 @@ class Flywheel:
         self._clients = ClientPool(settings)
         self._store = Store(settings)
         self._behind = WriteBehind(self._store)
-        self._watch = FlowWatch(settings, self._clients, self._store.flows)
+        self._flights = Flights()
+        self.sessions = Sessions(settings, self._store, self._behind)
+        self._housekeeping = Housekeeping(self._store, self.sessions, self._flights) if background else None
+        on_change = self._housekeeping.flow_changed if self._housekeeping else _leave_it
+        self._watch = FlowWatch(settings, self._clients, self._store.flows, on_change)
         self.lifetimes = Lifetimes(settings, self.registry, self._store.flows)
         self._planner = Planner(settings, self.registry, self._store.keys)
         recollection = Recollection(self._planner, self._store, self._behind)
         admission = Admission(settings, self._store.limits)
+        self._near = NearCache(settings, self._store, self._behind) if settings["near.enabled"] else None
         self._asking = Asking(
             settings,
             recollection,
@@ -66,9 +74,10 @@ class Flywheel:
             self._behind,
             self.lifetimes,
             Calling(settings, self._clients, self._store, self._behind, admission),
+            self._flights,
+            near=self._near,
             refreshes=background,
         )
-        self.sessions = Sessions(settings, self._store, self._behind)
         self.cache = Cache(self.registry, self._store, self._planner, self.lifetimes, self._behind)
         self.flows = Flows(self.registry, self._store, self._watch, self._clients, self._planner, self._asking)
 
@@ -124,6 +133,12 @@ class Flywheel:
         (`only_if_cached`), and `FlowError` where the flow does not answer. Trouble with Redis raises nothing: the
         answer says so in `outcome`, `reason` and `warnings`.
         """
+        if self._near is not None and session is None and not (directives or config or domain or turn_id):
+            at_hand = self._near.answer(question, flow, user, intent)
+            if at_hand is not None:
+                return at_hand
+        if self._housekeeping is not None:
+            self._housekeeping.look()
         return await self._asking.answer(
             self._planner.admit(
                 question,
@@ -212,11 +227,17 @@ class Flywheel:
 
         Safe to call twice.
         """
-        await self._asking.aclose(patience=CLOSE_SECONDS)
+        await self._flights.aclose(patience=CLOSE_SECONDS)
+        if self._near is not None:
+            await self._near.aclose()
         await self._watch.aclose()
         await self._behind.aclose()
         await self._clients.aclose()
         await self._store.aclose()
+
+
+def _leave_it(_flow: str, _generation: int) -> None:
+    """Programs that end after one question leave the memory of old answers to others."""
 
 
 def _plain(key: str) -> str:

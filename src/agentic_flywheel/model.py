@@ -255,7 +255,8 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
 
     `age_seconds` is 0 for an answer computed now; `ttl_seconds` is what is left of the entry's lifetime, None
     where nothing is stored; `key` is the Redis key of the entry, None where there is none. `remembered` says that
-    the turn is acknowledged by Redis (or queued to be, where it is written behind). `warnings` are sentences for
+    the turn is acknowledged by Redis (or queued to be, where it is written behind), or safe in the local outbox until
+    Redis is back; a warning says so. `warnings` are sentences for
     people: degraded operation, what was not kept and why.
     """
 
@@ -282,6 +283,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     route: Route | None = None
     config: dict[str, Any] = {}
     remembered: bool = False
+    near: bool = False  # served by this process without asking Redis
     considered: tuple[Candidate, ...] = ()
     warnings: tuple[str, ...] = ()
 
@@ -350,17 +352,20 @@ class LifetimeRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SessionPage(msgspec.Struct, frozen=True, kw_only=True):
-    """Sessions by last activity, newest first; `cursor` continues the list, "" at its end."""
+    """Sessions by last activity, newest first; `cursor` continues the list, "" at its end. `warnings` are sentences
+    for people: what is missing, or not in Redis yet."""
 
     sessions: tuple[Session, ...]
     cursor: str = ""
+    warnings: tuple[str, ...] = ()
 
 
 class Thread(msgspec.Struct, frozen=True, kw_only=True):
-    """A session with its turns, oldest first."""
+    """A session with its turns, oldest first; `warnings` as for `SessionPage`."""
 
     session: Session
     turns: tuple[Turn, ...]
+    warnings: tuple[str, ...] = ()
 
 
 class Check(msgspec.Struct, frozen=True):

@@ -6,7 +6,6 @@ flow, context, identity and keys, in every process.
 
 from __future__ import annotations
 
-import secrets
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -16,6 +15,7 @@ import msgspec
 from agentic_flywheel.flows.protocol import FlowSpec
 from agentic_flywheel.flows.registry import Registry
 from agentic_flywheel.flows.routing import route
+from agentic_flywheel.identifiers import new_id, new_session_id
 from agentic_flywheel.model import Directives, Route
 from agentic_flywheel.policy.admission import admit_id, admit_question
 from agentic_flywheel.policy.context import Domain, Enrichment, enrich
@@ -95,8 +95,8 @@ class Planner:
             text=admit_question(question, longest=self._longest),
             session=new_session_id() if session is None else admit_id(session, "session"),
             resumed=session is not None,
-            turn=secrets.token_hex(16) if turn_id is None else admit_id(turn_id, "turn"),
-            trace=secrets.token_hex(16),
+            turn=new_id() if turn_id is None else admit_id(turn_id, "turn"),
+            trace=new_id(),
             user=admit_id(user, "user") if user else "",
             flow=flow,
             intent=intent,
@@ -162,8 +162,3 @@ class Planner:
         name = question_hash(normal, identity)
         key = self._keys.entry(scope.value, spec.key, name, user=asked.user, session=asked.session)
         return Wanted(key=key, scope=scope.value, question=normal, identity=identity, first_only=first_only)
-
-
-def new_session_id() -> str:
-    """A new session's id."""
-    return f"s-{secrets.token_hex(8)}"

@@ -91,6 +91,14 @@ SETTINGS: tuple[Setting, ...] = (
         "Answers are kept so long past their lifetime, to stand in for a flow that fails.",
         minimum=0,
     ),
+    Setting("near.enabled", False, "Keep answers that were just served in this process, in front of Redis."),
+    Setting("near.max_megabytes", 32, "Most memory (10^6 bytes) that the near cache takes.", minimum=1),
+    Setting(
+        "near.max_staleness_seconds",
+        0.25,
+        "The near cache never serves what it has not known to be true for longer than this.",
+        minimum=0.01,
+    ),
     Setting("question.max_characters", 16000, "Longest question accepted.", minimum=1),
     Setting(
         "flow.timeout_seconds",

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import time
+
 import msgspec
 
-from agentic_flywheel.model import Candidate, Reason
+from agentic_flywheel.model import Answer, Candidate, Reason, Turn
 from agentic_flywheel.policy.decision import Ask, Decision, Facts
 from agentic_flywheel.questions import Asked, Plan
 from agentic_flywheel.recollection import Read
@@ -29,3 +31,30 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
     def reason(self) -> Reason:
         """Why the question is not answered from the store, or is."""
         return Reason.STORE_UNAVAILABLE if self.read.error else self.decision.reason
+
+
+def turn_of(step: Step, answer: Answer) -> Turn:
+    """The turn that is to be remembered of a question and its answer."""
+    asked, plan, turns = step.asked, step.plan, step.read.recalled.turns
+    return Turn(
+        id=asked.turn,
+        session_id=asked.session,
+        at=asked.at,
+        question=asked.text,
+        answer=answer.text,
+        flow=plan.spec.key,
+        fingerprint=answer.fingerprint,
+        outcome=answer.outcome,
+        reason=answer.reason,
+        trace_id=asked.trace,
+        origin_trace_id=answer.origin_trace_id,
+        entry_key=answer.key or "",
+        elapsed_ms=(time.perf_counter() - asked.started) * 1000,
+        flow_ms=answer.flow_ms,
+        parent=turns[-1].id if turns else "",
+        context=answer.context,
+        user=asked.user,
+        private=asked.directives.private or plan.enrichment.private,
+        sources=answer.sources,
+        intent=asked.intent or "",
+    )

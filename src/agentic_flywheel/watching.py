@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from datetime import timedelta
 
 import msgspec
@@ -35,9 +36,16 @@ class Standing(msgspec.Struct, frozen=True):
 class FlowWatch:
     """Keeps the fingerprints of one tenant's flows."""
 
-    def __init__(self, settings: Settings, clients: ClientPool, states: FlowStates) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        clients: ClientPool,
+        states: FlowStates,
+        on_change: Callable[[str, int], None] = lambda _flow, _generation: None,
+    ) -> None:
         self._clients = clients
         self._states = states
+        self._on_change = on_change  # told the flow and its new generation
         self._check_every = timedelta(seconds=settings.number("flow.check_every_seconds"))
         self._unverified_seconds = settings.number("flow.max_unverified_seconds")
         self._digests: dict[str, tuple[FlowSpec, str]] = {}
@@ -127,6 +135,8 @@ class FlowWatch:
             checked_at=checked_at,
             now=now,
         )
+        if generation != state.generation and state.generation:
+            self._on_change(spec.key, generation)
         return Standing(fingerprint, generation)
 
     async def aclose(self) -> None:

@@ -61,6 +61,10 @@ class Keys:
         """Whether this is the key of an answer that is kept for one session alone."""
         return self.is_entry(key) and key.startswith(f"{self.session(session)}:flow:")
 
+    def shared_prefixes(self) -> tuple[str, str, str]:
+        """What decides answers that the team shares: entries, flows, lifetimes."""
+        return f"{self.root}:team:", f"{self.root}:flow:", self.lifetimes
+
     def flow(self, flow: str) -> str:
         """What is known of a flow: fingerprint, generation, override of its lifetime."""
         return f"{self.root}:flow:{{{safe(flow)}}}"
@@ -96,6 +100,10 @@ class Keys:
     def feed(self, session: str) -> str:
         """The stream of events that follows this session's turns."""
         return f"{self.root}:feed:{shard_of(session)}"
+
+    def mark(self, name: str) -> str:
+        """A mark that one process takes for all, for a while."""
+        return f"{self.root}:mark:{name}"
 
     def lease(self, name: str) -> tuple[str, str]:
         """The lease of a flight, and the stream of what its owner says."""

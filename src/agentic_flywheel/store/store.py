@@ -29,6 +29,11 @@ class Store:
         self.outbox = Outbox(settings, self.link)
         self.link.on_recovered(self.outbox.recovered)
 
+    async def take_mark(self, name: str, *, seconds: int) -> bool:
+        """Take a mark that nobody has taken in the last `seconds`; False where somebody has."""
+        (taken,) = await self.link.run(("SET", self.keys.mark(name), "1", "NX", "EX", seconds))
+        return taken is not None
+
     async def aclose(self) -> None:
         """Finish what is on its way to the outbox, and release every connection."""
         await self.outbox.aclose()
