@@ -121,9 +121,12 @@ class Asking:
     async def _decide(self, asked: Asked) -> Step:
         if asked.resumed and self._behind.holds(asked.session):
             await self._flush_first()
-        plan, read = await self._recollection.look(asked)
+        patience = self._store.link.patience()
+        with patience:
+            plan, read = await self._recollection.look(asked)
         async with self._clients.use(plan.spec) as client:
-            standing, read = await self._standing(plan, read, client, asked)
+            with patience:
+                standing, read = await self._standing(plan, read, client, asked)
         facts = Facts(
             directives=asked.directives,
             found=read.found,
@@ -138,7 +141,15 @@ class Asking:
             stale_seconds=self._stale_seconds,
         )
         decision, considered = decide(facts)
-        step = Step(asked=asked, plan=plan, read=read, facts=facts, decision=decision, considered=considered)
+        step = Step(
+            asked=asked,
+            plan=plan,
+            read=read,
+            facts=facts,
+            decision=decision,
+            considered=considered,
+            patience=patience,
+        )
         if isinstance(decision, Refuse):
             raise NotCached(
                 f"no stored answer may be served: {step.reason}",
@@ -276,6 +287,8 @@ class Asking:
                 if commands:
                     await self._store.link.run(*commands)
                 self._behind.add_turn(turn)
+                if self._behind.crowded:
+                    await self._behind.flush_turns()
                 return False
             if error is None and not (waits := not await self._store.outbox.in_order(turn.session_id)):
                 await self._store.link.run(*self._store.sessions.append_commands(turn), *commands)

@@ -12,6 +12,9 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Sequence
+from typing import NamedTuple
+
+import msgspec
 
 from agentic_flywheel.errors import StoreError
 from agentic_flywheel.model import Turn
@@ -19,10 +22,25 @@ from agentic_flywheel.store.counters import day_of
 from agentic_flywheel.store.store import Store
 
 DELAY_SECONDS = 0.05
-MOST_TURNS = 1000
+MOST_TURNS = 2000
 _BATCH = 100
 
 _log = logging.getLogger(__name__)
+
+
+class Repeat(NamedTuple):
+    """A turn that differs from another one in what is named here."""
+
+    turn: Turn
+    session: str
+    id: str
+    trace: str
+    at: float
+    elapsed_ms: float
+    saved_us: int
+
+
+_NEAR_HIT = {"outcome:hit": 1, "reason:exact": 1, "near": 1}
 
 
 class WriteBehind:
@@ -31,7 +49,8 @@ class WriteBehind:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._turns: dict[tuple[str, str], Turn] = {}
-        self._tally: Counter[tuple[str, str, str]] = Counter()
+        self._tally: list[tuple[str, str, str, int]] = []
+        self._repeats: list[Repeat] = []
         self._timer: asyncio.TimerHandle | None = None
         self._flushing: asyncio.Task[None] | None = None
         self._lock = asyncio.Lock()
@@ -49,23 +68,41 @@ class WriteBehind:
     def count(self, flow: str, moment: float, **fields: int) -> None:
         """Queue counters of a flow for the day of `moment` (epoch seconds)."""
         day = day_of(moment)
-        self._tally.update({(flow, day, field): amount for field, amount in fields.items()})
+        self._tally += [(flow, day, field, amount) for field, amount in fields.items()]
         self._wake()
+
+    def repeat(self, repeat: Repeat) -> bool:
+        """Queue the turn of an answer that was served from memory, and count it; False where the queue is too long.
+
+        As little work as possible now: the turn is made when it is sent.
+        """
+        if len(self._repeats) >= MOST_TURNS // 2:
+            return False
+        self._repeats.append(repeat)
+        self._wake()
+        return True
+
+    @property
+    def crowded(self) -> bool:
+        """Whether so much is queued that askers should wait for a flush."""
+        return len(self._turns) + len(self._repeats) >= MOST_TURNS // 2
 
     def holds(self, session: str) -> bool:
         """Whether a turn of this session has not been sent yet."""
-        return any(queued == session for queued, _ in self._turns)
+        return any(queued == session for queued, _ in self._turns) or any(
+            repeat.session == session for repeat in self._repeats
+        )
 
     async def flush(self) -> None:
-        """Send what is queued. Raises `StoreError` for counters, and for turns that are nowhere yet; they stay queued."""
+        """Send what is queued. Raises `StoreError` for counters and for turns that are nowhere yet; they stay queued."""
         async with self._lock:
             await self._send_turns()
             if self._tally:
-                tally, self._tally = self._tally, Counter()
+                tally, self._tally = self._tally, []
                 try:
-                    await self._store.link.run(*self._store.counters.commands(_rows(tally)))
+                    await self._store.link.run(*self._store.counters.commands(tally))
                 except StoreError:
-                    self._tally.update(tally)
+                    self._tally = _summed([*tally, *self._tally])
                     raise
 
     async def flush_turns(self) -> None:
@@ -74,6 +111,7 @@ class WriteBehind:
             await self._send_turns()
 
     async def _send_turns(self) -> None:
+        self._make_turns()
         # What comes in meanwhile waits for the next flush: else a busy process would flush turn by turn, for ever.
         due = list(self._turns.values())
         for start in range(0, len(due), _BATCH):
@@ -88,6 +126,21 @@ class WriteBehind:
                 error, direct = failure, []
             self._sent(direct)
             await self._keep([turn for turn in batch if turn not in direct] if direct else batch, error)
+
+    def _make_turns(self) -> None:
+        repeats, self._repeats = self._repeats, []
+        for again in repeats:
+            turn = msgspec.structs.replace(
+                again.turn,
+                id=again.id,
+                session_id=again.session,
+                at=again.at,
+                trace_id=again.trace,
+                elapsed_ms=again.elapsed_ms,
+            )
+            self._turns[turn.session_id, turn.id] = turn
+            micros = {"hit_us": int(again.elapsed_ms * 1000), "saved_us": again.saved_us}
+            self.count(turn.flow, again.at, **_NEAR_HIT, **micros)
 
     async def _keep(self, turns: Sequence[Turn], error: StoreError | None) -> None:
         outbox = self._store.outbox
@@ -143,5 +196,9 @@ class WriteBehind:
             _log.error("%d turn(s) lost: neither Redis nor the outbox took them", turns)
 
 
-def _rows(tally: Counter[tuple[str, str, str]]) -> list[tuple[str, str, str, int]]:
-    return [(*place, amount) for place, amount in tally.items()]
+def _summed(tally: Sequence[tuple[str, str, str, int]]) -> list[tuple[str, str, str, int]]:
+    """The same counts in as few rows as possible, so that a long outage does not pile them up."""
+    sums: Counter[tuple[str, str, str]] = Counter()
+    for flow, day, field, amount in tally:
+        sums[flow, day, field] += amount
+    return [(*place, amount) for place, amount in sums.items()]

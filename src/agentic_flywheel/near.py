@@ -15,7 +15,7 @@ from collections import OrderedDict, deque
 
 import msgspec
 
-from agentic_flywheel.behind import WriteBehind
+from agentic_flywheel.behind import Repeat, WriteBehind
 from agentic_flywheel.identifiers import new_id, new_session_id
 from agentic_flywheel.model import Answer, Directives, Turn
 from agentic_flywheel.policy.decision import Serve
@@ -31,7 +31,6 @@ _CHANGES_KEPT = 256
 _OVERHEAD_BYTES = 3000
 
 _NO_DIRECTIVES = Directives()
-_HIT = {"outcome:hit": 1, "reason:exact": 1}
 
 Name = tuple[str, str | None, str, str | None]
 
@@ -39,16 +38,25 @@ Name = tuple[str, str | None, str, str | None]
 class _Kept:
     """One answer, ready to be served again."""
 
-    __slots__ = ("answer", "born", "good_until", "keys", "looked_at", "saved_us", "size", "turn")
+    __slots__ = ("answer", "born", "good_until", "keys", "life", "looked_at", "saved_us", "size", "turn")
 
     def __init__(
-        self, answer: Answer, turn: Turn, keys: tuple[bytes, ...], *, born: float, good_until: float, saved_us: int
+        self,
+        answer: Answer,
+        turn: Turn,
+        keys: tuple[bytes, ...],
+        *,
+        born: float,
+        life: float,
+        good: float,
+        saved_us: int,
     ) -> None:
         self.answer = answer
         self.turn = turn
         self.keys = keys
         self.born = born
-        self.good_until = good_until
+        self.life = life
+        self.good_until = born + life * good
         self.looked_at = time.monotonic()
         self.saved_us = saved_us
         self.size = _OVERHEAD_BYTES + 2 * (len(answer.text) + len(answer.question))
@@ -84,25 +92,20 @@ class NearCache:
             return None
         if not kept.born <= now < kept.good_until:
             return None
-        self._kept.move_to_end(name)
         session, turn, trace = new_session_id(), new_id(), new_id()
-        age = now - kept.born
-        elapsed = (time.perf_counter() - started) * 1000
-        replace = msgspec.structs.replace
-        answer = replace(
+        age, elapsed = now - kept.born, (time.perf_counter() - started) * 1000
+        if not self._behind.repeat(Repeat(kept.turn, session, turn, trace, now, elapsed, kept.saved_us)):
+            return None  # too much is waiting to be written: an asker who waits for Redis lets it drain
+        self._kept.move_to_end(name)
+        return msgspec.structs.replace(
             kept.answer,
             session_id=session,
             turn_id=turn,
             trace_id=trace,
             age_seconds=age,
-            ttl_seconds=(kept.answer.ttl_seconds or 0.0) + kept.answer.age_seconds - age,
+            ttl_seconds=kept.life - age,
             elapsed_ms=elapsed,
         )
-        self._behind.add_turn(
-            replace(kept.turn, id=turn, session_id=session, at=now, trace_id=trace, elapsed_ms=elapsed)
-        )
-        self._behind.count(answer.flow, now, **_HIT, hit_us=int(elapsed * 1000), saved_us=kept.saved_us, near=1)
-        return answer
 
     def keep(self, step: Step, answer: Answer, *, since: int) -> None:
         """Keep an answer that was just served from Redis, unless something changed since `moment` was `since`."""
@@ -121,14 +124,14 @@ class NearCache:
         if step.facts.lifetime.sliding:
             return  # every hit has to renew it in Redis
         entry = decision.entry
-        whole = answer.age_seconds + decision.ttl_seconds
         self._drop(name)
         kept = _Kept(
             msgspec.structs.replace(answer, near=True),
             turn_of(step, answer),
             watched,
             born=entry.created_at,
-            good_until=entry.created_at + whole * min(1.0, self._refresh_after),
+            life=answer.age_seconds + decision.ttl_seconds,
+            good=min(1.0, self._refresh_after),
             saved_us=int((entry.flow_ms or 0.0) * 1000),
         )
         self._kept[name] = kept
