@@ -94,7 +94,7 @@ class WriteBehind:
         )
 
     async def flush(self) -> None:
-        """Send what is queued. Raises `StoreError` for counters and for turns that are nowhere yet; they stay queued."""
+        """Send what is queued. Raises `StoreError` for counters and turns that are nowhere yet; those stay queued."""
         async with self._lock:
             await self._send_turns()
             if self._tally:
