@@ -1,18 +1,28 @@
-"""What `afw doctor` looks at: registry, Redis, flows; each finding with what to do about it."""
+"""What `afw doctor` looks at: registry, Redis, outbox, flows; each finding with what to do about it."""
 
 from __future__ import annotations
 
+import time
+from datetime import timedelta
+
 from agentic_flywheel.curation import Flows
+from agentic_flywheel.durations import show_duration
 from agentic_flywheel.errors import RegistryError, StoreError
 from agentic_flywheel.flows.registry import Registry
 from agentic_flywheel.model import Check
 from agentic_flywheel.store import probe
+from agentic_flywheel.store.outbox import Outbox
 from agentic_flywheel.store.store import Store
 
 
 async def examine(registry: Registry, store: Store, flows: Flows) -> list[Check]:
     """Every finding, in the order in which a person would ask: configuration, Redis, flows."""
-    return [*_registry_checks(registry), *await _redis_checks(store), *await _flow_checks(registry, flows)]
+    return [
+        *_registry_checks(registry),
+        *await _redis_checks(store),
+        *await _outbox_checks(store.outbox),
+        *await _flow_checks(registry, flows),
+    ]
 
 
 def _registry_checks(registry: Registry) -> list[Check]:
@@ -50,6 +60,36 @@ async def _redis_checks(store: Store) -> list[Check]:
             )
         ]
     return [Check(name="redis", state="ok", message=where), *probe.examine(capabilities, address)]
+
+
+async def _outbox_checks(outbox: Outbox) -> list[Check]:
+    try:
+        await outbox.settle()
+        found = await outbox.status()
+    except StoreError as error:
+        return [Check(name="outbox", state="fail", message=error.message, advice=error.suggestions[0])]
+    if not found.enabled:
+        message = "switched off: turns that Redis does not take are lost"
+        return [Check(name="outbox", state="warn", message=message, advice="Set AFW_OUTBOX_ENABLED=true.")]
+    checks = []
+    if found.waiting:
+        age = show_duration(timedelta(seconds=max(0, int(time.time() - (found.oldest_at or 0.0)))))
+        message = f"{found.waiting} turn(s) of {found.sessions} session(s), {found.size_bytes} bytes, wait since {age}"
+        advice = "They are delivered by themselves once Redis takes them; `afw outbox deliver` tries it now."
+        checks.append(Check(name="outbox", state="warn", message=message, advice=advice))
+    if found.rejected:
+        message = f"{found.rejected} turn(s) that Redis refuses for good were set aside"
+        advice = "`afw outbox list` shows why. Mend it, then `afw outbox deliver --rejected`."
+        checks.append(Check(name="outbox", state="fail", message=message, advice=advice))
+    for file in found.unreadable:
+        message = f"{file} is no outbox that this release can read"
+        advice = "A newer release may have written it: let that one deliver it."
+        checks.append(Check(name="outbox", state="fail", message=message, advice=advice))
+    for address, size in found.elsewhere.items():
+        message = f"turns for another Redis wait on this machine: {address} ({size} bytes)"
+        advice = "`afw outbox deliver --redis-url URL` delivers them to that one."
+        checks.append(Check(name="outbox", state="warn", message=message, advice=advice))
+    return checks or [Check(name="outbox", state="ok", message="nothing waits")]
 
 
 async def _flow_checks(registry: Registry, flows: Flows) -> list[Check]:

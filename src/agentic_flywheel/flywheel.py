@@ -56,6 +56,7 @@ class Flywheel:
         self._store = Store(settings)
         self._behind = WriteBehind(self._store)
         self._flights = Flights()
+        self.outbox = self._store.outbox
         self.sessions = Sessions(settings, self._store, self._behind)
         self._housekeeping = Housekeeping(self._store, self.sessions, self._flights) if background else None
         on_change = self._housekeeping.flow_changed if self._housekeeping else _leave_it

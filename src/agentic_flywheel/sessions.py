@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import math
+import re
 import time
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, Self
 
 from agentic_flywheel.behind import WriteBehind
-from agentic_flywheel.errors import InputError, UnknownSession
-from agentic_flywheel.model import Receipt, Session, SessionPage, Thread
+from agentic_flywheel.errors import InputError, StoreError, UnknownSession
+from agentic_flywheel.model import Receipt, Session, SessionPage, Thread, Turn
 from agentic_flywheel.policy.admission import admit_id
 from agentic_flywheel.settings import Settings
+from agentic_flywheel.store.sessions import session_with
 from agentic_flywheel.store.store import Store
 
 _PAGE = 100
+_ALONE = "Only what waits in the local outbox is shown: {}."
+_WAITING = "{} turn(s) of this session wait in the local outbox until Redis is back."
+_WAITING_SESSIONS = "{} session(s) have turns that wait in the local outbox until Redis is back."
 
 
 class Sessions:
@@ -30,39 +36,41 @@ class Sessions:
         """Sessions by last activity, newest first. `cursor` is the one of the page before."""
         if limit < 1:
             raise InputError(f"a page holds at least 1 session, not {limit}")
+        start = _Cursor.read(cursor)
+        waiting = await self._waiting()
         try:
-            offset = int(cursor or 0)
-        except ValueError as error:
-            raise InputError(f"{cursor!r} is not a cursor of this list; start again without one") from error
-        await self._behind.flush()
-        found: list[Session] = []
-        while len(found) < limit:
-            ids = await self._store.sessions.recent(user=user or "", offset=offset, count=_PAGE)
-            headers = {session.id: session for session in await self._store.sessions.headers(ids)}
-            for session_id in ids:
-                offset += 1
-                session = headers.get(session_id)
-                if session is not None and (tag is None or tag in session.tags):
-                    found.append(session)
-                    if len(found) == limit:
-                        break
-            else:
-                if len(ids) < _PAGE:
-                    return SessionPage(sessions=tuple(found))
-        return SessionPage(sessions=tuple(found), cursor=str(offset))
+            return await self._page(start, waiting, user=user, tag=tag, limit=limit)
+        except StoreError as error:
+            alone = _newest_first(session_with(None, turns) for turns in waiting.values() if _asked(turns, user))
+            if not alone or tag is not None:
+                raise
+            return SessionPage(sessions=tuple(alone[:limit]), warnings=(_ALONE.format(error.message),))
 
     async def show(self, session: str, *, limit: int | None = None) -> Thread:
         """A session with its newest `limit` turns (all for None), oldest first. Raises `UnknownSession`."""
         if limit is not None and limit < 1:
             raise InputError(f"at least 1 turn can be shown, not {limit}")
-        header = await self._header(session)
-        turns, _ = await self._store.sessions.turns(session, limit=limit)
-        return Thread(session=header, turns=turns)
+        admit_id(session, "session")
+        waiting = (await self._waiting()).get(session, ())
+        try:
+            header = await self._store.sessions.header(session)
+            turns, _ = await self._store.sessions.turns(session, limit=limit)
+            waiting = (await self._absent({session: waiting})).get(session, ())
+            warnings = (_WAITING.format(len(waiting)),) if waiting else ()
+        except StoreError as error:
+            if not waiting:
+                raise
+            header, turns, warnings = None, (), (_ALONE.format(error.message),)
+        if waiting:
+            header, turns = session_with(header, waiting), (*turns, *waiting)[-(limit or 0) :]
+        if header is None:
+            raise _unknown(session)
+        return Thread(session=header, turns=turns, warnings=warnings)
 
     async def resume(self, session: str | None = None, *, user: str | None = None) -> Session:
         """The session to go on with: the one named, else the newest (of this user). Raises `UnknownSession`."""
         if session is not None:
-            return await self._header(session)
+            return (await self.show(session, limit=1)).session
         page = await self.list(user=user, limit=1)
         if not page.sessions:
             raise UnknownSession("there is no session yet" + (f" of user {user!r}" if user else ""), user=user)
@@ -101,6 +109,7 @@ class Sessions:
         )
         removed = {"sessions": 1, "turns": len(turns) + damaged, "entries": len(own)}
         if not dry_run:
+            await self._store.outbox.forget(session)
             removed["entries"] = await self._store.entries.delete(own)
             await self._store.sessions.delete(header)
         return Receipt(
@@ -131,14 +140,102 @@ class Sessions:
             raise _unknown(session)
         return await self._header(session)
 
+    async def _page(
+        self, start: _Cursor, waiting: Mapping[str, tuple[Turn, ...]], *, user: str | None, tag: str | None, limit: int
+    ) -> SessionPage:
+        """A page of two lists, both newest first: sessions with turns in the outbox, and all others in Redis."""
+        ahead = await self._ahead(waiting, user=user, tag=tag)
+        warnings = (_WAITING_SESSIONS.format(len(ahead)),) if ahead else ()
+        local_ids = {session.id for session in ahead}
+        found: list[Session] = []
+        offset, local = start.offset, start.local
+
+        def take_ahead(until: float) -> None:
+            nonlocal local
+            while len(found) < limit and local < len(ahead) and ahead[local].last_active_at >= until:
+                found.append(ahead[local])
+                local += 1
+
+        async for after, session in self._in_redis(offset, user=user, tag=tag):
+            if session.id not in local_ids:
+                take_ahead(session.last_active_at)
+                if len(found) < limit:
+                    found.append(session)
+                    offset = after
+                if len(found) == limit:
+                    return SessionPage(sessions=tuple(found), cursor=str(_Cursor(offset, local)), warnings=warnings)
+        take_ahead(-math.inf)
+        cursor = str(_Cursor(offset, local)) if local < len(ahead) else ""
+        return SessionPage(sessions=tuple(found), cursor=cursor, warnings=warnings)
+
+    async def _in_redis(self, offset: int, *, user: str | None, tag: str | None) -> AsyncIterator[tuple[int, Session]]:
+        """Sessions by last activity, newest first, each with the offset behind it."""
+        while True:
+            ids = await self._store.sessions.recent(user=user or "", offset=offset, count=_PAGE)
+            headers = {session.id: session for session in await self._store.sessions.headers(ids)}
+            for session_id in ids:
+                offset += 1
+                session = headers.get(session_id)
+                if session is not None and (tag is None or tag in session.tags):
+                    yield offset, session
+            if len(ids) < _PAGE:
+                return
+
+    async def _ahead(
+        self, waiting: Mapping[str, tuple[Turn, ...]], *, user: str | None, tag: str | None
+    ) -> Sequence[Session]:
+        """The sessions with turns that Redis does not have yet, as they will be once it has them."""
+        absent = {session: turns for session, turns in (await self._absent(waiting)).items() if _asked(turns, user)}
+        headers = {session.id: session for session in await self._store.sessions.headers(list(absent))}
+        merged = (session_with(headers.get(session), turns) for session, turns in absent.items())
+        return _newest_first(session for session in merged if tag is None or tag in session.tags)
+
+    async def _absent(self, waiting: Mapping[str, tuple[Turn, ...]]) -> dict[str, tuple[Turn, ...]]:
+        some = {session: turns for session, turns in waiting.items() if turns}
+        return {session: turns for session, turns in (await self._store.sessions.absent(some)).items() if turns}
+
+    async def _waiting(self) -> dict[str, tuple[Turn, ...]]:
+        """Turns by session that are in the outbox still, after everything that can be delivered was."""
+        await self._behind.flush_turns()
+        await self._store.outbox.settle()
+        return await self._store.outbox.sessions()
+
     async def _header(self, session: str) -> Session:
         admit_id(session, "session")
         if self._behind.holds(session):
-            await self._behind.flush()
+            await self._behind.flush_turns()
+        await self._store.outbox.settle()
         header = await self._store.sessions.header(session)
         if header is None:
             raise _unknown(session)
         return header
+
+
+class _Cursor(NamedTuple):
+    """Where a list of sessions goes on: in Redis, and among those that wait in the outbox."""
+
+    offset: int = 0
+    local: int = 0
+
+    @classmethod
+    def read(cls, text: str) -> Self:
+        """The cursor as `str` wrote it. Raises `InputError`."""
+        found = re.fullmatch(r"(\d+)(?:\+(\d+))?", text or "0")
+        if found is None:
+            raise InputError(f"{text!r} is not a cursor of this list; start again without one")
+        return cls(int(found[1]), int(found[2] or 0))
+
+    def __str__(self) -> str:
+        return f"{self.offset}+{self.local}" if self.local else str(self.offset)
+
+
+def _asked(turns: Sequence[Turn], user: str | None) -> bool:
+    """Whether the user asked one of them; None: anybody."""
+    return user is None or any(turn.user == user for turn in turns)
+
+
+def _newest_first(sessions: Iterable[Session]) -> Sequence[Session]:
+    return sorted(sessions, key=lambda session: session.last_active_at, reverse=True)
 
 
 def _unknown(session: str) -> UnknownSession:

@@ -124,16 +124,36 @@ class SessionStore:
         """What to send to learn which turns are in the session: a place in the stream for each, or None."""
         return ("HMGET", self._keys.turn_ids(session), *turns)
 
-    async def absent(self, session: str, turns: Sequence[Turn]) -> tuple[Turn, ...]:
-        """Those of `turns` that are not in the session yet."""
-        if not turns:
-            return ()
-        (places,) = await self._link.run(self.present_command(session, [turn.id for turn in turns]))
-        return tuple(turn for turn, place in zip(turns, places, strict=True) if place is None)
+    async def absent(self, waiting: Mapping[str, Sequence[Turn]]) -> dict[str, tuple[Turn, ...]]:
+        """Of turns by session, those that are not in their session yet."""
+        if not waiting:
+            return {}
+        commands = [self.present_command(session, [turn.id for turn in turns]) for session, turns in waiting.items()]
+        replies = await self._link.run(*commands, slow=True)
+        return {
+            session: tuple(turn for turn, place in zip(turns, places, strict=True) if place is None)
+            for (session, turns), places in zip(waiting.items(), replies, strict=True)
+        }
 
     async def append(self, turn: Turn) -> bool:
         """Append a turn; False where it was there already. Acknowledged by Redis when this returns."""
         return bool((await self._link.run(*self.append_commands(turn)))[0])
+
+    async def append_confirmed(self, turn: Turn, *more: Command) -> str:
+        """Append a turn, and send more in the same round trip; what to warn of if too few replicas confirmed it.
+
+        Without `redis.wait_replicas` none is asked. A turn that is not confirmed is written all the same.
+        """
+        settings = self._link.settings
+        wanted = int(settings.number("redis.wait_replicas"))
+        append, *others = self.append_commands(turn)
+        if not wanted:
+            await self._link.run(append, *others, *more)
+            return ""
+        patience_ms = max(1, round(settings.number("redis.wait_timeout_seconds") * 1000))
+        # WAIT holds up whatever follows on its connection, so such turns have a connection of their own.
+        _, confirmed, *_ = await self._link.run(append, ("WAIT", wanted, patience_ms), *others, *more, waiting=True)
+        return "" if confirmed >= wanted else f"{confirmed} of {wanted} replicas confirmed this turn in time."
 
     async def turns(self, session: str, *, limit: int | None = None) -> tuple[tuple[Turn, ...], int]:
         """The newest `limit` turns (all for None), oldest first, and how many were damaged."""

@@ -18,6 +18,7 @@ COMMANDS = {
     "ttl": Late("ttl", "ttl", "How long answers stay good."),
     "config": Late("config", "config", "Settings, and where each came from."),
     "doctor": Late("doctor", "doctor", "What is fine, what is not, and what to do."),
+    "outbox": Late("outbox", "outbox", "Turns that wait until Redis is back."),
     "redis": Late("redis", "redis", "The embedded Redis server."),
     "mcp": Late("mcp", "mcp", "Serve MCP clients over stdio."),
     "tash": Late("plain", "tash", "Store a value under a key, as `coaia tash` does."),

@@ -27,7 +27,7 @@ def session() -> None:
 @click.pass_obj
 def list_sessions(invocation: Invocation, user: str | None, tag: str | None, limit: int, cursor: str) -> None:
     """List sessions, the one that was active last first."""
-    from agentic_flywheel.interfaces.cli.terminal import ago, note, one_line, print_json, table
+    from agentic_flywheel.interfaces.cli.terminal import ago, note, one_line, print_json, table, warn
 
     page = invocation.run(lambda flywheel: flywheel.sessions.list(user=user, tag=tag, limit=limit, cursor=cursor))
     if invocation.as_json:
@@ -41,6 +41,8 @@ def list_sessions(invocation: Invocation, user: str | None, tag: str | None, lim
         for s in page.sessions
     ]
     table(rows, ["session", "turns", "last active", "flow", "owner", "tags", "title"])
+    for warning in page.warnings:
+        warn(warning)
     if page.cursor:
         note(f"More: afw session list --cursor {page.cursor}")
 
@@ -64,7 +66,11 @@ def show(invocation: Invocation, session_id: str, limit: int | None) -> None:
 
 
 def show_thread(thread: Thread) -> None:
-    """A session's head and its turns, oldest first, on stdout."""
+    """A session's head and its turns, oldest first, on stdout; what people should know of it on stderr."""
+    from agentic_flywheel.interfaces.cli.terminal import warn
+
+    for warning in thread.warnings:
+        warn(warning)
     show_head(thread.session)
     first = max(1, thread.session.turns - len(thread.turns) + 1)
     numbers = {turn.id: number for number, turn in enumerate(thread.turns, first)}
