@@ -78,6 +78,7 @@ class Afw:
             "PYTHONWARNINGS": "error",
             "AFW_CONFIG_DIR": str(self.config),
             "AFW_DATA_DIR": str(self.data),
+            "AFW_REDIS_COMMAND_TIMEOUT_SECONDS": "5",  # a busy test machine is not an outage
         }
         if redis_url:
             self.environ["AFW_REDIS_URL"] = redis_url

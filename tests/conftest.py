@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import pytest
 
 from servers import MATRIX, PASSWORD, Server, Servers
+
+#: A busy test machine is not an outage: tests of impatience say how impatient.
+os.environ.setdefault("AFW_REDIS_COMMAND_TIMEOUT_SECONDS", "5")
 
 
 @pytest.fixture

@@ -269,19 +269,20 @@ class Asking:
         asked, more = step.asked, dict[str, Any]()
         if not asked.directives.no_store:
             try:
-                waits = await self._keep(step, turn_of(step, answer), commands or [])
+                with step.patience:
+                    warning = await self._keep(step, turn_of(step, answer), commands or [])
                 more["remembered"] = True
-                if waits:
-                    more["warnings"] = (*answer.warnings, WAITS)
+                if warning:
+                    more["warnings"] = (*answer.warnings, warning)
             except StoreError as error:
                 more["warnings"] = (*answer.warnings, f"This turn was not kept: {error.message}.")
         elapsed = (time.perf_counter() - asked.started) * 1000
         self._count(step.plan.spec.key, asked.at, answer, elapsed_ms=elapsed, saved_ms=saved_ms)
         return msgspec.structs.replace(answer, elapsed_ms=elapsed, **more)
 
-    async def _keep(self, step: Step, turn: Turn, commands: list[Command]) -> bool:
-        """Write a turn where it lasts; whether that is the outbox. Raises `StoreError` where it is nowhere."""
-        error, waits = step.read.error, step.read.error is not None
+    async def _keep(self, step: Step, turn: Turn, commands: list[Command]) -> str:
+        """Write a turn where it lasts; what the asker should know of that. Raises `StoreError` where it is nowhere."""
+        error, waits, short = step.read.error, step.read.error is not None, ""
         try:
             if error is None and not step.asked.resumed:
                 if commands:
@@ -289,15 +290,15 @@ class Asking:
                 self._behind.add_turn(turn)
                 if self._behind.crowded:
                     await self._behind.flush_turns()
-                return False
+                return ""
             if error is None and not (waits := not await self._store.outbox.in_order(turn.session_id)):
-                await self._store.link.run(*self._store.sessions.append_commands(turn), *commands)
+                short = await self._store.sessions.append_confirmed(turn, *commands)
         except StoreError as failure:
             error, waits = failure, True
         if waits:
             await self._store.outbox.keep(turn, error)
         self._recollection.remember(step.read.recalled, turn)
-        return waits
+        return WAITS if waits else short
 
     def _count(self, flow: str, at: float, answer: Answer, *, elapsed_ms: float, saved_ms: float) -> None:
         fields = {

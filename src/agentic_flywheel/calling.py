@@ -1,7 +1,8 @@
 """One flow call for everyone who asks the same: take the lease or listen to its owner, ask the flow, store, tell.
 
 Invariant: only complete answers are stored; an error is told to those who wait and stored nowhere; the lease is given
-up on every way out, so that nobody waits for a call that no longer runs.
+up on every way out, so that nobody waits for a call that no longer runs. Of those who wait for a call that failed, one
+makes another attempt where that may help; what comes of it is the end for all.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ import asyncio
 import logging
 import random
 import time
-from contextlib import suppress
+from contextlib import aclosing, suppress
+from typing import assert_never
 
 from agentic_flywheel import errors
 from agentic_flywheel.admission import Admission
@@ -22,7 +24,6 @@ from agentic_flywheel.flows.protocol import AnswerDone, FlowQuestion, TextPart
 from agentic_flywheel.model import Entry, Reason, Sharing
 from agentic_flywheel.policy.context import compose
 from agentic_flywheel.policy.decision import Found, verdict
-from agentic_flywheel.policy.identity import digest
 from agentic_flywheel.policy.lifetime import stored_seconds
 from agentic_flywheel.settings import Settings
 from agentic_flywheel.steps import Step
@@ -53,26 +54,35 @@ class Calling:
     async def fly(self, step: Step, flight: Flight, *, shared: str | None, refresh: bool = False) -> Landed:
         """Answer a question for everyone aboard. `shared` is the flight's name across processes, None for a call that
         is nobody else's. Raises `FlowError`."""
-        lease: Lease | None = None
+        lease, second = None, False
         if shared is not None:
             try:
                 boarded = await self._board(step, flight, shared, refresh=refresh)
             except StoreError as error:
                 _log.warning("asked without a lease: %s", error)
-                boarded = None
+                boarded = None, False
             if isinstance(boarded, Landed):
                 return boarded
-            lease = boarded
+            lease, second = boarded
+            flight.restart()  # what an owner said that did not come to an end is void
+        if refresh:
+            self._behind.count(step.plan.spec.key, step.asked.at, refreshes=1)
         speaker = _Speaker(lease)
-        ended = Ended(code=FlowUnavailable.code, message="the call was given up", takeover=True)
+        ended = Ended(code=FlowUnavailable.code, message="the call was given up", takeover=not second)
         entry: Entry | None = None
         try:
             done, flow_ms = await self._call(step, flight, speaker)
-            entry = self._entry(step, done, flow_ms)
+            entry = self._entry(step, done, flow_ms, refresh=refresh)
             ended = Ended(encode(entry), complete=done.complete)
         except FlowError as error:
             passing = isinstance(error, FlowUnavailable) and not isinstance(error, FlowTimeout)
-            ended = Ended(b"", error.code, error.message, error.retry_after_seconds, takeover=passing)
+            ended = Ended(
+                code=error.code,
+                message=error.message,
+                retry_after_seconds=error.retry_after_seconds,
+                takeover=passing and not second,
+                suggestions=error.suggestions,
+            )
             self._behind.count(step.plan.spec.key, step.asked.at, errors=1, **{f"error:{error.code}": 1})
             raise
         finally:
@@ -80,61 +90,81 @@ class Calling:
             if entry is None and lease is not None:
                 with suppress(StoreError):  # the lease runs out by itself
                     await asyncio.shield(lease.finish(ended))
-        stored = await self._store_entry(step, entry, lease, ended)
+        with step.patience:
+            stored = await self._store_entry(step, entry, lease, ended)
         return Landed(entry, own=True, complete=ended.complete, stored=stored)
 
-    async def _board(self, step: Step, flight: Flight, name: str, *, refresh: bool) -> Lease | Landed | None:
-        """The lease, or how another process's flight landed, or None where waiting was too long."""
+    async def _board(
+        self, step: Step, flight: Flight, name: str, *, refresh: bool
+    ) -> tuple[Lease | None, bool] | Landed:
+        """How another process's flight landed; or the lease (None where waiting was too long), and whether the call
+        is a second attempt, after another's that failed."""
         wanted = step.plan.wanted[0]
         deadline = asyncio.get_running_loop().time() + self._join_seconds
-        failures = 0
+        second = False
         while True:
-            lease, (raw,) = await self._store.leases.acquire(name, ("GET", wanted.key))
+            with step.patience:
+                lease, (raw,) = await self._store.leases.acquire(name, ("GET", wanted.key))
             if lease is not None:
                 found = self._store.entries.looked(raw).entry
                 if found is not None and self._serves(step, found, refresh=refresh):
-                    await lease.finish(Ended(encode(found)))
+                    with suppress(StoreError):  # the lease runs out by itself
+                        await lease.finish(Ended(encode(found)))
                     flight.complete(found.answer)
                     return Landed(found, own=False, found=True)
-                return lease
+                return lease, second
             try:
                 async with asyncio.timeout_at(deadline):
                     ended = await self._listen(flight, name)
             except TimeoutError:
-                return None
+                return None, second
             if ended is None:
                 continue  # its owner died: whoever is first takes over
             if ended.entry:
                 with suppress(StoreDamaged):  # told by another release: ask again
                     entry = decode(ended.entry, Entry)
                     flight.complete(entry.answer)
-                    return Landed(entry, own=False, complete=ended.complete)
-            failures += 1
-            if not ended.takeover or failures > 1:
+                    return Landed(entry, own=False, complete=ended.complete, stored=ended.complete)
+            if second or not (ended.takeover or ended.entry):
                 raise _ERRORS.get(ended.code, FlowError)(
-                    ended.message, retry_after_seconds=ended.retry_after_seconds, shared=True
+                    ended.message or "another asker's call of the flow failed",
+                    suggestions=ended.suggestions,
+                    retry_after_seconds=ended.retry_after_seconds,
+                    shared=True,
                 )
+            second = True
 
     async def _listen(self, flight: Flight, name: str) -> Ended | None:
-        async for heard in self._store.leases.listen(name):
-            if isinstance(heard, Part):
-                flight.tell(TextPart(heard.text))
-            elif isinstance(heard, Begun):
-                flight.restart()
-            elif isinstance(heard, Ended):
-                return heard
-            elif isinstance(heard, Silence):
-                break
-        flight.restart()
+        length = 0
+        async with aclosing(self._store.leases.listen(name)) as said:
+            async for heard in said:
+                if isinstance(heard, Part):
+                    # A part that was sent twice is told once; after one that is missing the end tells the rest.
+                    if heard.at <= length < heard.at + len(heard.text):
+                        flight.tell(TextPart(heard.text[length - heard.at :]))
+                        length = heard.at + len(heard.text)
+                elif isinstance(heard, Begun):
+                    flight.restart()
+                    length = 0
+                elif isinstance(heard, Ended):
+                    return heard
+                elif isinstance(heard, Silence):
+                    return None
+                else:
+                    assert_never(heard)
         return None
 
     def _serves(self, step: Step, found: Entry, *, refresh: bool) -> bool:
         """Whether what stands in the store by now makes the call unnecessary."""
-        wanted = step.plan.wanted[0]
-        before = next((f.entry for f in step.read.found if f.wanted is wanted and f.entry is not None), None)
+        before = self._before(step)
         if refresh and before is not None and found.created_at <= before.created_at:
             return False
-        return verdict(Found(wanted, found), step.facts) is Reason.EXACT
+        return verdict(Found(step.plan.wanted[0], found), step.facts) is Reason.EXACT
+
+    def _before(self, step: Step) -> Entry | None:
+        """What was found where the answer will be stored."""
+        wanted = step.plan.wanted[0]
+        return next((f.entry for f in step.read.found if f.wanted is wanted and f.entry is not None), None)
 
     async def _call(self, step: Step, flight: Flight, speaker: _Speaker) -> tuple[AnswerDone, float]:
         asked, plan = step.asked, step.plan
@@ -161,8 +191,9 @@ class Calling:
                 flight.tell(event)
         raise FlowGarbled(f"the flow {plan.spec.key!r} answered nothing", flow=plan.spec.key)
 
-    def _entry(self, step: Step, done: AnswerDone, flow_ms: float) -> Entry:
+    def _entry(self, step: Step, done: AnswerDone, flow_ms: float, *, refresh: bool) -> Entry:
         asked, plan = step.asked, step.plan
+        before = self._before(step) if refresh else None
         return Entry(
             question=plan.normal,
             identity=plan.identity,
@@ -179,7 +210,7 @@ class Calling:
             session_id=asked.session,
             user=asked.user,
             asked=asked.text,
-            first=step.read.recalled.session is None,
+            first=step.read.recalled.session is None or (before is not None and before.first),
             flow_ms=flow_ms,
             sources=done.sources,
             config=plan.config,
@@ -190,7 +221,9 @@ class Calling:
         commands = []
         if step.keeps and ended.complete:
             key = step.plan.wanted[0].key
-            commands = self._store.entries.put_commands(key, entry, stale_seconds=self._stale_seconds)
+            # Redis alone knows when a sliding life ends, so such an entry goes when its life does.
+            stale_seconds = 0.0 if step.facts.lifetime.sliding else self._stale_seconds
+            commands = self._store.entries.put_commands(key, entry, stale_seconds=stale_seconds)
         try:
             if lease is not None:
                 await lease.finish(ended, *commands)
@@ -208,6 +241,7 @@ class _Speaker:
     def __init__(self, lease: Lease | None) -> None:
         self._lease = lease
         self._pieces: list[str] = []
+        self._said = 0
         self._news = asyncio.Event()
         self._task = asyncio.get_running_loop().create_task(self._speak(lease)) if lease else None
 
@@ -232,13 +266,10 @@ class _Speaker:
             text, self._pieces = "".join(self._pieces), []
             self._news.clear()
             try:
-                if not await lease.speak(text):
-                    _log.warning("another process has taken the call over")
+                if not await lease.speak(text, self._said):
+                    _log.warning("the lease of a call was lost: another process may have taken the call over")
                     return
+                self._said += len(text)
             except StoreError as error:
                 _log.warning("the lease of a call could not be prolonged: %s", error)
-
-
-def flight_name(key: str, fingerprint: str, generation: int) -> str:
-    """The name of the call that would fill a key: a changed flow is another call."""
-    return digest("flight", key, fingerprint, str(generation))
+                self._pieces.insert(0, text)

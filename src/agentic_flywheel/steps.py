@@ -10,6 +10,7 @@ from agentic_flywheel.model import Answer, Candidate, Reason, Turn
 from agentic_flywheel.policy.decision import Ask, Decision, Facts
 from agentic_flywheel.questions import Asked, Plan
 from agentic_flywheel.recollection import Read
+from agentic_flywheel.store.link import Patience
 
 
 class Step(msgspec.Struct, frozen=True, kw_only=True):
@@ -21,6 +22,7 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
     facts: Facts
     decision: Decision
     considered: tuple[Candidate, ...]
+    patience: Patience
 
     @property
     def keeps(self) -> bool:

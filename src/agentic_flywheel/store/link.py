@@ -53,23 +53,25 @@ class Script:
 class Patience:
     """What one question may still wait for Redis, all its round trips together; made by `Link.patience`.
 
-    What was begun inside and goes on after the question has ended has its own patience again.
+    `with patience:` may be entered as often as the question comes to wait for Redis, in whichever task; what it began
+    and what goes on outside has its usual patience.
     """
 
-    __slots__ = ("left",)
+    __slots__ = ("depth", "left")
 
     def __init__(self, seconds: float) -> None:
         self.left = seconds
+        self.depth = 0
 
     def __enter__(self) -> Self:
+        self.depth += 1
         _patience.set(self)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # Not reset: a stream of an answer may end in another task than the one that began it.
-        self.left = float("inf")
+        self.depth -= 1  # the variable stays: it is of no effect outside, and tasks have copies of it anyway
 
 
 class Link:
@@ -108,7 +110,7 @@ class Link:
         self._recovered.append(callback)
 
     def patience(self) -> Patience:
-        """`with link.patience():` everything that is run inside counts as one question."""
+        """The patience of one question: everything that is run `with` it counts together."""
         return Patience(self._question_seconds)
 
     async def run(self, *commands: Command, slow: bool = False, waiting: bool = False) -> list[Any]:
@@ -155,7 +157,9 @@ class Link:
         if slow:
             return await self._connections.exchange(commands, Lane.SLOW, SLOW_SECONDS)
         patience = _patience.get()
-        within = self._question_seconds if patience is None else min(patience.left, self._question_seconds)
+        if patience is not None and not patience.depth:
+            patience = None
+        within = self._question_seconds if patience is None else patience.left
         lane = Lane.HOT
         if waiting:
             lane, within = Lane.WAITING, within + self._wait_seconds
