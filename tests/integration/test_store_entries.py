@@ -62,7 +62,7 @@ async def test_an_entry_comes_back_with_what_is_left_of_its_life(redis_server: S
 
 async def test_value_and_lifetime_are_one_command(redis_server: Server) -> None:
     async with stored(redis_server) as store:
-        (set_, _index) = store.entries.put_commands(key_of(store), entry(ttl_seconds=1.5))
+        (_index, set_) = store.entries.put_commands(key_of(store), entry(ttl_seconds=1.5))
         assert (set_[0], *set_[3:]) == ("SET", "PX", 1500)
         # Even the shortest life is one, and replacing a value replaces its lifetime.
         await put(store, ttl_seconds=5000.0)
@@ -125,6 +125,17 @@ async def test_reclaiming_removes_older_generations_and_what_expired(redis_serve
             assert client.exists(*expired) == 5
         assert await store.entries.count("f", now=0.0) == 10
         assert await store.entries.reclaim("f", generation=2, now=NOW) == (0, 0)
+
+
+async def test_reclaiming_spares_a_key_that_was_answered_again(redis_server: Server) -> None:
+    async with stored(redis_server) as store:
+        for n in range(20):
+            await put(store, n, generation=1)
+        again = [await put(store, n, generation=2) for n in range(0, 20, 2)]
+        assert await store.entries.reclaim("f", generation=2, now=NOW) == (10, 0)
+        with redis_server.client() as client:
+            assert client.exists(*again) == 10
+        assert sorted(await store.entries.listed("f", now=NOW, offset=0, count=99)) == sorted(again)
 
 
 @pytest.mark.parametrize("value", ["plain text", b"", b"\x01\x00" + bytes(50), b"\x02" + bytes(30), encode("text")])

@@ -20,8 +20,9 @@ from agentic_flywheel.store.link import Command, Link, Script
 
 _PAGE = 500
 
-# Removes members of one index shard that expired or belong to an older generation; returns the keys of the latter,
-# for the caller to unlink (they live in other slots), and how many had expired.
+# Removes members of one index shard that expired or belong to an older generation; returns how many had expired, how
+# many were older, and the keys of the latter for the caller to unlink (they live in other slots). A key that holds an
+# answer of the present generation by now is not among them.
 TRIM = Script("""
 local index, now, generation, limit = KEYS[1], ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local expired = redis.call('ZREMRANGEBYSCORE', index, '-inf', now)
@@ -39,7 +40,12 @@ repeat
     end
 until cursor == '0'
 for i = 1, #old, 500 do redis.call('ZREM', index, unpack(old, i, math.min(i + 499, #old))) end
-return {expired, old}
+local keys = {}
+for _, member in ipairs(old) do
+    local key = string.sub(member, string.find(member, '|', 1, true) + 1)
+    if not redis.call('ZSCORE', index, ARGV[2] .. '|' .. key) then keys[#keys + 1] = key end
+end
+return {expired, #old, keys}
 """)
 
 
@@ -77,8 +83,9 @@ class EntryStore:
         kept = entry.ttl_seconds + stale_seconds
         index = self._keys.entries(entry.flow, shard_of(key))
         return [
-            ("SET", key, encode(entry), "PX", max(1, round(kept * 1000))),
+            # Listed first, so that whoever reclaims older answers in between sees that the key is in use again.
             ("ZADD", index, entry.created_at + kept, f"{entry.generation}|{key}"),
+            ("SET", key, encode(entry), "PX", max(1, round(kept * 1000))),
         ]
 
     async def put(self, key: str, entry: Entry) -> None:
@@ -148,9 +155,8 @@ class EntryStore:
             while True:
                 (reply,) = await self._link.run(TRIM.call((index,), repr(now), generation, _PAGE), slow=True)
                 expired += reply[0]
-                keys = [member.decode().split("|", 1)[1] for member in reply[1]]
-                removed += await self.delete(keys)
-                if len(keys) < _PAGE:
+                removed += await self.delete([key.decode() for key in reply[2]])
+                if reply[1] < _PAGE:
                     break
         return removed, expired
 
