@@ -193,8 +193,10 @@ class Asking:
             wanted = step.plan.wanted[0]
             facts = {"key": wanted.key, "scope": wanted.scope, "ttl_seconds": entry.ttl_seconds}
         if mine:
-            outcome = Outcome.MISS if step.keeps else Outcome.BYPASS
-            facts |= {"reason": step.reason, "flow_ms": entry.flow_ms}
+            refused = step.keeps and landed.complete and not landed.stored  # Redis read, but would not write
+            outcome = Outcome.MISS if step.keeps and not refused else Outcome.BYPASS
+            reason = Reason.STORE_UNAVAILABLE if refused else step.reason
+            facts |= {"reason": reason, "flow_ms": entry.flow_ms}
         else:
             outcome = Outcome.HIT if landed.found and not joined else Outcome.JOINED
             facts |= {"reason": Reason.EXACT if outcome is Outcome.HIT else Reason.IN_FLIGHT}
