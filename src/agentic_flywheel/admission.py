@@ -56,14 +56,13 @@ class Admission:
             yield
         finally:
             self._own[spec.key] -= 1
-            if token:
+            if token and spec.max_concurrency is not None:
                 await self._leave(spec.key, token)
 
     async def _try(self, spec: FlowSpec, held: float) -> tuple[str, float]:
         try:
             return await self._limits.enter(
                 spec.key,
-                now=time.time(),
                 held_seconds=held,
                 most=spec.max_concurrency,
                 per_minute=spec.calls_per_minute,

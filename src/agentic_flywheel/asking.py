@@ -17,26 +17,25 @@ from typing import Any
 import msgspec
 
 from agentic_flywheel.behind import WriteBehind
-from agentic_flywheel.calling import Calling, flight_name
+from agentic_flywheel.calling import Calling
 from agentic_flywheel.errors import FlowError, NotCached, StoreError
 from agentic_flywheel.flights import RESTARTED, Flight, Flights, Landed
 from agentic_flywheel.flows.clients import ClientPool
 from agentic_flywheel.flows.protocol import FlowClient, FlowEvent, SourcesFound, TextPart
 from agentic_flywheel.lifetimes import Lifetimes
-from agentic_flywheel.model import Answer, Outcome, Reason, Turn
+from agentic_flywheel.model import Answer, Outcome, Reason, Source, Turn
 from agentic_flywheel.near import NearCache
 from agentic_flywheel.policy.decision import Ask, Facts, Refuse, Serve, ServeStale, decide, stand_in
 from agentic_flywheel.questions import Asked, Plan
 from agentic_flywheel.recollection import Read, Recollection
 from agentic_flywheel.settings import Settings
 from agentic_flywheel.steps import Step, turn_of
+from agentic_flywheel.store.keys import flight_name
+from agentic_flywheel.store.leases import REFRESH_PAUSE_SECONDS
 from agentic_flywheel.store.link import Command
 from agentic_flywheel.store.outbox import WAITS
 from agentic_flywheel.store.store import Store
 from agentic_flywheel.watching import FlowWatch, Standing
-
-#: After a refresh that failed, a question leaves its flow alone for so long.
-REFRESH_PAUSE_SECONDS = 30.0
 
 _log = logging.getLogger(__name__)
 #: A stored answer is replayed as a stream word by word, white space kept.
@@ -93,28 +92,30 @@ class Asking:
 
     async def stream(self, asked: Asked) -> AsyncIterator[FlowEvent | Answer]:
         """As `answer`, with the text as it comes; the answer itself is the last event."""
+        told: list[str] = []
+        sources: tuple[Source, ...] = ()
         step = await self._decide(asked)
         if isinstance(step.decision, Serve | ServeStale):
             answer = await self._serve(step, step.decision)
         else:
             flight, joined = self._board(step)
             settled = self._flights.go_on(self._settle(step, flight, joined=joined))
-            told = False
-            try:
-                async for event in flight.events():
-                    told = told or isinstance(event, TextPart)
-                    yield event
-            except FlowError:
-                _log.debug("the flow failed; whether another answer stands in is known in a moment")
+            async for event in flight.events(until=settled):
+                if isinstance(event, TextPart):
+                    told.append(event.text)
+                elif isinstance(event, SourcesFound):
+                    sources = event.sources
+                elif event is RESTARTED:
+                    told.clear()
+                yield event
             answer = await asyncio.shield(settled)
-            if told and answer.outcome is not Outcome.STALE:
-                yield answer
-                return
-            if told:
-                yield RESTARTED
-        for piece in _PIECES.findall(answer.text):
+        said = "".join(told)
+        if not answer.text.startswith(said):
+            yield RESTARTED
+            said = ""
+        for piece in _PIECES.findall(answer.text[len(said) :]):
             yield TextPart(piece)
-        if answer.sources:
+        if answer.sources != sources:
             yield SourcesFound(answer.sources)
         yield answer
 
@@ -171,7 +172,7 @@ class Asking:
         """The flight that will answer the question, and whether it was under way already."""
         if not isinstance(step.decision, Ask) or step.asked.directives.no_cache:
             return self._flights.launch(None, lambda flight: self._calling.fly(step, flight, shared=None)), False
-        name = flight_name(step.plan.wanted[0].key, step.facts.fingerprint, step.facts.generation)
+        name = _flight_of(step)
         if (under_way := self._flights.under_way(name)) is not None:
             return under_way, True
         shared = name if step.read.error is None else None
@@ -180,7 +181,7 @@ class Asking:
     async def _settle(self, step: Step, flight: Flight, *, joined: bool) -> Answer:
         """Wait for the flight, and make its end this asker's answer."""
         try:
-            landed = await self._landed(step, flight, joined=joined)
+            landed, joined = await self._landed(step, flight, joined=joined)
         except FlowError as error:
             instead = stand_in(step.facts)
             if instead is not None:
@@ -213,16 +214,20 @@ class Asking:
         )
         return await self._remember(step, answer, saved_ms=0.0 if mine else entry.flow_ms or 0.0)
 
-    async def _landed(self, step: Step, flight: Flight, *, joined: bool) -> Landed:
+    async def _landed(self, step: Step, flight: Flight, *, joined: bool) -> tuple[Landed, bool]:
+        """How the flight landed, or another one where this took too long; and whether it is somebody else's."""
         if not joined:
-            return await flight.landed()
+            return await flight.landed(), False
         try:
             async with asyncio.timeout(self._join_seconds):
-                return await flight.landed()
+                return await flight.landed(), True
         except TimeoutError:
             _log.warning("flow %s: waited long enough for another asker's call", step.plan.spec.key)
-            own = self._flights.launch(None, lambda flight: self._calling.fly(step, flight, shared=None))
-            return await own.landed()
+        again = f"{_flight_of(step)} again"  # those who lose patience together make one more call together
+        if (other := self._flights.under_way(again)) is not None:
+            return await other.landed(), True
+        own = self._flights.launch(again, lambda flight: self._calling.fly(step, flight, shared=None))
+        return await own.landed(), False
 
     async def _serve(self, step: Step, decision: Serve | ServeStale, *, warning: str = "") -> Answer:
         asked, entry, key = step.asked, decision.entry, decision.wanted.key
@@ -253,16 +258,25 @@ class Asking:
 
     def _refresh(self, step: Step) -> None:
         """Ask the flow for a new answer that nobody waits for; one call over all processes."""
-        name = flight_name(step.plan.wanted[0].key, step.facts.fingerprint, step.facts.generation)
+        name = _flight_of(step)
         now = time.monotonic()
         if self._flights.under_way(name) is not None or self._refresh_again_at.get(name, 0.0) > now:
             return
         self._refresh_again_at = {n: at for n, at in self._refresh_again_at.items() if at > now}
         # If it fails, the next hits leave the flow alone for a while; if not, the entry is fresh anyway.
         self._refresh_again_at[name] = now + REFRESH_PAUSE_SECONDS
-        kept = msgspec.structs.replace(step, decision=Ask(Reason.EXPIRED))
-        self._flights.launch(name, lambda flight: self._calling.fly(kept, flight, shared=name, refresh=True))
-        self._behind.count(step.plan.spec.key, step.asked.at, refreshes=1)
+        self._flights.go_on(self._renew(step, name))
+
+    async def _renew(self, step: Step, name: str) -> None:
+        try:
+            if not await self._store.leases.may_refresh(name):
+                return
+        except StoreError as error:
+            _log.warning("an answer near its end was not refreshed: %s", error)
+            return
+        if self._flights.under_way(name) is None:
+            kept = msgspec.structs.replace(step, decision=Ask(Reason.EXPIRED))
+            self._flights.launch(name, lambda flight: self._calling.fly(kept, flight, shared=name, refresh=True))
 
     async def _remember(
         self, step: Step, answer: Answer, commands: list[Command] | None = None, *, saved_ms: float = 0.0
@@ -319,6 +333,12 @@ class Asking:
             await self._behind.flush()
         except StoreError as error:
             _log.warning("an earlier turn is not written yet: %s", error)
+
+
+def _flight_of(step: Step) -> str:
+    """The name of the call that would answer the question for everybody who asks the same."""
+    facts = step.facts
+    return flight_name(step.plan.wanted[0].key, f"{facts.fingerprint} {facts.generation}")
 
 
 def _answer(step: Step, **facts: Any) -> Answer:

@@ -12,7 +12,7 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
-from agentic_flywheel.errors import FlywheelError
+from agentic_flywheel.errors import FlowUnavailable, FlywheelError
 from agentic_flywheel.flows.protocol import FlowEvent, Progress, TextPart
 from agentic_flywheel.model import Entry
 
@@ -70,19 +70,18 @@ class Flight:
         if rest := text[len(self._text) :]:
             self.tell(TextPart(rest))
 
-    async def events(self) -> AsyncIterator[FlowEvent]:
-        """Every event, from the first one on; ends when the flight does, and raises its error."""
+    async def events(self, until: asyncio.Future[Any]) -> AsyncIterator[FlowEvent]:
+        """Every event, from the first one on; ends with the flight, however it ended, or as soon as `until` is done."""
+        until.add_done_callback(lambda _: self._news.set())
         heard = 0
         while True:
             while heard < len(self._events):
                 heard += 1
                 yield self._events[heard - 1]
-            if self._landed.done():
-                self._landed.result()
+            if self._landed.done() or until.done():
                 return
             self._news.clear()
-            if heard == len(self._events) and not self._landed.done():
-                await self._news.wait()
+            await self._news.wait()
 
     async def landed(self) -> Landed:
         """The end. Raises what the flight failed with. Whoever stops waiting does not end it."""
@@ -104,6 +103,7 @@ class Flights:
     def __init__(self) -> None:
         self._by_name: dict[str, Flight] = {}
         self._work: set[asyncio.Task[Any]] = set()
+        self._calls: set[asyncio.Task[Any]] = set()
 
     def under_way(self, name: str) -> Flight | None:
         """The flight of this name, None where there is none."""
@@ -118,6 +118,9 @@ class Flights:
         async def run() -> None:
             try:
                 flight.land(await fly(flight))
+            except asyncio.CancelledError:
+                flight.land(FlowUnavailable("the call was given up, since the flywheel was closed"))
+                raise
             except BaseException as error:
                 flight.land(error)
                 if not isinstance(error, FlywheelError):
@@ -126,7 +129,9 @@ class Flights:
                 if name is not None and self._by_name.get(name) is flight:
                     del self._by_name[name]
 
-        self.go_on(run())
+        task = self.go_on(run())
+        self._calls.add(task)
+        task.add_done_callback(self._calls.discard)
         return flight
 
     def go_on(self, work: Coroutine[Any, Any, _T]) -> asyncio.Task[_T]:
@@ -142,9 +147,11 @@ class Flights:
             _log.error("work that nobody waited for failed", exc_info=error)
 
     async def aclose(self, *, patience: float) -> None:
-        """Let what is under way end within `patience` seconds, then give it up."""
-        if self._work:
-            await asyncio.wait(set(self._work), timeout=patience)
-        for task in (left := set(self._work)):
-            task.cancel()
-        await asyncio.gather(*left, return_exceptions=True)
+        """Let what is under way end within `patience` seconds, then give up the calls, whose askers hear of it, and
+        after `patience` once more the rest."""
+        for doomed in (self._calls, self._work):
+            if self._work:
+                await asyncio.wait(set(self._work), timeout=patience)
+            for task in (left := set(doomed)):
+                task.cancel()
+            await asyncio.gather(*left, return_exceptions=True)

@@ -154,4 +154,5 @@ def test_a_question_that_takes_too_long_is_left_with_ctrl_c(afw: Afw, talk: Term
     talk.wait_for("> ")
     talk.type("/quit\n")
     assert talk.end() == 0
-    assert [t["question"] for t in afw.json("session", "show", "talk")["turns"]] == ["echo two"]
+    # The flow went on, so what it said is kept too, whenever it came.
+    assert {t["question"] for t in afw.json("session", "show", "talk")["turns"]} == {"echo two", "please hang"}

@@ -144,8 +144,11 @@ def decide(facts: Facts) -> tuple[Decision, tuple[Candidate, ...]]:
 def stand_in(facts: Facts) -> ServeStale | None:
     """The answer to serve in place of a flow's failure: one that is right but for its age, not older than allowed.
 
-    An asker who named a `max_age` is not given an older answer (RFC 5861, 4: `stale-if-error`).
+    An asker who named a `max_age` is not given an older answer (RFC 5861, 4: `stale-if-error`), and one who wants it
+    afresh is given none.
     """
+    if facts.directives.no_cache:
+        return None
     for found in facts.found:
         if found.entry is not None and verdict(found, facts) is Reason.EXPIRED:
             left = remaining_seconds(found.entry, facts.lifetime, jitter=facts.jitter, now=facts.now)

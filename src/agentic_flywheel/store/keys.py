@@ -105,10 +105,15 @@ class Keys:
         """A mark that one process takes for all, for a while."""
         return f"{self.root}:mark:{name}"
 
-    def lease(self, name: str) -> tuple[str, str]:
-        """The lease of a flight, and the stream of what its owner says."""
-        lease = f"{self.root}:lease:{{{name}}}"
+    def lease(self, flight: str) -> tuple[str, str]:
+        """The lease of a flight (see `flight_name`), and the stream of what its owner says."""
+        tag, _, version = flight.partition(":")
+        lease = f"{self.root}:lease:{{{tag}}}:{version}"
         return lease, f"{lease}:parts"
+
+    def refresh(self, flight: str) -> str:
+        """Whoever refreshes the answer of a flight before its end."""
+        return f"{self.lease(flight)[0]}:refresh"
 
     def calls(self, flow: str) -> tuple[str, str]:
         """The calls of a flow that are under way (where it is limited), and the bucket of its rate."""
@@ -117,6 +122,14 @@ class Keys:
     def count(self, flow: str, day: str) -> str:
         """What one flow's questions came to on one day (`yyyymmdd`, UTC)."""
         return f"{self.root}:count:{safe(flow)}:{day}"
+
+
+def flight_name(entry: str, version: str) -> str:
+    """The name of the call that would fill the key of an entry; it lies in the same slot, so that on a cluster too the
+    entry is written before its lease is given up. A changed flow (`version`) is another call.
+    """
+    tag = entry[entry.index("{") + 1 : entry.index("}")]
+    return f"{tag}:{blake2b(f'{entry} {version}'.encode(), digest_size=16).hexdigest()}"
 
 
 def scope_of_key(key: str) -> str:

@@ -1,18 +1,19 @@
 """Single flight across processes: one owner asks the flow, everyone else hears what it says.
 
 Invariant: a lease has one owner at a time, named by a token; only the owner can prolong, speak or finish, each
-checked and done in one script. An owner that dies is noticed when its lease runs out, and whoever waits longest takes
-over. What the owner says is kept in a stream beside the lease until shortly after the end, so nobody can miss the
-word that wakes it: waiting is a blocking read, never polling.
+checked and done in one script, so that a script that was sent twice acts once. An owner that dies is noticed when its
+lease runs out, and the first of those who wait takes over. What the owner says is kept in a stream beside the lease
+until shortly after the end, so nobody can miss the word that wakes it: waiting is a blocking read, never polling.
 
-    afw:v1:T:lease:{H}          string   the owner's token, expiring
-    afw:v1:T:lease:{H}:parts    stream   begin, parts of the answer, one end; expiring
+    afw:v1:T:lease:{H}:V            string   the owner's token, expiring
+    afw:v1:T:lease:{H}:V:parts      stream   begin, parts of the answer with their place in it, one end; expiring
+    afw:v1:T:lease:{H}:V:refresh    string   whoever refreshes an answer before its end, expiring
 """
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Any
 
 import msgspec
@@ -27,25 +28,28 @@ from agentic_flywheel.store.wire import Refusal
 LEASE_SECONDS = 3.0
 #: What was said stays readable so long after the end, for those who were just about to listen.
 KEPT_SECONDS = 15.0
+#: Once somebody has begun to refresh an answer, nobody else does for so long, however it ended.
+REFRESH_PAUSE_SECONDS = 30.0
 #: Waiting connections of one process; who comes when all are taken asks the flow itself.
 MOST_LISTENERS = 32
 
+# 1: the lease is ours.
 ACQUIRE = Script("""
 if redis.call('SET', KEYS[1], ARGV[1], 'NX', 'PX', ARGV[2]) then
     redis.call('DEL', KEYS[2])
     redis.call('XADD', KEYS[2], '*', 'begin', ARGV[1])
     redis.call('PEXPIRE', KEYS[2], ARGV[3])
-    return 0
+    return 1
 end
-return redis.call('PTTL', KEYS[1])
+return redis.call('GET', KEYS[1]) == ARGV[1] and 1 or 0
 """)
 
 # Prolongs the lease, and adds a part where there is one. 0: the lease is no longer ours.
 SPEAK = Script("""
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
 redis.call('PEXPIRE', KEYS[1], ARGV[2])
+if ARGV[4] ~= '' then redis.call('XADD', KEYS[2], '*', 'part', ARGV[4], 'at', ARGV[5]) end
 redis.call('PEXPIRE', KEYS[2], ARGV[3])
-if ARGV[4] ~= '' then redis.call('XADD', KEYS[2], '*', 'part', ARGV[4]) end
 return 1
 """)
 
@@ -59,7 +63,7 @@ return 1
 
 
 class Ended(msgspec.Struct, frozen=True, array_like=True):
-    """How a flight ended: with an encoded entry, or with an error (its code, message, when to retry).
+    """How a flight ended: with an encoded entry, or with an error (its code, message, when to retry, what to do).
 
     `complete` is False for an answer that is shown but not stored. `takeover` says that another attempt may succeed,
     so one who waits should make it.
@@ -71,6 +75,7 @@ class Ended(msgspec.Struct, frozen=True, array_like=True):
     retry_after_seconds: float = 0.0
     takeover: bool = False
     complete: bool = True
+    suggestions: tuple[str, ...] = ()
 
 
 class Begun(msgspec.Struct, frozen=True):
@@ -78,9 +83,10 @@ class Begun(msgspec.Struct, frozen=True):
 
 
 class Part(msgspec.Struct, frozen=True):
-    """A piece of the answer's text."""
+    """A piece of the answer's text, and how many characters stand before it."""
 
     text: str
+    at: int
 
 
 class Silence(msgspec.Struct, frozen=True):
@@ -98,10 +104,13 @@ class Lease:
         self._keys = keys
         self._token = token
 
-    async def speak(self, text: str = "") -> bool:
-        """Prolong the lease, and let those who wait hear a part. False where somebody else has taken over."""
+    async def speak(self, text: str = "", at: int = 0) -> bool:
+        """Prolong the lease, and let those who wait hear a part that begins after `at` characters.
+
+        False where somebody else has taken over.
+        """
         lease, kept = _milliseconds(LEASE_SECONDS), _milliseconds(LEASE_SECONDS + KEPT_SECONDS)
-        (held,) = await self._link.run(SPEAK.call(self._keys, self._token, lease, kept, text))
+        (held,) = await self._link.run(SPEAK.call(self._keys, self._token, lease, kept, text, at))
         return bool(held)
 
     async def finish(self, ended: Ended, *also: Command) -> None:
@@ -128,12 +137,18 @@ class Leases:
         """
         keys, token = self._keys.lease(name), secrets.token_hex(8)
         lease_ms, kept_ms = _milliseconds(LEASE_SECONDS), _milliseconds(LEASE_SECONDS + KEPT_SECONDS)
-        left, *replies = await self._link.run_each(ACQUIRE.call(keys, token, lease_ms, kept_ms), *also)
-        if isinstance(left, Refusal):
-            raise self._link.error(left, "acquiring a lease") from left
-        return (Lease(self._link, keys, token) if left == 0 else None), replies
+        ours, *replies = await self._link.run_each(ACQUIRE.call(keys, token, lease_ms, kept_ms), *also)
+        if isinstance(ours, Refusal):
+            raise self._link.error(ours, "acquiring a lease") from ours
+        return (Lease(self._link, keys, token) if ours else None), replies
 
-    async def listen(self, name: str) -> AsyncIterator[Heard]:
+    async def may_refresh(self, name: str) -> bool:
+        """Whether nobody has begun to refresh this answer lately; from now on somebody has."""
+        pause = _milliseconds(REFRESH_PAUSE_SECONDS)
+        (ours,) = await self._link.run(("SET", self._keys.refresh(name), "1", "NX", "PX", pause))
+        return ours is not None
+
+    async def listen(self, name: str) -> AsyncGenerator[Heard, None]:
         """What the owner of a flight says, from its beginning on; ends with `Ended` or `Silence`.
 
         Raises `StoreError`, also where this process listens to too many flights already.
@@ -182,13 +197,13 @@ def _heard(reply: Any) -> list[tuple[bytes, Heard]]:
     entries = next(iter(reply.values())) if isinstance(reply, dict) else reply[0][1]
     heard: list[tuple[bytes, Heard]] = []
     for place, fields in entries:
-        kind, value = next(iter(fields.items())) if isinstance(fields, dict) else (fields[0], fields[1])
-        if kind == b"begin":
+        said = fields if isinstance(fields, dict) else dict(zip(fields[::2], fields[1::2], strict=True))
+        if b"begin" in said:
             heard.append((place, Begun()))
-        elif kind == b"part":
-            heard.append((place, Part(value.decode())))
+        elif b"part" in said:
+            heard.append((place, Part(said[b"part"].decode(), int(said[b"at"]))))
         else:
-            heard.append((place, _ended(value)))
+            heard.append((place, _ended(said[b"end"])))
     return heard
 
 

@@ -1,7 +1,8 @@
 """How many calls of a flow may be under way, and how many begin in a minute, over all processes.
 
 Invariant: a place is taken and counted in one script, and freed by its holder or, if that died, when it runs out; the
-rate is a token bucket that fills evenly and holds at most one minute's worth.
+rate is a token bucket that fills evenly and holds at most one minute's worth. The clock is the server's, since those
+of several machines differ.
 """
 
 from __future__ import annotations
@@ -14,9 +15,11 @@ from agentic_flywheel.store.link import Link, Script
 # Takes a place. Returns 0, or the milliseconds after which trying again makes sense.
 ENTER = Script("""
 local calls, bucket = KEYS[1], KEYS[2]
-local token, now, held_ms, most, per_minute =
-    ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
+local token, held_ms, most, per_minute = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
 if most > 0 then
+    if redis.call('ZSCORE', calls, token) then return 0 end
     redis.call('ZREMRANGEBYSCORE', calls, '-inf', now)
     if redis.call('ZCARD', calls) >= most then return 100 end
 end
@@ -45,18 +48,17 @@ class Limits:
         self._keys = keys
 
     async def enter(
-        self, flow: str, *, now: float, held_seconds: float, most: int | None, per_minute: int | None
+        self, flow: str, *, held_seconds: float, most: int | None, per_minute: int | None
     ) -> tuple[str, float]:
         """Take a place: its token, and 0; or the seconds after which trying again makes sense.
 
-        A place is held for `held_seconds` at most; `now` is epoch seconds.
+        A place is held for `held_seconds` at most.
         """
         token = secrets.token_hex(8)
         (wait,) = await self._link.run(
             ENTER.call(
                 self._keys.calls(flow),
                 token,
-                round(now * 1000),
                 round(held_seconds * 1000),
                 most or 0,
                 per_minute or 0,
