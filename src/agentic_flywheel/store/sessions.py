@@ -261,15 +261,20 @@ def session_with(session: Session | None, turns: Sequence[Turn]) -> Session:
 
 
 def recalled_with(recalled: Recalled, turns: Sequence[Turn]) -> Recalled:
-    """What would be recalled once these turns are appended; those that are among the recalled stay where they are."""
-    known = {turn.id for turn in recalled.turns}
-    more = [turn for turn in turns if turn.id not in known]
-    if not more:
+    """What would be recalled once these turns, which wait in this order, are appended.
+
+    What was recalled and does not wait comes before all that waits, since nothing overtakes a turn that waits. So one
+    that is older than the newest turns, which were recalled, does not pass for the newest.
+    """
+    known, waiting = {turn.id for turn in recalled.turns}, {turn.id for turn in turns}
+    if waiting <= known:
         return recalled
+    last = max((place for place, turn in enumerate(turns) if turn.id in known), default=-1)
+    newer = turns[last + 1 :]
     return Recalled(
-        session_with(recalled.session, more),
-        (*recalled.turns, *more),
-        recalled.first or more[0],
+        session_with(recalled.session, newer) if newer else recalled.session,
+        (*(turn for turn in recalled.turns if turn.id not in waiting), *turns),
+        recalled.first or turns[0],
         recalled.damaged,
     )
 
