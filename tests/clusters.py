@@ -68,6 +68,14 @@ class Member:
             return client.execute_command(*command)
 
     @property
+    def role(self) -> str:
+        """What it says that it is: master or slave; "" while it does not say."""
+        try:
+            return str(self.ask("INFO", "replication")["role"])
+        except redis.ConnectionError:
+            return ""
+
+    @property
     def running(self) -> bool:
         return self.process is not None and self.process.poll() is None
 
@@ -120,9 +128,7 @@ class ClusterOfSix:
         for member in others:
             member.ask("CLUSTER MEET", "127.0.0.1", first.port, bus)
         for member in self.members:
-            wait_until(
-                lambda m=member: m.ask("CLUSTER INFO")["cluster_known_nodes"] == "6", "all to know each other"
-            )
+            wait_until(lambda m=member: m.ask("CLUSTER INFO")["cluster_known_nodes"] == "6", "all to know each other")
         ids = [member.ask("CLUSTER MYID").decode() for member in self.members]
         for number, member in enumerate(self.members[3:]):
             known = lambda m=member, i=ids[number]: any(n["node_id"] == i for n in m.ask("CLUSTER NODES").values())  # noqa: E731
@@ -142,14 +148,14 @@ class ClusterOfSix:
             )
 
     def primaries(self) -> list[Member]:
-        return [m for m in self.members if m.running and m.ask("INFO", "replication")["role"] == "master"]
+        return [member for member in self.members if member.running and member.role == "master"]
 
-    def primary_of(self, key: str) -> Member:
-        """The running primary that has a key's slot."""
+    def primary_of(self, key: str, *, but: Member | None = None) -> Member | None:
+        """The running primary that has a key's slot, as it says itself; `but` not this one."""
         from agentic_flywheel.store.cluster import slot_of
 
         slot = slot_of(key)
-        return next(member for member in self.primaries() if _has(member, slot))
+        return next((m for m in self.primaries() if m is not but and _has(m, slot)), None)
 
     def heal(self) -> None:
         """Start what was killed, let it join as a replica, and empty everything."""
@@ -229,8 +235,10 @@ class Sentinels:
         return f"redis+sentinel://{places}/{SERVICE}"
 
     @property
-    def primary(self) -> Member:
-        return next(m for m in self.members if m.running and m.ask("INFO", "replication")["role"] == "master")
+    def primary(self) -> Member | None:
+        """The server that says that it is the primary."""
+        running = [member for member in self.members if member.running]
+        return next((m for m in running if m.role == "master"), None)
 
     def close(self) -> None:
         for member in [*self.sentinels, *self.members]:

@@ -6,6 +6,7 @@ people's words, get into a message.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -96,7 +97,9 @@ def words_of(error: BaseException) -> str:
     """The server's or the system's own words, without the command that client or server repeat in them."""
     text = str(error.args[0]) if error.args else ""
     if isinstance(error, OSError) and error.strerror:
-        text = error.strerror
+        # Of a connection that failed asyncio says where, which we know, and not why.
+        located = error.errno is not None and error.strerror.startswith("Connect call failed")
+        text = os.strerror(error.errno or 0) if located else error.strerror
     text = text.partition(", with args beginning with")[0]
     code = getattr(error, "status_code", None)
     return f"{code} {text}" if code and not text.startswith(code) else text

@@ -71,8 +71,12 @@ def examine(capabilities: Capabilities, address: Address) -> list[Check]:
     """Judge a server by the promises: what is fine, what is not, what to do."""
     checks = [_check_version(capabilities), _check_role(capabilities), _check_eviction(capabilities)]
     checks += [_check_persistence(capabilities), _check_search(capabilities)]
-    if capabilities.cluster:
-        advice = "Name a server that is not part of a cluster; clusters come with a later release."
+    if capabilities.cluster and address.kind == "cluster":
+        checks.append(
+            Check("cluster", "ok", "a cluster; what is said here of one server is that of one of its primaries")
+        )
+    elif capabilities.cluster:
+        advice = "Name it with redis+cluster:// (rediss+cluster:// for TLS)."
         checks.append(Check("cluster", "fail", "the server is part of a cluster", advice))
     if not (address.embedded or address.tls or address.local):
         advice = "Use rediss:// if the network between is not yours alone."
