@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -75,10 +76,9 @@ class Cache:
         """Stored answers, flow by flow, longest-lived first; the cursor continues the list, "" at its end."""
         if limit < 1:
             raise InputError(f"a page holds at least 1 answer, not {limit}")
-        try:
-            offset = int(cursor or 0)
-        except ValueError as error:
-            raise InputError(f"{cursor!r} is not a cursor of this list; start again without one") from error
+        if not re.fullmatch(r"\d*", cursor):
+            raise InputError(f"{cursor!r} is not a cursor of this list; start again without one")
+        offset = int(cursor or 0)
         now, keys = time.time(), []
         names = [self._registry.current().get(flow, inactive=True).key] if flow else await self._store.flows.known()
         for name in names:

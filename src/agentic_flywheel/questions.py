@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
+from agentic_flywheel.errors import InputError
 from agentic_flywheel.flows.protocol import FlowSpec
 from agentic_flywheel.flows.registry import Registry
 from agentic_flywheel.flows.routing import route
 from agentic_flywheel.identifiers import new_id, new_session_id
 from agentic_flywheel.model import Directives, Route
-from agentic_flywheel.policy.admission import admit_id, admit_question
+from agentic_flywheel.policy.admission import admit_config, admit_id, admit_question, admit_text
 from agentic_flywheel.policy.context import Domain, Enrichment, enrich
 from agentic_flywheel.policy.decision import Wanted
 from agentic_flywheel.policy.identity import context_digest, identity_of, normalise, question_hash
@@ -26,6 +27,7 @@ from agentic_flywheel.settings import Settings
 from agentic_flywheel.store.keys import Keys
 from agentic_flywheel.store.sessions import Recalled
 
+_Kind = TypeVar("_Kind")
 _NO_DIRECTIVES = Directives()
 _NOTHING: Mapping[str, Any] = {}
 
@@ -97,12 +99,12 @@ class Planner:
             resumed=session is not None,
             turn=new_id() if turn_id is None else admit_id(turn_id, "turn"),
             trace=new_id(),
-            user=admit_id(user, "user") if user else "",
-            flow=flow,
-            intent=intent,
-            directives=directives or _NO_DIRECTIVES,
-            config=config or _NOTHING,
-            domain=domain,
+            user="" if user == "" else admit_id(user, "user"),
+            flow=None if flow is None else admit_text(flow, "flow"),
+            intent=None if intent is None else admit_text(intent, "intent"),
+            directives=_NO_DIRECTIVES if directives is None else _of_kind(directives, Directives),
+            config=_NOTHING if config is None else admit_config(config),
+            domain=None if domain is None else _admit_domain(domain),
             at=time.time(),
             started=started,
         )
@@ -162,3 +164,15 @@ class Planner:
         name = question_hash(normal, identity)
         key = self._keys.entry(scope.value, spec.key, name, user=asked.user, session=asked.session)
         return Wanted(key=key, scope=scope.value, question=normal, identity=identity, first_only=first_only)
+
+
+def _of_kind(value: _Kind, kind: type[_Kind]) -> _Kind:
+    if not isinstance(value, kind):
+        raise InputError(f"expected {kind.__name__}(...), got {type(value).__name__}")
+    return value
+
+
+def _admit_domain(domain: Domain) -> Domain:
+    for field in _of_kind(domain, Domain).__struct_fields__:
+        admit_text(getattr(domain, field), f"domain's {field}")
+    return domain

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Self
 from agentic_flywheel.behind import WriteBehind
 from agentic_flywheel.errors import InputError, StoreError, UnknownSession
 from agentic_flywheel.model import Receipt, Session, SessionPage, Thread, Turn
-from agentic_flywheel.policy.admission import admit_id
+from agentic_flywheel.policy.admission import admit_config, admit_id, admit_text
 from agentic_flywheel.settings import Settings
 from agentic_flywheel.store.sessions import session_with
 from agentic_flywheel.store.store import Store
@@ -78,13 +78,15 @@ class Sessions:
 
     async def rename(self, session: str, title: str) -> Session:
         """Give a session a title (1 to 200 characters)."""
-        title = " ".join(title.split())
+        title = " ".join(admit_text(title, "title").split())
         if not 1 <= len(title) <= 200:
             raise InputError(f"a title has 1 to 200 characters, not {len(title)}")
         return await self._amend(session, title=title)
 
     async def tag(self, session: str, *, add: Sequence[str] = (), remove: Sequence[str] = ()) -> Session:
         """Add and remove tags. Tags are ids: 1 to 256 visible characters."""
+        if isinstance(add, str) or isinstance(remove, str):
+            raise InputError("tags are given as a list, also where there is only one")
         header = await self._header(session)
         added = [admit_id(tag.strip(), "tag") for tag in add]
         tags = [tag for tag in dict.fromkeys([*header.tags, *added]) if tag not in set(remove)]
@@ -96,9 +98,10 @@ class Sessions:
         A session that does not exist yet is begun.
         """
         admit_id(session, "session")
+        config = admit_config(config)
         if await self._store.sessions.header(session) is None:
             await self._store.sessions.begin(session, at=time.time())
-        return await self._amend(session, config=dict(config))
+        return await self._amend(session, config=config)
 
     async def delete(self, session: str, *, dry_run: bool) -> Receipt:
         """Remove a session, its turns, and the answers kept for it alone. Raises `UnknownSession`."""

@@ -29,6 +29,7 @@ from agentic_flywheel.flows.protocol import (
     Revision,
     TextPart,
 )
+from agentic_flywheel.flows.replies import mended
 
 _END = object()
 
@@ -91,10 +92,10 @@ class PythonClient:
                 remaining -= clock() - start
                 given.append(piece)
                 if piece:
-                    yield TextPart(piece)
+                    yield TextPart(mended(piece))
         finally:
             await pieces.aclose()
-        text = "".join(given)
+        text = mended("".join(given))
         if not text.strip():
             raise FlowGarbled(f"{self.name} gave an empty answer", flow=self.spec.key, callable=self.name)
         yield AnswerDone(text=text)

@@ -5,11 +5,16 @@ Invariant: whatever passes here can be written to Redis, to a flow and to a term
 
 from __future__ import annotations
 
+import math
 import unicodedata
+from collections.abc import Mapping
+from typing import Any
 
-from agentic_flywheel.errors import IdError, QuestionError
+from agentic_flywheel.errors import IdError, InputError, QuestionError
 
 LONGEST_ID = 256
+#: Configurations nested deeper are a slip, or refer to themselves.
+DEEPEST_CONFIG = 32
 
 
 def admit_question(question: object, *, longest: int) -> str:
@@ -46,3 +51,46 @@ def admit_id(value: object, what: str) -> str:
     if odd is not None:
         raise IdError(f"the {what} id holds the control character U+{ord(odd):04X}")
     return value
+
+
+def admit_text(value: object, what: str) -> str:
+    """A flow's name, an intent or a title: text that can be written anywhere. Raises `InputError`."""
+    if not isinstance(value, str):
+        raise InputError(f"the {what} is text, not {type(value).__name__}")
+    if any(0xD800 <= ord(char) <= 0xDFFF for char in value):
+        raise InputError(f"the {what} is not valid Unicode (it holds a lone surrogate)")
+    return value
+
+
+def admit_config(value: object) -> dict[str, Any]:
+    """Overrides of a flow's configuration, in the form in which they are stored and sent. Raises `InputError`.
+
+    >>> admit_config({"temperature": 0, "stop": ("a", "b")})
+    {'temperature': 0, 'stop': ['a', 'b']}
+    """
+    if not isinstance(value, Mapping):
+        raise InputError(f"a configuration is a mapping of names to values, not {type(value).__name__}")
+    return {admit_text(name, "name of a setting"): _plain(item, str(name), 1) for name, item in value.items()}
+
+
+def _plain(value: object, place: str, depth: int) -> Any:
+    if depth > DEEPEST_CONFIG:
+        raise InputError(f"the configuration is nested more than {DEEPEST_CONFIG} deep", place=place[:LONGEST_ID])
+    match value:
+        case str():
+            return admit_text(value, f"configuration at {place!r}")
+        case None | bool():
+            return value
+        case int() if -(2**63) <= value < 2**64:
+            return value
+        case float() if math.isfinite(value):
+            return value
+        case Mapping():
+            return {
+                admit_text(name, f"name of a setting in {place!r}"): _plain(item, f"{place}.{name}", depth + 1)
+                for name, item in value.items()
+            }
+        case list() | tuple():
+            return [_plain(item, f"{place}[{n}]", depth + 1) for n, item in enumerate(value)]
+    shown = repr(value) if isinstance(value, int | float) else type(value).__name__
+    raise InputError(f"the configuration holds at {place!r} what cannot be written down: {shown}", place=place)
