@@ -15,7 +15,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 from urllib.parse import quote
@@ -72,13 +72,16 @@ def free_port() -> int:
 class Server:
     """One private server: its addresses, and what may be done to it."""
 
-    def __init__(self, name: str, command: list[str], environ: dict[str, str], password: str = "") -> None:
+    def __init__(
+        self, name: str, command: list[str], environ: dict[str, str], password: str = "", options: Sequence[str] = ()
+    ) -> None:
         self.name = name
         self.password = password
         self.directory = Path(tempfile.mkdtemp(prefix=f"afw-{name}-"))
         self.socket = self.directory / "redis.sock"
         self.port = 0
         self._command = command
+        self._options = options
         self._environ = environ
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -122,6 +125,7 @@ class Server:
             options = ["--unixsocket", str(self.socket), "--port", str(self.port), "--bind", "127.0.0.1"]
             options += ["--save", "", "--appendonly", "no", "--dir", str(self.directory), "--loglevel", "warning"]
             options += ["--requirepass", self.password] if self.password else []
+            options += self._options
             with Path(self.directory, "server.log").open("ab") as log:
                 self._process = subprocess.Popen(
                     [*self._command, *options], env=self._environ, stdout=log, stderr=log, stdin=subprocess.DEVNULL
