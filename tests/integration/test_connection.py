@@ -244,3 +244,59 @@ async def test_tls(tls_server: tuple[int, Path]) -> None:
     assert type(unknown) is StoreUnavailable
     assert "certificate" in unknown.message
     assert type(await failure(f"redis://127.0.0.1:{port}", "PING")) is StoreUnavailable
+
+
+def _named(path: Path) -> list[str]:
+    return ["-out", f"{path}.crt", "-keyout", f"{path}.key", "-subj", f"/CN={path.name}"]
+
+
+async def test_tls_with_certificates_of_clients(tmp_path: Path) -> None:
+    """A server that talks to nobody without a certificate that its own authority signed."""
+    redis_server, openssl = shutil.which("redis-server"), shutil.which("openssl")
+    if redis_server is None or openssl is None:
+        pytest.skip("needs redis-server and openssl")
+    port = free_port()
+
+    def make(name: str, *options: str) -> None:
+        subprocess.run(
+            [
+                openssl,
+                "req",
+                "-x509",
+                "-newkey",
+                "rsa:2048",
+                "-nodes",
+                "-days",
+                "2",
+                *_named(tmp_path / name),
+                *options,
+            ],
+            check=True,
+            capture_output=True,
+        )
+
+    signed = ["-CA", str(tmp_path / "authority.crt"), "-CAkey", str(tmp_path / "authority.key")]
+    make("authority")
+    make("server", *signed, "-addext", "subjectAltName=IP:127.0.0.1", "-addext", "basicConstraints=critical,CA:FALSE")
+    make("client", *signed, "-addext", "basicConstraints=critical,CA:FALSE")
+    make("stranger")
+    files = ["--tls-cert-file", "server.crt", "--tls-key-file", "server.key", "--tls-ca-cert-file", "authority.crt"]
+    named = [str(tmp_path / word) if "." in word else word for word in files]
+    server = Server(
+        "tls", [redis_server, "--tls-port", str(port), "--tls-auth-clients", "yes", *named], dict(os.environ)
+    )
+    server.start()
+
+    def url(client: str) -> str:
+        trusted = f"rediss://127.0.0.1:{port}?ssl_ca_certs={tmp_path}/authority.crt"
+        return (
+            f"{trusted}&ssl_certfile={tmp_path}/{client}.crt&ssl_keyfile={tmp_path}/{client}.key" if client else trusted
+        )
+
+    try:
+        async with connected(url("client")) as client:
+            assert await client.execute("SET", "a", "b")
+        for other in ("", "stranger"):
+            assert type(await failure(url(other), "PING")) is StoreUnavailable
+    finally:
+        server.close()
