@@ -7,7 +7,6 @@ import os
 import pty
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -246,20 +245,6 @@ def test_ctrl_c_ends_at_once_with_130(afw: Afw) -> None:
         running.wait()
     assert (running.returncode, out) == (130, b"")
     assert b"Traceback" not in errors
-
-
-@pytest.mark.parametrize("arguments", [["--help"], ["session", "--help"], ["ask", "--help"], ["--version"]])
-def test_help_imports_click_and_nothing_heavy(arguments: list[str]) -> None:
-    script = (
-        "import sys\n"
-        "from agentic_flywheel.interfaces.cli.main import run\n"
-        f"code = run({arguments!r})\n"
-        "heavy = {'redis', 'httpx2', 'ruamel', 'mcp', 'msgspec', 'asyncio', 'ssl', 'pydantic', 'logging'}\n"
-        "print(sorted(heavy & set(sys.modules)), code, file=sys.stderr)\n"
-    )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
-    assert done.stderr == "[] 0\n"
-    assert done.stdout
 
 
 def test_the_table_of_commands_is_true() -> None:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import difflib
 import io
 import os
-import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -64,6 +63,8 @@ def read_raw(path: Path) -> bytes:
 
 def write_whole(path: Path, raw: bytes) -> None:
     """Replace the file in one step; it is on disk when this returns. Raises `RegistryError`."""
+    import tempfile  # only who edits needs it, and what it brings along
+
     path = path.resolve()  # a link stays a link
     temporary = ""
     try:
