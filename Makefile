@@ -15,7 +15,7 @@ OWN := $(PIP) install --no-deps --no-build-isolation --editable .
 CORE := $(VENV)/core.stamp
 DEV := $(VENV)/dev.stamp
 
-.PHONY: help demo test lint types contracts sizes format bench lock servers clean
+.PHONY: help demo test lint types contracts sizes format bench openings lock servers clean
 .DEFAULT_GOAL := help
 
 help: ## Show this list
@@ -48,6 +48,10 @@ format: $(DEV) ## Lay the code out, and mend what can be mended
 bench: $(DEV) ## Measure; the figures depend on the machine
 	$(BIN)/python bench/hits.py
 	$(BIN)/python bench/followups.py
+	$(BIN)/python bench/bench_start.py
+
+openings: $(DEV) ## Write down anew what MCP clients are told first
+	$(BIN)/python -m agentic_flywheel.interfaces.mcp.openings
 
 lock: $(DEV) ## Write requirements/*.lock anew from pyproject.toml
 	@command -v uv >/dev/null || $(PIP) install uv
