@@ -98,6 +98,7 @@ def server(servers: Servers) -> Iterator[Server]:
     server.start()
     with server.client() as client:
         client.replicaof("NO", "ONE")
+        client.execute_command("ACL", "SETUSER", "default", "+@all")
         client.config_set("maxmemory", 0)
     server.flush()
 
@@ -145,7 +146,19 @@ def unauthorised(server: Server) -> Callable[[], None]:
     return mend
 
 
-@pytest.mark.parametrize("damage", [killed, hanging, full, read_only, unauthorised], ids=lambda f: f.__name__)
+def unauthorised_in_scripts(server: Server) -> Callable[[], None]:
+    def mend() -> None:
+        with server.client() as client:
+            client.execute_command("ACL", "SETUSER", "default", "+xadd")
+
+    with server.client() as client:
+        client.execute_command("ACL", "SETUSER", "default", "-xadd")
+    return mend
+
+
+@pytest.mark.parametrize(
+    "damage", [killed, hanging, full, read_only, unauthorised, unauthorised_in_scripts], ids=lambda f: f.__name__
+)
 async def test_turns_of_an_outage_are_kept_seen_and_delivered_in_order(
     server: Server, tmp_path: Path, damage: Break
 ) -> None:

@@ -60,6 +60,9 @@ class Rejected(msgspec.Struct, frozen=True, array_like=True):
     at: float
 
 
+KEPT = msgspec.msgpack.Decoder(Kept)
+
+
 class Delivered(msgspec.Struct, frozen=True, kw_only=True):
     """What one delivery came to: turns delivered, and turns set aside."""
 
@@ -198,7 +201,7 @@ class Delivery:
         groups: dict[tuple[str, str], list[tuple[int, Kept, Turn]]] = {}
         for record in batch:
             try:
-                kept = msgspec.msgpack.decode(record.payload, type=Kept)
+                kept = KEPT.decode(record.payload)
                 turn = decode(kept.payload, Turn)
             except (msgspec.DecodeError, StoreDamaged) as error:
                 refused[record.offset] = _unreadable(record.payload, f"cannot be read: {error}")

@@ -43,6 +43,8 @@ _KINDS: dict[str, type[StoreError]] = {
 #: Answers under the general code ERR that mean more than it says.
 _PHRASES: tuple[tuple[str, type[StoreError]], ...] = (
     ("max number of clients reached", StoreUnavailable),
+    ("acl failure in script", StoreRefused),
+    ("the user executing the script can't", StoreRefused),
     ("invalid password", StoreRefused),
     ("without any password configured", StoreRefused),
     ("no password is set", StoreRefused),

@@ -27,8 +27,8 @@ from agentic_flywheel.model import Turn
 from agentic_flywheel.settings import Settings
 from agentic_flywheel.store.address import Address
 from agentic_flywheel.store.codec import decode, encode
-from agentic_flywheel.store.delivery import Delivered, Delivery, Kept, Rejected, disk_error
-from agentic_flywheel.store.journal import START, Journal
+from agentic_flywheel.store.delivery import KEPT, Delivered, Delivery, Kept, Rejected, disk_error
+from agentic_flywheel.store.journal import START, Journal, Position
 from agentic_flywheel.store.link import Link
 from agentic_flywheel.store.tally import Tally
 
@@ -284,16 +284,19 @@ class Outbox:
             if stamp == self._stamp:
                 return
             try:
-                contents = await asyncio.to_thread(self._journal.read, self._position)
+                position, anew, found = await asyncio.to_thread(self._read_on)
             except OSError as error:
                 raise disk_error(error, self.path, "the outbox cannot be read") from error
-            if contents.anew:
+            if anew:
                 self._index.clear()
-            for record in contents.records:
-                with suppress(msgspec.DecodeError):  # set aside when it is delivered
-                    kept = msgspec.msgpack.decode(record.payload, type=Kept)
-                    self._index[kept.tenant, kept.session].setdefault(kept.turn, kept)
-            self._position, self._stamp = contents.position, stamp
+            for kept in found:
+                self._index[kept.tenant, kept.session].setdefault(kept.turn, kept)
+            self._position, self._stamp = position, stamp
+
+    def _read_on(self) -> tuple[Position, bool, list[Kept]]:
+        contents = self._journal.read(self._position)
+        found = [kept for record in contents.records if (kept := _kept_in(record.payload))]
+        return contents.position, contents.anew, found
 
     def _decoded(self, kept: dict[str, Kept]) -> tuple[Turn, ...]:
         turns = []
@@ -373,8 +376,9 @@ def _name_of(address: Address) -> str:
 
 
 def _kept_in(payload: bytes) -> Kept | None:
+    """The turn in a record; None for one that cannot be read, which is set aside when it is delivered."""
     try:
-        return msgspec.msgpack.decode(payload, type=Kept)
+        return KEPT.decode(payload)
     except msgspec.DecodeError:
         return None
 
