@@ -67,6 +67,7 @@ class Calling:
             flight.restart()  # what an owner said that did not come to an end is void
         if refresh:
             self._behind.count(step.plan.spec.key, step.asked.at, refreshes=1)
+        flight.asked_at = asyncio.get_running_loop().time()
         speaker = _Speaker(lease)
         ended = Ended(code=FlowUnavailable.code, message="the call was given up", takeover=not second)
         entry: Entry | None = None

@@ -43,6 +43,8 @@ class Flight:
     """One call under way. Events are kept, so who joins late hears the answer from its beginning."""
 
     def __init__(self) -> None:
+        #: When the flow was asked, by the event loop's clock; None while another process's call is listened to.
+        self.asked_at: float | None = None
         self._events: list[FlowEvent] = []
         self._text = ""
         self._news = asyncio.Event()
