@@ -25,7 +25,7 @@ demo: $(CORE) ## See it work: no Redis, no service, no network needed
 	@$(BIN)/python demo/demo.py
 
 test: lint types contracts sizes ## Everything that CI checks
-	$(BIN)/python -m pytest -n $(WORKERS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup
 
 lint: $(DEV) ## Style of the code, and its layout
 	$(BIN)/ruff check .
@@ -48,6 +48,9 @@ format: $(DEV) ## Lay the code out, and mend what can be mended
 bench: $(DEV) ## Measure; the figures depend on the machine
 	$(BIN)/python bench/hits.py
 	$(BIN)/python bench/followups.py
+	$(BIN)/python bench/bench_peers.py --write
+	$(BIN)/python bench/bench_growth.py --write
+	$(BIN)/python bench/bench_footprint.py --write
 	$(BIN)/python bench/bench_start.py
 
 openings: $(DEV) ## Write down anew what MCP clients are told first

@@ -1,0 +1,126 @@
+"""Least rights: a user with exactly the documented ones runs the whole product, and it sends every one of them."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from agentic_flywheel import Flywheel
+from agentic_flywheel.flows.protocol import FlowQuestion
+from agentic_flywheel.model import Outcome
+from agentic_flywheel.store.link import Link
+from agentic_flywheel.store.node import Node
+from agentic_flywheel.store.rights import COMMANDS, MORE, access_list
+from flywheels import Oracle, opened
+from servers import Server, wait_until
+
+pytestmark = pytest.mark.anyio
+
+#: Uses of one server without replicas; the cluster's and the sentinels' are tested where those are.
+USES = ("doctor", "near")
+
+
+class Gate(asyncio.Event):
+    """A flow that answers when the gate is open."""
+
+    async def answer(self, question: FlowQuestion) -> str:
+        await self.wait()
+        return "at last"
+
+
+async def walk(flywheel: Flywheel, other: Flywheel, gate: Gate) -> None:
+    """Everything that the product does with Redis."""
+    ask = flywheel.ask
+    assert (await ask("How long are answers kept?", session="a", user="ana")).outcome is Outcome.MISS
+    assert (await ask("How long are answers kept?", session="b")).outcome is Outcome.HIT
+    await ask("And how long are they kept in the other case?", session="a", user="ana")
+    await ask("How long do sliding answers live?", flow="sliding")
+    assert (await ask("How long do sliding answers live?", flow="sliding")).outcome is Outcome.HIT
+    await ask("How many calls may there be?", flow="limited")
+    # Two processes, one flight: the second one listens to the first.
+    joined = [asyncio.create_task(f.ask("Who answers this one?", flow="gated")) for f in (flywheel, other)]
+    await asyncio.to_thread(wait_until, lambda: listening(flywheel) or listening(other), "one to listen to the other")
+    gate.set()
+    await asyncio.gather(*joined)
+    await flywheel.flush()
+    await flywheel.sessions.list()
+    await flywheel.sessions.list(user="ana")
+    await flywheel.sessions.show("a")
+    await flywheel.sessions.rename("a", "A title")
+    await flywheel.sessions.tag("a", add=["tag"])
+    await flywheel.sessions.configure("c", {"temperature": 1})
+    await flywheel.lifetimes.set("oracle", timedelta(hours=1))
+    await flywheel.lifetimes.set("technical", timedelta(hours=1))
+    await flywheel.lifetimes.show()
+    await flywheel.lifetimes.reset("oracle")
+    await flywheel.lifetimes.reset("technical")
+    answers, _ = await flywheel.cache.list()
+    await flywheel.cache.show(answers[0].key)
+    await flywheel.cache.stats()
+    await flywheel.flows.changes("oracle")
+    for target in (
+        {"key": answers[0].key},
+        {"session": "b"},
+        {"user": "ana"},
+        {"flow": "oracle"},
+        {"everything": True},
+    ):
+        await flywheel.cache.clear(**target, dry_run=False)
+    await flywheel.sessions.delete("a", dry_run=False)
+    await flywheel.sessions.sweep(dry_run=False)
+    await flywheel.doctor()
+
+
+async def outage(link: Link) -> None:
+    """What is sent to a server that was away, and turns that waited for it."""
+    assert isinstance(link._connections, Node)
+    await link._connections._probe()
+
+
+def listening(flywheel: Flywheel) -> bool:
+    return flywheel._store.leases._listeners > 0
+
+
+async def walked(server: Server, folder: Path) -> set[str]:
+    """Walk as a user with the rights, and give back what was refused."""
+    rules = access_list("flywheel", *USES)
+    with server.client() as client:
+        client.execute_command("ACL SETUSER", *rules, ">secret")
+        client.execute_command("ACL LOG", "RESET")
+        client.config_resetstat()
+    try:
+        gate = Gate()
+        flows = {
+            "oracle": Oracle(),
+            "sliding": (Oracle(), {"sliding": True}),
+            "limited": (Oracle(), {"max_concurrency": 1, "calls_per_minute": 100}),
+            "gated": gate.answer,
+        }
+        url = f"unix://flywheel:secret@{server.socket}?db=1"
+        named = {"session_retention_days": 1, "near.enabled": True}
+        async with opened(url, folder, flows, **named) as flywheel, opened(url, folder, flows) as other:
+            await walk(flywheel, other, gate)
+            await outage(flywheel._store.link)
+    finally:
+        with server.client() as client:
+            log = client.execute_command("ACL LOG")
+            client.execute_command("ACL DELUSER", "flywheel")
+    return {str(_of(entry)) for entry in log}
+
+
+def _of(entry: object) -> str:
+    assert isinstance(entry, dict)
+    named = entry.get("object", entry.get(b"object"))
+    return named.decode() if isinstance(named, bytes) else str(named)
+
+
+async def test_the_documented_rights_are_enough_and_none_is_too_many(valkey: Server, tmp_path: Path) -> None:
+    assert await walked(valkey, tmp_path) == set()
+    with valkey.client() as client:
+        counted = client.info("commandstats")
+    used = {name.removeprefix("cmdstat_") for name, row in counted.items() if row["calls"]}
+    needed = {*COMMANDS, *(command for use in USES for command in MORE[use])}
+    assert needed - used == set(), "rights that nothing needs"
