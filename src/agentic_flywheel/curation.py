@@ -164,8 +164,8 @@ class Cache:
         return await self._clear_flows(names, f"flow {names[0]}" if flow else "everything", dry_run=dry_run)
 
     async def _clear_key(self, key: str, *, dry_run: bool) -> Receipt:
-        await self.show(key)
-        removed = 1 if dry_run else await self._store.entries.delete([key])
+        entry = (await self.show(key)).entry
+        removed = 1 if dry_run else await self._store.entries.remove({key: entry})
         return _receipt("clear answers", f"key {key}", {"entries": removed}, removed, dry_run=dry_run)
 
     async def _clear_sessions(self, sessions: Sequence[str], target: str, *, dry_run: bool) -> Receipt:
@@ -177,8 +177,9 @@ class Cache:
             keys |= {t.entry_key for t in turns if t.entry_key and t.outcome in {Outcome.MISS, Outcome.JOINED}}
         looked = dict(zip(sorted(keys), await self._store.entries.get_many(sorted(keys)), strict=True))
         # A key may hold somebody else's newer answer by now: that one is not this session's to remove.
-        own = [k for k, v in looked.items() if v.entry is not None and v.entry.session_id in set(sessions)]
-        removed = len(own) if dry_run else await self._store.entries.delete(own)
+        named = set(sessions)
+        own = {k: v.entry for k, v in looked.items() if v.entry is not None and v.entry.session_id in named}
+        removed = len(own) if dry_run else await self._store.entries.remove(own)
         return _receipt("clear answers", target, {"entries": removed}, removed, dry_run=dry_run)
 
     async def _clear_flows(self, names: Sequence[str], target: str, *, dry_run: bool) -> Receipt:

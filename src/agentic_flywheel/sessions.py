@@ -110,10 +110,13 @@ class Sessions:
         own = sorted(
             {turn.entry_key for turn in turns if self._store.keys.is_entry_of_session(turn.entry_key, session)}
         )
-        removed = {"sessions": 1, "turns": len(turns) + damaged, "entries": len(own)}
+        looked = dict(zip(own, await self._store.entries.get_many(own), strict=True))
+        entries = {key: value.entry for key, value in looked.items() if value.entry is not None}
+        spoilt = [key for key, value in looked.items() if value.damaged]
+        removed = {"sessions": 1, "turns": len(turns) + damaged, "entries": len(entries) + len(spoilt)}
         if not dry_run:
             await self._store.outbox.forget(session)
-            removed["entries"] = await self._store.entries.delete(own)
+            removed["entries"] = await self._store.entries.remove(entries) + await self._store.entries.delete(spoilt)
             await self._store.sessions.delete(header)
         return Receipt(
             action="delete session",

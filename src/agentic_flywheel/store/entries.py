@@ -7,7 +7,7 @@ generation and fingerprint are checked on every hit.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -109,8 +109,20 @@ class EntryStore:
             return []
         return [self.looked(raw) for raw in await self._link.run_each(*(("GET", k) for k in keys), slow=True)]
 
+    async def remove(self, entries: Mapping[str, Entry]) -> int:
+        """Remove entries by key, and their places in the index; how many there were."""
+        removed, keys = 0, list(entries)
+        for start in range(0, len(keys), _PAGE):
+            commands: list[Command] = []
+            for key in keys[start : start + _PAGE]:
+                entry = entries[key]
+                index = self._keys.entries(entry.flow, shard_of(key))
+                commands += [("UNLINK", key), ("ZREM", index, f"{entry.generation}|{key}")]
+            removed += sum((await self._link.run(*commands, slow=True))[::2])
+        return removed
+
     async def delete(self, keys: Sequence[str]) -> int:
-        """Remove entries; how many there were."""
+        """Remove values that are in no index (any more); how many there were."""
         removed = 0
         for start in range(0, len(keys), _PAGE):
             # One UNLINK per key: on a cluster they live in different slots.
