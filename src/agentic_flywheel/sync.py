@@ -25,6 +25,7 @@ class FlywheelSync:
     def __init__(self, flywheel: Flywheel) -> None:
         self._flywheel = flywheel
         self._loop = asyncio.new_event_loop()
+        self._closing = threading.Lock()
         self._thread = threading.Thread(target=self._loop.run_forever, name="agentic-flywheel", daemon=True)
         self._thread.start()
         self.settings = flywheel.settings
@@ -53,12 +54,15 @@ class FlywheelSync:
 
     def close(self) -> None:
         """As `Flywheel.aclose`; the thread ends too. Safe to call twice."""
-        if self._loop.is_closed():
-            return
-        self._wait(self._flywheel.aclose())
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
+        with self._closing:  # whoever comes second waits until it is done
+            if self._loop.is_closed():
+                return
+            self._wait(self._flywheel.aclose())
+            self._wait(self._loop.shutdown_asyncgens())
+            self._wait(self._loop.shutdown_default_executor())
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join()
+            self._loop.close()
 
     def __enter__(self) -> Self:
         return self
@@ -69,6 +73,9 @@ class FlywheelSync:
         self.close()
 
     def _wait(self, work: Coroutine[Any, Any, _T]) -> _T:
+        if self._loop.is_closed():
+            work.close()
+            raise RuntimeError("this flywheel is closed")
         future = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
             return future.result()

@@ -173,7 +173,10 @@ def shape(decision: Decision) -> tuple[str, Reason, str]:
 
 def test_every_combination() -> None:
     flags = product((False, True), repeat=7)
-    cases = [Case(*flag, *states) for flag, states in product(flags, product(STATES, repeat=2))]
+    cases = [
+        Case(a, b, c, d, e, f, g, first, second)
+        for (a, b, c, d, e, f, g), first, second in product(flags, STATES, STATES)
+    ]
     assert len(cases) == 128 * len(STATES) ** 2
     for case in cases:
         decision, considered = decide(facts_of(case))
