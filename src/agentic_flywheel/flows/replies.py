@@ -9,7 +9,6 @@ import json
 import re
 import time
 from collections.abc import Iterator, Mapping
-from email.utils import parsedate_to_datetime
 from typing import Any
 
 import msgspec
@@ -152,6 +151,8 @@ def seconds_of(retry_after: str) -> float | None:
     retry_after = retry_after.strip()
     if re.fullmatch(r"\d{1,7}(\.\d+)?", retry_after):
         return float(retry_after)
+    from email.utils import parsedate_to_datetime  # brings half of `email` along, which an answer from memory need not
+
     try:
         return max(0.0, parsedate_to_datetime(retry_after).timestamp() - time.time())
     except ValueError:
