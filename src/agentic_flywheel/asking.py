@@ -81,12 +81,12 @@ class Asking:
 
         An asker who leaves does not end a call that is under way: its answer is stored and its turn remembered.
         """
-        moment = self._near.moment if self._near else 0
+        since = None if self._near is None else self._near.now()
         step = await self._decide(asked)
         if isinstance(step.decision, Serve | ServeStale):
             answer = await self._serve(step, step.decision)
-            if self._near is not None:
-                self._near.keep(step, answer, since=moment)
+            if self._near is not None and since is not None:
+                self._near.keep(step, answer, since=since)
             return answer
         flight, joined = self._board(step)
         return await asyncio.shield(self._flights.go_on(self._settle(step, flight, joined=joined)))
@@ -193,6 +193,8 @@ class Asking:
         facts: dict[str, Any] = {}
         if landed.stored and step.keeps:
             wanted = step.plan.wanted[0]
+            if self._near is not None:
+                self._near.forget(wanted.key)
             facts = {"key": wanted.key, "scope": wanted.scope, "ttl_seconds": entry.ttl_seconds}
         if mine:
             refused = step.keeps and landed.complete and not landed.stored  # Redis read, but would not write

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from agentic_flywheel.asking import Asking
@@ -41,9 +41,16 @@ class Cache:
     """The stored answers of one tenant."""
 
     def __init__(
-        self, registry: Registry, store: Store, planner: Planner, lifetimes: Lifetimes, behind: WriteBehind
+        self,
+        registry: Registry,
+        store: Store,
+        planner: Planner,
+        lifetimes: Lifetimes,
+        behind: WriteBehind,
+        forget: Callable[[], None] = lambda: None,
     ) -> None:
         self._registry = registry
+        self._forget = forget  # what this process has at hand is not told of here in time
         self._store = store
         self._planner = planner
         self._lifetimes = lifetimes
@@ -147,6 +154,14 @@ class Cache:
         if sum((flow is not None, session is not None, user is not None, key is not None, everything)) != 1:
             raise InputError("name exactly one of: a flow, a session, a user, a key, or everything")
         await self._behind.flush()
+        try:
+            return await self._clear(flow, session, user, key, dry_run=dry_run)
+        finally:
+            self._forget()
+
+    async def _clear(
+        self, flow: str | None, session: str | None, user: str | None, key: str | None, *, dry_run: bool
+    ) -> Receipt:
         if key is not None:
             return await self._clear_key(key, dry_run=dry_run)
         if session is not None:

@@ -10,16 +10,22 @@ from agentic_flywheel.durations import show_duration
 from agentic_flywheel.errors import RegistryError, StoreError
 from agentic_flywheel.flows.registry import Registry
 from agentic_flywheel.model import Check
+from agentic_flywheel.near import NearCache
 from agentic_flywheel.store import probe
+from agentic_flywheel.store.breaker import State
 from agentic_flywheel.store.outbox import Outbox
 from agentic_flywheel.store.store import Store
 
+#: How long the doctor waits for the near cache's channel to prove itself.
+NEAR_PROOF_SECONDS = 2.0
 
-async def examine(registry: Registry, store: Store, flows: Flows) -> list[Check]:
+
+async def examine(registry: Registry, store: Store, flows: Flows, near: NearCache | None = None) -> list[Check]:
     """Every finding, in the order in which a person would ask: configuration, Redis, flows."""
     return [
         *_registry_checks(registry),
         *await _redis_checks(store),
+        *await _near_checks(store, near),
         *await _outbox_checks(store.outbox),
         *await _flow_checks(registry, flows),
     ]
@@ -51,15 +57,41 @@ def _registry_checks(registry: Registry) -> list[Check]:
 async def _redis_checks(store: Store) -> list[Check]:
     address = store.link.address
     where = f"{address.masked} ({address.origin})"
+    breaker = _breaker_checks(store)
     try:
         capabilities = await probe.probe(store.link)
     except StoreError as error:
         return [
+            *breaker,
             Check(
                 name="redis", state="fail", message=f"{where}: {error.message}", advice=" ".join(error.suggestions[:2])
-            )
+            ),
         ]
-    return [Check(name="redis", state="ok", message=where), *probe.examine(capabilities, address)]
+    return [*breaker, Check(name="redis", state="ok", message=where), *probe.examine(capabilities, address)]
+
+
+def _breaker_checks(store: Store) -> list[Check]:
+    """Whether this process leaves Redis alone, which another process need not do."""
+    health = store.link.health
+    if health.state is State.CLOSED:
+        return []
+    since = show_duration(timedelta(seconds=max(0, round(time.time() - health.since))))
+    message = f"questions have been answered without Redis for {since}: {health.reason}"
+    return [Check("breaker", "warn", message, "It is tried again every few seconds; nothing has to be restarted.")]
+
+
+async def _near_checks(store: Store, near: NearCache | None) -> list[Check]:
+    if near is None:
+        if not store.link.settings["near.enabled"]:
+            return []
+        message = "off: on a cluster no channel tells of all changes"
+        return [Check(name="near cache", state="warn", message=message, advice="Set AFW_NEAR_ENABLED=false.")]
+    if await near.channel.proven(NEAR_PROOF_SECONDS):
+        return [Check(name="near cache", state="ok", message="on: Redis tells what changes")]
+    why = near.channel.problem or f"no word within {NEAR_PROOF_SECONDS:g} s"
+    message = f"on, but nothing is served from it while Redis does not tell what changes: {why}"
+    advice = "The user needs CLIENT TRACKING and TRACKINGINFO, and what stands before Redis must pass on its pushes."
+    return [Check(name="near cache", state="warn", message=message, advice=advice)]
 
 
 async def _outbox_checks(outbox: Outbox) -> list[Check]:

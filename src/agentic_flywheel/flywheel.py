@@ -33,6 +33,7 @@ from agentic_flywheel.watching import FlowWatch
 
 #: What calls that nobody waits for any more may still take when the flywheel is closed.
 CLOSE_SECONDS = 1.0
+_NO_DIRECTIVES = Directives()
 #: Settings as keyword arguments: `session.turns` is `session_turns`.
 _ARGUMENTS = {setting.name.replace(".", "_"): setting.name for setting in SETTINGS}
 
@@ -59,13 +60,15 @@ class Flywheel:
         self.outbox = self._store.outbox
         self.sessions = Sessions(settings, self._store, self._behind)
         self._housekeeping = Housekeeping(self._store, self.sessions, self._flights) if background else None
-        on_change = self._housekeeping.flow_changed if self._housekeeping else _leave_it
-        self._watch = FlowWatch(settings, self._clients, self._store.flows, on_change)
-        self.lifetimes = Lifetimes(settings, self.registry, self._store.flows)
+        # On a cluster one channel tells of one server's changes alone, so nothing can be kept at hand there.
+        near = settings["near.enabled"] and self._store.link.address.kind != "cluster"
+        self._near = NearCache(settings, self.registry, self._store, self._behind) if near else None
+        self._watch = FlowWatch(settings, self._clients, self._store.flows, self._flow_changed)
+        forget = self._near.forget if self._near else _nothing_at_hand
+        self.lifetimes = Lifetimes(settings, self.registry, self._store.flows, forget)
         self._planner = Planner(settings, self.registry, self._store.keys)
         recollection = Recollection(self._planner, self._store, self._behind)
         admission = Admission(settings, self._store.limits)
-        self._near = NearCache(settings, self._store, self._behind) if settings["near.enabled"] else None
         self._asking = Asking(
             settings,
             recollection,
@@ -79,7 +82,7 @@ class Flywheel:
             near=self._near,
             refreshes=background,
         )
-        self.cache = Cache(self.registry, self._store, self._planner, self.lifetimes, self._behind)
+        self.cache = Cache(self.registry, self._store, self._planner, self.lifetimes, self._behind, forget)
         self.flows = Flows(self.registry, self._store, self._watch, self._clients, self._planner, self._asking)
 
     @classmethod
@@ -134,7 +137,12 @@ class Flywheel:
         (`only_if_cached`), and `FlowError` where the flow does not answer. Trouble with Redis raises nothing: the
         answer says so in `outcome`, `reason` and `warnings`.
         """
-        if self._near is not None and session is None and not (directives or config or domain or turn_id):
+        if (
+            self._near is not None
+            and session is None
+            and not (config or domain or turn_id)
+            and (directives is None or directives == _NO_DIRECTIVES)
+        ):
             at_hand = self._near.answer(question, flow, user, intent)
             if at_hand is not None:
                 return at_hand
@@ -211,7 +219,7 @@ class Flywheel:
         """Look at registry, Redis and flows; what is fine, what is not, what to do."""
         from agentic_flywheel.examination import examine
 
-        return await examine(self.registry, self._store, self.flows)
+        return await examine(self.registry, self._store, self.flows, self._near)
 
     async def plain_get(self, key: str) -> bytes | None:
         """A value outside of our own keys, as `coaia fetch` reads it. Raises `StoreError`."""
@@ -222,6 +230,12 @@ class Flywheel:
         """Store a value outside of our own keys, as `coaia tash` does. Raises `StoreError`."""
         expiry = ("PX", round(ttl.total_seconds() * 1000)) if ttl is not None else ()
         await self._store.link.execute("SET", _plain(key), value, *expiry)
+
+    def _flow_changed(self, flow: str, generation: int) -> None:
+        if self._near is not None:
+            self._near.forget()
+        if self._housekeeping is not None:  # programs that end after one question leave old answers to others
+            self._housekeeping.flow_changed(flow, generation)
 
     async def aclose(self) -> None:
         """Let calls under way end within a second, send what is written behind, release everything.
@@ -237,8 +251,8 @@ class Flywheel:
         await self._store.aclose()
 
 
-def _leave_it(_flow: str, _generation: int) -> None:
-    """Programs that end after one question leave the memory of old answers to others."""
+def _nothing_at_hand() -> None:
+    """Without a near cache there is nothing to forget."""
 
 
 def _plain(key: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import timedelta
 
 from agentic_flywheel.errors import InputError
@@ -19,8 +20,15 @@ LONGEST = timedelta(days=3650)
 class Lifetimes:
     """How long answers stay good, by flow type and by flow."""
 
-    def __init__(self, settings: Settings, registry: Registry, states: FlowStates) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        registry: Registry,
+        states: FlowStates,
+        forget: Callable[[], None] = lambda: None,
+    ) -> None:
         self._registry = registry
+        self._forget = forget  # what this process has at hand rests on lifetimes
         self._states = states
         self._defaults = {kind: timedelta(seconds=settings.number(f"ttl.{kind}_seconds")) for kind in FlowType}
         self._settings = settings
@@ -65,9 +73,11 @@ class Lifetimes:
     async def _change(self, name: str, seconds: float | None) -> LifetimeRow:
         if name in tuple(FlowType):
             await self._states.set_type_ttl(name, seconds)
+            self._forget()
             return self._type_row(FlowType(name), seconds)
         spec = self._registry.current().get(name.removeprefix("flow:"), inactive=True)
         await self._states.set_ttl(spec.key, seconds)
+        self._forget()
         overrides = await self._states.type_ttls()
         return _flow_row(spec, self.of(spec, await self._states.state(spec.key), overrides.get(spec.type)))
 

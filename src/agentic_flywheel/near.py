@@ -1,21 +1,26 @@
 """The near cache: answers that this process served a moment ago, without asking Redis again.
 
 Invariant: what is served from here was true in Redis at most `near.max_staleness_seconds` ago. The server itself says
-what has changed (`store.tracking`); when it falls silent, nothing is served from here any more. Only answers that the
-whole team shares are kept, only for questions without session, directives and overrides, and no more than
-`near.max_megabytes` of them. Registry and flow are looked at again at the same interval.
+what has changed (`store.tracking`); when it falls silent, nothing is served from here any more. The registry is looked
+at with every question, and the flow with one question per `near.max_staleness_seconds` at least, which goes the whole
+way. Only answers that the whole team shares are kept, only for questions without session, directives and overrides,
+and no more than `near.max_megabytes` of them.
 
 Every such hit leaves a turn and is counted like any other; both are written behind.
 """
 
 from __future__ import annotations
 
+import sys
 import time
 from collections import OrderedDict, deque
+from typing import NamedTuple
 
 import msgspec
 
 from agentic_flywheel.behind import Repeat, WriteBehind
+from agentic_flywheel.flows.registry import Registry
+from agentic_flywheel.flows.snapshot import RegistrySnapshot
 from agentic_flywheel.identifiers import new_id, new_session_id
 from agentic_flywheel.model import Answer, Directives, Turn
 from agentic_flywheel.policy.decision import Serve
@@ -25,26 +30,63 @@ from agentic_flywheel.steps import Step, turn_of
 from agentic_flywheel.store.store import Store
 from agentic_flywheel.store.tracking import Tracking
 
+#: However well the channel does, an answer is read from Redis again after so long: nothing that a server or what stands
+#: before it forgets to tell (SWAPDB, for one) lasts.
+LONGEST_SECONDS = 10.0
 #: Changes heard lately, to see whether one came between a read and its keeping.
 _CHANGES_KEPT = 256
-#: What one kept answer costs besides its texts, roughly, in bytes.
-_OVERHEAD_BYTES = 3000
+#: What one kept answer costs besides its texts, in bytes: measured at 3.4 kB, index and all.
+_OVERHEAD_BYTES = 3500
 
 _NO_DIRECTIVES = Directives()
 
 Name = tuple[str, str | None, str, str | None]
 
 
+class Moment(NamedTuple):
+    """When a question began: how many changes were heard until then, the monotonic clock, the registry in force."""
+
+    changes: int
+    at: float
+    registry: RegistrySnapshot
+
+
+class _Flow:
+    """What a flow answered with when a question last went the whole way."""
+
+    __slots__ = ("bound", "fingerprint", "generation", "looked_at")
+
+    def __init__(self, fingerprint: str, generation: int, bound: float) -> None:
+        self.fingerprint = fingerprint
+        self.generation = generation
+        self.bound = bound
+        self.looked_at = 0.0
+
+
 class _Kept:
     """One answer, ready to be served again."""
 
-    __slots__ = ("answer", "born", "good_until", "keys", "life", "looked_at", "saved_us", "size", "turn")
+    __slots__ = (
+        "answer",
+        "born",
+        "flow",
+        "good_until",
+        "keys",
+        "life",
+        "read_at",
+        "registry",
+        "saved_us",
+        "size",
+        "turn",
+    )
 
     def __init__(
         self,
         answer: Answer,
         turn: Turn,
+        flow: _Flow,
         keys: tuple[bytes, ...],
+        since: Moment,
         *,
         born: float,
         life: float,
@@ -53,32 +95,50 @@ class _Kept:
     ) -> None:
         self.answer = answer
         self.turn = turn
+        self.flow = flow
         self.keys = keys
+        self.read_at = since.at
+        self.registry = since.registry
         self.born = born
         self.life = life
         self.good_until = born + life * good
-        self.looked_at = time.monotonic()
         self.saved_us = saved_us
-        self.size = _OVERHEAD_BYTES + 2 * (len(answer.text) + len(answer.question))
+        texts = [answer.text, answer.question, turn.question]
+        texts += [text for source in answer.sources for text in (source.title, source.uri, source.excerpt)]
+        self.size = _OVERHEAD_BYTES + sum(map(sys.getsizeof, texts))
 
 
 class NearCache:
-    """The answers that one process keeps at hand; made only where `near.enabled` is set."""
+    """The answers that one process keeps at hand; made only where `near.enabled` is set, and not for a cluster: there a
+    channel tells of one server's changes alone."""
 
-    def __init__(self, settings: Settings, store: Store, behind: WriteBehind) -> None:
+    def __init__(self, settings: Settings, registry: Registry, store: Store, behind: WriteBehind) -> None:
+        self._registry = registry
         self._store = store
         self._behind = behind
         self._room = int(settings["near.max_megabytes"]) * 1_000_000
         self._bound = settings.number("near.max_staleness_seconds")
+        self._check_every = settings.number("flow.check_every_seconds")
         self._user = settings.text("user")
         self._refresh_after = settings.number("ttl.refresh_after")
         self._kept: OrderedDict[Name, _Kept] = OrderedDict()
         self._by_key: dict[bytes, set[Name]] = {}
+        self._flows: dict[str, _Flow] = {}
         self._changes: deque[tuple[int, frozenset[bytes] | None]] = deque(maxlen=_CHANGES_KEPT)
-        self.moment = 0  # counts the changes heard: what was read at one moment is kept only if it still holds
+        self._heard = 0
+        self._closed = False
         self.size_bytes = 0
-        prefixes = store.keys.shared_prefixes()
-        self._tracking = Tracking(store.link, prefixes, bound=self._bound, on_change=self._changed)
+        self.channel = Tracking(
+            store.link,
+            store.keys.shared_prefixes(),
+            canary=store.keys.mark(f"near-{new_id()}"),
+            bound=self._bound,
+            on_change=self._changed,
+        )
+
+    def now(self) -> Moment:
+        """The moment before a question is looked up: what is read later is kept only if nothing changed since."""
+        return Moment(self._heard, time.monotonic(), self._registry.current())
 
     def answer(self, question: str, flow: str | None, user: str | None, intent: str | None) -> Answer | None:
         """The answer to a question without session and directives, if it is at hand and may be relied on."""
@@ -88,9 +148,12 @@ class NearCache:
         if kept is None:
             return None
         monotonic, now = time.monotonic(), time.time()
-        if monotonic > self._tracking.trusted_until or monotonic - kept.looked_at > self._bound:
+        looked = kept.flow
+        if monotonic > self.channel.trusted_until or monotonic > looked.looked_at + looked.bound:
             return None
-        if not kept.born <= now < kept.good_until:
+        if monotonic > kept.read_at + LONGEST_SECONDS or not kept.born <= now < kept.good_until:
+            return None
+        if self._registry.current() is not kept.registry:
             return None
         session, turn, trace = new_session_id(), new_id(), new_id()
         age, elapsed = now - kept.born, (time.perf_counter() - started) * 1000
@@ -105,35 +168,43 @@ class NearCache:
             age_seconds=age,
             ttl_seconds=kept.life - age,
             elapsed_ms=elapsed,
+            config={},
         )
 
-    def keep(self, step: Step, answer: Answer, *, since: int) -> None:
-        """Keep an answer that was just served from Redis, unless something changed since `moment` was `since`."""
-        self._tracking.start()
-        asked, decision = step.asked, step.decision
+    def keep(self, step: Step, answer: Answer, *, since: Moment) -> None:
+        """Keep an answer that was just served from Redis, unless something changed `since` its question began."""
+        asked, decision, facts, spec = step.asked, step.decision, step.facts, step.plan.spec
+        if self._closed or not isinstance(decision, Serve):
+            return
+        looked = self._look(step, since)
         if asked.resumed or asked.config or asked.domain or asked.directives != _NO_DIRECTIVES:
             return
-        if not isinstance(decision, Serve) or decision.wanted.scope != Scope.TEAM or answer.warnings:
+        if decision.wanted.scope != Scope.TEAM or answer.warnings or not looked.bound:
             return
+        if facts.lifetime.sliding:
+            return  # every hit has to renew it in Redis
+        self.channel.start()
         name = (asked.text, asked.flow, asked.user, asked.intent)
-        spec, keys = step.plan.spec, self._store.keys
+        keys = self._store.keys
         names = (keys.flow(spec.key), keys.lifetimes, decision.wanted.key)
         watched = tuple(key.encode() for key in names)
-        if not self._unchanged(watched, since):
+        if not self._unchanged(watched, since.changes):
             return
-        if step.facts.lifetime.sliding:
-            return  # every hit has to renew it in Redis
         entry = decision.entry
         self._drop(name)
         kept = _Kept(
             msgspec.structs.replace(answer, near=True),
             turn_of(step, answer),
+            looked,
             watched,
+            since,
             born=entry.created_at,
             life=answer.age_seconds + decision.ttl_seconds,
             good=min(1.0, self._refresh_after),
             saved_us=int((entry.flow_ms or 0.0) * 1000),
         )
+        if kept.size > self._room:
+            return
         self._kept[name] = kept
         self.size_bytes += kept.size
         for key in watched:
@@ -141,21 +212,39 @@ class NearCache:
         while self.size_bytes > self._room:
             self._drop(next(iter(self._kept)))
 
+    def forget(self, *keys: str) -> None:
+        """Forget what rests on these keys (none: everything): this process has changed them, and need not be told."""
+        self._changed([key.encode() for key in keys] or None)
+
     async def aclose(self) -> None:
         """Forget everything and close the channel."""
-        await self._tracking.aclose()
+        self._closed = True
+        await self.channel.aclose()
         self._changed(None)
 
+    def _look(self, step: Step, since: Moment) -> _Flow:
+        """Note what a flow answers with; what it answered with before is forgotten if that was something else."""
+        spec, facts = step.plan.spec, step.facts
+        every = self._check_every if spec.check_every is None else spec.check_every.total_seconds()
+        looked = self._flows.get(spec.key)
+        if looked is None or (looked.fingerprint, looked.generation) != (facts.fingerprint, facts.generation):
+            if looked is not None:
+                self.forget(self._store.keys.flow(spec.key))
+            looked = self._flows[spec.key] = _Flow(facts.fingerprint, facts.generation, 0.0)
+        looked.bound = min(self._bound, every)
+        looked.looked_at = max(looked.looked_at, since.at)
+        return looked
+
     def _unchanged(self, keys: tuple[bytes, ...], since: int) -> bool:
-        if self.moment - since > len(self._changes):
+        if self._heard - since > len(self._changes):
             return False  # too much has changed meanwhile to know
         return all(
             moment <= since or (changed is not None and changed.isdisjoint(keys)) for moment, changed in self._changes
         )
 
     def _changed(self, keys: list[bytes] | None) -> None:
-        self.moment += 1
-        self._changes.append((self.moment, None if keys is None else frozenset(keys)))
+        self._heard += 1
+        self._changes.append((self._heard, None if keys is None else frozenset(keys)))
         if keys is None:
             self._kept.clear()
             self._by_key.clear()
