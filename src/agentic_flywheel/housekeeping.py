@@ -1,7 +1,8 @@
 """What must be tidied and nobody asks for: memory of answers that can no longer be served, sessions past retention.
 
 Invariant: tidying is never on the way of a question, runs in one process at a time (whoever takes the day's mark in
-Redis), and removes only what policy has given up already.
+Redis; for an hour, and for the day once it is done, so that who dies over it is followed by somebody else), and removes
+only what policy has given up already.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ class Housekeeping:
 
     async def _tidy(self) -> None:
         try:
-            if not await self._store.take_mark("swept", seconds=_DAY_SECONDS):
+            if not await self._store.take_mark("swept", seconds=int(LOOK_SECONDS)):
                 return
             receipt = await self._sessions.sweep(dry_run=False)
             if receipt.removed["sessions"]:
@@ -53,6 +54,7 @@ class Housekeeping:
             for flow in await self._store.flows.known():
                 state = await self._store.flows.state(flow)
                 await self._store.entries.reclaim(flow, generation=state.generation, now=time.time())
+            await self._store.prolong_mark("swept", seconds=_DAY_SECONDS)
         except StoreError as error:
             _log.info("tidying is put off: %s", error)
 

@@ -34,6 +34,10 @@ class Store:
         (taken,) = await self.link.run(("SET", self.keys.mark(name), "1", "NX", "EX", seconds))
         return taken is not None
 
+    async def prolong_mark(self, name: str, *, seconds: int) -> None:
+        """Keep a mark that was taken for so long from now on."""
+        await self.link.run(("SET", self.keys.mark(name), "1", "EX", seconds))
+
     async def aclose(self) -> None:
         """Finish what is on its way to the outbox, and release every connection."""
         await self.outbox.aclose()
