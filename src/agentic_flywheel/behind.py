@@ -76,7 +76,7 @@ class WriteBehind:
 
         As little work as possible now: the turn is made when it is sent.
         """
-        if len(self._repeats) >= MOST_TURNS // 2:
+        if self.crowded:
             return False
         self._repeats.append(repeat)
         self._wake()
