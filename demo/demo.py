@@ -325,6 +325,7 @@ def furnish(place: Path) -> None:
         HOME=str(place),
         AFW_CONFIG_DIR=str(place / "config"),
         AFW_DATA_DIR=str(place / "data"),
+        AFW_REDIS_COMMAND_TIMEOUT_SECONDS="5",  # a machine that is busy otherwise shall not change what is shown
         AFW_EMBEDDED_IDLE_SECONDS="60",  # should this process be killed, the server ends all the same
     )
     os.chdir(place)

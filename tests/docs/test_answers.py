@@ -25,7 +25,7 @@ pytestmark = pytest.mark.anyio
         ("How do I add a Flowise chatflow?", "afw flow add"),
         ("What happens when a flow changes?", "flow_changed"),
         ("Why was my question not answered from the cache?", "--explain"),
-        ("Can I use Redis Cluster?", "Not in this release"),
+        ("Can I use Redis Cluster?", "redis+cluster://"),
         ("How do I keep my question private?", "--no-store"),
         ("What does the outcome bypass mean?", "no answer is stored"),
         ("Which rights does the Redis user need?", "ACL SETUSER"),

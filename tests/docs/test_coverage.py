@@ -11,6 +11,7 @@ from agentic_flywheel.model import Directives, Outcome, Reason
 from agentic_flywheel.settings import _OTHER_VARIABLES, SETTINGS
 from agentic_flywheel.store.address import _OPTIONS
 from agentic_flywheel.store.keys import Keys
+from agentic_flywheel.store.rights import COMMANDS, MORE
 from pages import ROOT, first_column, read
 
 
@@ -101,3 +102,11 @@ def test_every_public_name_is_listed_and_no_other() -> None:
 
 def test_the_changelog_has_this_version() -> None:
     assert f"\n## [{agentic_flywheel.__version__}]" in read("CHANGELOG.md")
+
+
+def test_the_least_rights_are_those_of_the_code() -> None:
+    section = read("docs/configuration.md").split("\n## Redis: least rights\n", 1)[1].split("\n## ", 1)[0]
+    block = section.split("```")[1]
+    assert re.findall(r"\+(\S+)", block) == list(COMMANDS)
+    named = set(re.findall(r"\+([a-z|]+)", section.replace("\\|", "|")))
+    assert {command for use in MORE.values() for command in use} <= named

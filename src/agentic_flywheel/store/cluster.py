@@ -5,7 +5,7 @@ in its order, however many servers gave them. The map of slots follows the clust
 followed at once, and as long as a server is away the others are asked who has its slots now.
 
 The commands are our own, so where their keys stand is a short table (`key_of`), and all keys of one script share a
-hash tag (`store.keys`). docs/decisions/0015-own-cluster.md says why this is not a client library's.
+hash tag (`store.keys`). docs/decisions/0017-own-cluster.md says why this is not a client library's.
 """
 
 from __future__ import annotations

@@ -17,11 +17,23 @@ _COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
 
 
 @click.command("doctor", cls=FlywheelCommand)
+@click.option(
+    "--acl", is_flag=True, help="Print the Redis rights that are needed, as words of ACL SETUSER, and look at nothing."
+)
 @click.pass_obj
-def doctor(invocation: Invocation) -> int:
+def doctor(invocation: Invocation, acl: bool) -> int:
     """Look at everything: Redis, the registry, the flows. Exit code 1 if something is broken; warnings are not."""
     from agentic_flywheel.interfaces.cli.terminal import print_json
 
+    if acl:
+        from agentic_flywheel.store.rights import MORE, access_list
+
+        rights = access_list("flywheel", *MORE)
+        if invocation.as_json:
+            print_json({"acl": rights})
+        else:
+            print(*rights)
+        return 0
     checks = invocation.run(lambda flywheel: flywheel.doctor())
     broken = any(check.state == "fail" for check in checks)
     if invocation.as_json:
