@@ -64,12 +64,29 @@ class Stage:
         return [int(line.split()[0]) for line in file.read_text().splitlines()] if file.exists() else []
 
     @property
+    def peak(self) -> int:
+        """How many calls were under way at the same time, at most."""
+        under_way = most = 0
+        for mark in (self.folder / "traffic").read_text():
+            under_way += 1 if mark == "+" else -1
+            most = max(most, under_way)
+        return most
+
+    @property
     def told(self) -> int:
         """How many parts the calls have given in all."""
         file = self.folder / "told"
         return len(file.read_text()) if file.exists() else 0
 
     async def __call__(self, question: FlowQuestion) -> AsyncIterator[str]:
+        append(self.folder / "traffic", "+")
+        try:
+            async for part in self._parts(question):
+                yield part
+        finally:
+            append(self.folder / "traffic", "-")
+
+    async def _parts(self, question: FlowQuestion) -> AsyncIterator[str]:
         append(self.folder / "calls", f"{os.getpid()} {question.text.splitlines()[-1]}\n")
         number = len(self.calls)
         parts: Sequence[str] = [f"Answer {number}", " to ", question.text]
