@@ -169,9 +169,10 @@ def test_without_redis_the_flow_still_answers(afw: Afw) -> None:
     assert "warning: " in done.err
     assert "hidden" not in done.err
     answer = afw.json("ask", "echo one", "--flow", "echo", "--redis-url", url)
-    assert (answer["outcome"], answer["remembered"], answer["key"]) == ("bypass", False, None)
-    assert answer["warnings"]
-    unavailable = afw.json("session", "list", "--redis-url", url, code=2)
+    assert (answer["outcome"], answer["remembered"], answer["key"]) == ("bypass", True, None)
+    assert "This turn waits in the local outbox until Redis is back." in answer["warnings"]
+    assert len(afw.json("session", "list", "--redis-url", url)["sessions"]) == 2
+    unavailable = afw.json("cache", "stats", "--redis-url", url, code=2)
     assert_error(unavailable, "store_unavailable")
     assert "hidden" not in json.dumps(unavailable)
 

@@ -24,6 +24,7 @@ class SessionList(BaseModel):
 
     sessions: list[SessionResult]
     more: bool
+    warnings: list[str] = []
 
 
 def add_resources(server: FlywheelServer) -> None:
@@ -40,7 +41,8 @@ def add_resources(server: FlywheelServer) -> None:
         """The newest conversations: id, title, owner, flow, number of turns, last activity."""
         page = await flywheel.sessions.list(limit=_SESSIONS_SHOWN)
         shown = [SessionResult.of(session) for session in page.sessions]
-        return SessionList(sessions=shown, more=bool(page.cursor)).model_dump_json(indent=2)
+        listed = SessionList(sessions=shown, more=bool(page.cursor), warnings=list(page.warnings))
+        return listed.model_dump_json(indent=2)
 
     @server.resource("flowise://config-schema", title="What can be configured", mime_type=_JSON)
     async def config_schema() -> str:

@@ -257,6 +257,7 @@ class SessionHistoryResult(Result):
     session: SessionResult
     turns: list[TurnResult]
     total_turns: int
+    warnings: list[str] = []
 
 
 class FlowFiguresResult(Result):

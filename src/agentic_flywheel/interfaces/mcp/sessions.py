@@ -59,10 +59,11 @@ def add_session_tools(server: FlywheelServer) -> None:
             session=SessionResult.of(thread.session),
             turns=[TurnResult.of(turn) for turn in thread.turns],
             total_turns=thread.session.turns,
+            warnings=list(thread.warnings),
         )
         read = [_turn_text(turn) for turn in thread.turns]
         heading = f"Session {thread.session.id}: the newest {len(read)} of {thread.session.turns} turns, oldest first."
-        return answered(result, heading, *read)
+        return answered(result, heading, *read, *(f"Note: {warning}" for warning in thread.warnings))
 
 
 def _turn_text(turn: Turn) -> str:
