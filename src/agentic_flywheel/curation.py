@@ -171,6 +171,7 @@ class Cache:
             while page := await self._store.sessions.recent(user=user, offset=offset, count=500):
                 sessions += page
                 offset += len(page)
+            sessions = [s.id for s in await self._store.sessions.headers(sessions) if s.owner == user]
             return await self._clear_sessions(sessions, f"user {user}", dry_run=dry_run)
         if flow is not None:
             names = [flow if flow in await self._store.flows.known() else self._registry.current().get(flow).key]

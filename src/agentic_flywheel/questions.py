@@ -112,6 +112,7 @@ class Planner:
     def plan(self, asked: Asked, recalled: Recalled) -> Plan:
         """Flow, context, identity and candidate keys of a question. Raises `UnknownFlow` and `RegistryError`."""
         snapshot = self._registry.current()
+        recalled = before(recalled, asked.turn)
         session, directives = recalled.session, asked.directives
         chosen = route(
             asked.text,
@@ -176,3 +177,13 @@ def _admit_domain(domain: Domain) -> Domain:
     for field in _of_kind(domain, Domain).__struct_fields__:
         admit_text(getattr(domain, field), f"domain's {field}")
     return domain
+
+
+def before(recalled: Recalled, turn: str) -> Recalled:
+    """A session as it was before one of its turns: a question that is asked again under the same turn id is the same
+    question, not a follow-up of itself."""
+    place = next((index for index, known in enumerate(recalled.turns) if known.id == turn), None)
+    if place is None:
+        return recalled
+    first = recalled.first if recalled.first is not None and recalled.first.id != turn else None
+    return Recalled(recalled.session if place or first else None, recalled.turns[:place], first, recalled.damaged)

@@ -132,8 +132,11 @@ class Sessions:
         now = time.time()
         removed = {"sessions": 0, "turns": 0, "entries": 0}
         if self._retention_days:
-            for session in await self._store.sessions.inactive_since(now - self._retention_days * 86400):
+            since = now - self._retention_days * 86400
+            for session in await self._store.sessions.inactive_since(since):
                 try:
+                    if (await self._header(session)).last_active_at >= since:  # resumed since it was listed
+                        continue
                     receipt = await self.delete(session, dry_run=dry_run)
                 except UnknownSession:  # gone since it was listed
                     continue
@@ -182,7 +185,9 @@ class Sessions:
             for session_id in ids:
                 offset += 1
                 session = headers.get(session_id)
-                if session is not None and (tag is None or tag in session.tags):
+                if session is None or (user and session.owner != user):
+                    continue  # gone, or begun by two users at once and the other one's
+                if tag is None or tag in session.tags:
                     yield offset, session
             if len(ids) < _PAGE:
                 return

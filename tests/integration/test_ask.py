@@ -14,7 +14,7 @@ from agentic_flywheel.errors import NotCached, UnknownSession
 from agentic_flywheel.model import Answer, Entry, FlowType, Outcome, Reason
 from agentic_flywheel.policy.context import Domain
 from agentic_flywheel.store.codec import decode, encode
-from flywheels import Oracle, opened, text_anywhere
+from flywheels import Oracle, opened, text_anywhere, until
 from servers import Server
 
 pytestmark = pytest.mark.anyio
@@ -361,3 +361,36 @@ async def test_the_key_is_told_without_asking(valkey: Server, tmp_path: Path) ->
         assert (await flywheel.ask(follow, session=first.session_id)).key == in_session
         stored = await flywheel.cache.show(told)
         assert (stored.entry.answer, stored.servable) == (first.text, True)
+
+
+async def test_the_same_turn_asked_again_is_the_same_question(redis_server: Server, tmp_path: Path) -> None:
+    oracle = Oracle()
+    async with opened(redis_server, tmp_path, {"oracle": oracle}) as flywheel:
+        await flywheel.ask("What is a lease good for?", session="s")
+        first = await flywheel.ask("And what about its end?", session="s", turn_id="again")
+        second = await flywheel.ask("And what about its end?", session="s", turn_id="again")
+        assert second.text == first.text
+        assert second.context == first.context
+        assert oracle.calls == 2
+        assert len((await flywheel.sessions.show("s")).turns) == 2
+
+
+async def test_two_users_beginning_one_session_at_once(redis_server: Server, tmp_path: Path) -> None:
+    asked: list[str] = []
+    gate = asyncio.Event()
+
+    async def slow(question: str) -> str:
+        asked.append(question)
+        await gate.wait()
+        return f"Answer to {question}"
+
+    async with opened(redis_server, tmp_path, {"slow": slow}) as flywheel:
+        asks = [asyncio.create_task(flywheel.ask(f"{QUESTION} {u}", session="s", user=u)) for u in ("ana", "bo")]
+        await until(lambda: len(asked) == 2, "both questions reach the flow")
+        gate.set()
+        await asyncio.gather(*asks)
+        thread = await flywheel.sessions.show("s")
+        assert {turn.user for turn in thread.turns} == {thread.session.owner}
+        other = "bo" if thread.session.owner == "ana" else "ana"
+        assert not (await flywheel.sessions.list(user=other)).sessions
+        assert (await flywheel.cache.clear(user=other, dry_run=True)).removed == {"entries": 0}

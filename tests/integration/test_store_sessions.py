@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from agentic_flywheel.errors import StoreDamaged
+from agentic_flywheel.errors import StoreDamaged, StoreMisused
 from agentic_flywheel.model import Outcome, Reason, Session, Turn
 from agentic_flywheel.store.store import Store
 from servers import Server
@@ -173,10 +173,11 @@ async def test_the_owner_is_the_first_user_and_the_title_the_first_question(redi
     async with stored(redis_server) as store:
         await store.sessions.append(turn(0, question="  A \n long " + "title " * 40))
         await store.sessions.append(turn(1, user="ana", flow="g"))
-        await store.sessions.append(turn(2, user="ben"))
+        with pytest.raises(StoreMisused, match="another user"):
+            await store.sessions.append(turn(2, user="ben"))
         header = await store.sessions.header("s")
         assert header is not None
-        assert (header.owner, header.flow, header.last_active_at) == ("ana", "f", 1002.0)
+        assert (header.owner, header.flow, header.turns) == ("ana", "g", 2)
         assert header.title.startswith("A long title title")
         assert header.title.endswith("…")
         assert len(header.title) <= 80

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from agentic_flywheel.errors import (
+    StoreDamaged,
     StoreError,
     StoreFull,
     StoreMisused,
@@ -30,6 +31,7 @@ _KINDS: dict[str, type[StoreError]] = {
     "READONLY": StoreFull,
     "NOREPLICAS": StoreFull,
     "WRONGTYPE": StoreMisused,
+    "NOTOWNER": StoreMisused,  # our own: two users began a session of one id at the same time
     "LOADING": StoreUnavailable,
     "BUSY": StoreUnavailable,
     "MASTERDOWN": StoreUnavailable,
@@ -93,6 +95,15 @@ def _replied(error: BaseException, where: str, facts: dict[str, Any]) -> StoreEr
     elif "db index" in said.lower():
         suggestions = ("Name a database that the server has: most have 0 to 15, clusters only 0.",)
     return kind(f"{where} answered {facts['command']} with: {said}", suggestions=suggestions, **facts, reply=said)
+
+
+#: What reading a reply that no server gives ends in.
+NONSENSE = (TypeError, ValueError, LookupError, AttributeError)
+
+
+def nonsense(error: Exception, what: str) -> StoreDamaged:
+    """The failure to read a reply, to be raised `from error`; `what` was asked for."""
+    return StoreDamaged(f"Redis, or something on the way to it, answered {what} with nonsense ({error})")
 
 
 def words_of(error: BaseException) -> str:

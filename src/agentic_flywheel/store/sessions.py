@@ -30,6 +30,13 @@ _log = logging.getLogger(__name__)
 APPEND = Script("""
 local session, turns, ids = KEYS[1], KEYS[2], KEYS[3]
 local appended = 0
+local holder = redis.call('HGET', session, 'owner') or ''
+for i = 6, #ARGV, 7 do
+    if ARGV[i] ~= '' and holder ~= '' and ARGV[i] ~= holder then
+        return redis.error_reply("NOTOWNER the session belongs to another user")
+    end
+    if holder == '' then holder = ARGV[i] end
+end
 for i = 1, #ARGV, 7 do
     local turn, payload, at, flow, id, owner, title =
         ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4], ARGV[i + 5], ARGV[i + 6]
@@ -170,7 +177,7 @@ class SessionStore:
 
     async def header(self, session: str) -> Session | None:
         """What is known of a session, None where there is no such session."""
-        (reply,) = await self._link.run(("HMGET", self._keys.session(session), *_FIELDS))
+        (reply,) = await self._link.run(("HMGET", self._keys.session(session), *_FIELDS), slow=True)
         return _session_of(reply)
 
     async def headers(self, sessions: Sequence[str]) -> list[Session]:
@@ -194,7 +201,7 @@ class SessionStore:
         flat: list[str | bytes] = []
         for name, value in fields.items():
             flat += [name, value if isinstance(value, str) else msgspec.json.encode(value)]
-        (done,) = await self._link.run(AMEND.call((self._keys.session(session),), *flat))
+        (done,) = await self._link.run(AMEND.call((self._keys.session(session),), *flat), slow=True)
         return bool(done)
 
     async def begin(self, session: str, *, at: float) -> None:
@@ -205,6 +212,7 @@ class SessionStore:
             ("HSETNX", key, "last_active_at", repr(at)),
             ("HSET", key, "id", session),
             ("ZADD", self._keys.sessions(shard_of(session)), "GT", at, session),
+            slow=True,
         )
 
     async def recent(self, *, user: str, offset: int, count: int) -> list[str]:
