@@ -100,7 +100,7 @@ class EntryStore:
 
     async def get(self, key: str) -> tuple[Looked, float | None]:
         """One entry, and the seconds that Redis will still keep it (None where there is nothing)."""
-        raw, left = await self._link.run_each(("GET", key), ("PTTL", key))
+        raw, left = await self._link.run_each(("GET", key), ("PTTL", key), slow=True)
         return self.looked(raw), left / 1000 if isinstance(left, int) and left >= 0 else None
 
     async def get_many(self, keys: Sequence[str]) -> list[Looked]:
