@@ -158,9 +158,7 @@ class WriteBehind:
 
     async def aclose(self) -> None:
         """Send what is left, and say what could not be kept."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._stop_timer()
         if self._flushing is not None:
             await asyncio.wait([self._flushing])
         try:
@@ -169,9 +167,15 @@ class WriteBehind:
             _log.warning("not kept at close: %s", error)
             self._give_up(len(self._turns))
             self._turns.clear()
+        self._stop_timer()  # what was made of repeats has woken it
         if self.lost > self._counted:
             await self._store.outbox.count_lost(self.lost - self._counted)
             self._counted = self.lost
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     def _wake(self) -> None:
         if self._timer is None:

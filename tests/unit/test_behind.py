@@ -1,0 +1,218 @@
+"""Writes that nobody waits for: what is gathered, when it leaves, in which order, and what nobody takes.
+
+The store is a stand-in that remembers what it was given; what real servers do with it is tested in integration.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from agentic_flywheel import behind
+from agentic_flywheel.behind import Repeat, WriteBehind
+from agentic_flywheel.errors import StoreError, StoreUnavailable
+from agentic_flywheel.model import Outcome, Reason, Turn
+from flywheels import until
+
+pytestmark = pytest.mark.anyio
+
+
+class Stand:
+    """Link, outbox, sessions and counters in one: takes everything, until it is told to fail."""
+
+    def __init__(self) -> None:
+        self.link = self.outbox = self.sessions = self.counters = self
+        self.away: StoreError | None = None
+        self.outbox_full = False
+        self.hold: asyncio.Event | None = None
+        self.exchanges: list[list[Any]] = []
+        self.kept: list[str] = []
+        self.lost = 0
+
+    def append_commands(self, turn: Turn) -> list[Any]:
+        return [("TURN", turn.id)]
+
+    def commands(self, tally: Any) -> list[Any]:
+        return [("COUNT", *row) for row in tally]
+
+    async def run(self, *commands: Any) -> None:
+        if self.hold is not None:
+            await self.hold.wait()
+        if self.away is not None:
+            raise self.away
+        self.exchanges.append(list(commands))
+
+    async def in_order(self, session: str) -> bool:
+        return session != "waits"
+
+    async def keep(self, turn: Turn, error: StoreError | None, *, last_chance: bool) -> None:
+        if self.outbox_full:
+            raise error or StoreUnavailable("no room", command="")
+        self.kept.append(turn.id)
+
+    async def count_lost(self, turns: int) -> None:
+        self.lost += turns
+
+    @property
+    def turns(self) -> list[str]:
+        return [word for exchange in self.exchanges for name, word, *_ in exchange if name == "TURN"]
+
+
+def turn(number: int, session: str = "") -> Turn:
+    return Turn(
+        id=f"t{number}",
+        session_id=session or f"s{number}",
+        at=1_700_000_000.0 + number,
+        question="q",
+        answer="a",
+        flow="f",
+        fingerprint="",
+        outcome=Outcome.HIT,
+        reason=Reason.EXACT,
+        trace_id="x",
+        origin_trace_id="o",
+    )
+
+
+def repeat(number: int) -> Repeat:
+    return Repeat(turn(0), f"r{number}", f"n{number}", f"x{number}", 1_700_000_000.0, 0.005, 1000)
+
+
+def queue(stand: Stand) -> WriteBehind:
+    return WriteBehind(stand)  # type: ignore[arg-type]
+
+
+async def test_turns_leave_in_their_order_and_in_batches() -> None:
+    stand = Stand()
+    waiting = queue(stand)
+    for number in range(250):
+        waiting.add_turn(turn(number))
+    await waiting.flush()
+    assert stand.turns == [f"t{number}" for number in range(250)]
+    assert [len(exchange) for exchange in stand.exchanges] == [100, 100, 50]
+    await waiting.aclose()
+
+
+async def test_what_is_queued_leaves_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(behind, "DELAY_SECONDS", 0.001)
+    stand = Stand()
+    waiting = queue(stand)
+    waiting.add_turn(turn(1))
+    assert waiting.holds("s1")
+    await until(lambda: not waiting.holds("s1"), "the turn to leave")
+    assert stand.turns == ["t1"]
+    await waiting.aclose()
+
+
+async def test_a_repeat_is_a_turn_with_its_own_ids_and_is_counted() -> None:
+    stand = Stand()
+    waiting = queue(stand)
+    waiting.add_turn(turn(7))
+    assert waiting.repeat(repeat(1))
+    assert waiting.repeat(repeat(2))
+    assert waiting.holds("r1")
+    await waiting.flush()
+    assert stand.turns == ["t7", "n1", "n2"]
+    counts = {(row[3], row[4]) for exchange in stand.exchanges for row in exchange if row[0] == "COUNT"}
+    assert {("outcome:hit", 1), ("near", 1), ("saved_us", 1000), ("hit_us", 5)} <= counts
+    assert not waiting.holds("r1")
+    await waiting.aclose()
+
+
+async def test_a_crowded_queue_takes_no_repeats_until_it_has_been_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(behind, "MOST_TURNS", 20)
+    stand = Stand()
+    waiting = queue(stand)
+    taken = [number for number in range(30) if waiting.repeat(repeat(number))]
+    assert len(taken) == 10
+    assert waiting.crowded
+    await waiting.flush_turns()
+    assert not waiting.crowded
+    assert len(stand.turns) == 10
+    await waiting.aclose()
+
+
+async def test_a_server_and_an_outbox_that_take_nothing_do_not_let_the_queue_grow(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(behind, "MOST_TURNS", 20)
+    stand = Stand()
+    stand.away, stand.outbox_full = StoreUnavailable("away", command=""), True
+    waiting = queue(stand)
+    for number in range(200):
+        waiting.repeat(repeat(number))
+        if number % 5 == 4:
+            with pytest.raises(StoreError):
+                await waiting.flush_turns()
+    assert len(waiting._turns) + len(waiting._repeats) <= 20
+    await waiting.aclose()
+    assert stand.lost == waiting.lost == 10
+
+
+async def test_the_oldest_turn_is_given_up_where_nobody_takes_any_and_is_counted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(behind, "MOST_TURNS", 3)
+    stand = Stand()
+    waiting = queue(stand)
+    for number in range(5):
+        waiting.add_turn(turn(number))
+    assert waiting.lost == 2
+    await waiting.aclose()
+    assert stand.turns == ["t2", "t3", "t4"]
+    assert stand.lost == 2
+
+
+async def test_what_redis_does_not_take_goes_to_the_outbox_and_counters_wait() -> None:
+    stand = Stand()
+    stand.away = StoreUnavailable("away", command="")
+    waiting = queue(stand)
+    waiting.add_turn(turn(1))
+    for _ in range(3):
+        waiting.count("f", 1_700_000_000.0, misses=1)
+        with pytest.raises(StoreError):
+            await waiting.flush()
+    assert stand.kept == ["t1"]
+    stand.away = None
+    await waiting.flush()
+    assert stand.exchanges == [[("COUNT", "f", "20231114", "misses", 3)]]
+    await waiting.aclose()
+
+
+async def test_a_session_with_turns_in_the_outbox_is_continued_there() -> None:
+    stand = Stand()
+    waiting = queue(stand)
+    waiting.add_turn(turn(1, "waits"))
+    waiting.add_turn(turn(2))
+    await waiting.flush()
+    assert (stand.turns, stand.kept) == (["t2"], ["t1"])
+    await waiting.aclose()
+
+
+async def test_what_comes_in_while_a_flush_is_under_way_leaves_with_the_next_one() -> None:
+    stand = Stand()
+    stand.hold = asyncio.Event()
+    waiting = queue(stand)
+    waiting.add_turn(turn(1))
+    flushing = asyncio.create_task(waiting.flush_turns())
+    await asyncio.sleep(0)
+    waiting.add_turn(turn(2))
+    stand.hold.set()
+    await flushing
+    assert stand.turns == ["t1"]
+    await waiting.aclose()
+    assert stand.turns == ["t1", "t2"]
+
+
+async def test_closing_sends_what_is_left_and_leaves_nothing_running() -> None:
+    before = asyncio.all_tasks()
+    stand = Stand()
+    waiting = queue(stand)
+    waiting.add_turn(turn(1))
+    waiting.repeat(repeat(1))
+    await waiting.aclose()
+    assert stand.turns == ["t1", "n1"]
+    assert waiting._timer is None or waiting._timer.cancelled()
+    assert asyncio.all_tasks() == before
