@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections import OrderedDict
 from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 
@@ -18,6 +19,7 @@ from agentic_flywheel.errors import StoreError, UnknownSession
 from agentic_flywheel.model import FlowState, Session, Turn
 from agentic_flywheel.policy.decision import Found
 from agentic_flywheel.questions import Asked, Plan, Planner
+from agentic_flywheel.store.failures import NONSENSE, nonsense
 from agentic_flywheel.store.flow_states import seconds_of
 from agentic_flywheel.store.sessions import Recalled, recalled_with
 from agentic_flywheel.store.store import Store
@@ -113,6 +115,15 @@ class Recollection:
         for reply in replies[: flow_at + 2]:
             if isinstance(reply, Refusal):
                 raise store.link.error(reply, "reading a session and its flow") from reply
+        try:
+            return self._understood(asked, plan, replies, flow_at=flow_at, recall=recall, waiting=waiting)
+        except NONSENSE as error:
+            raise nonsense(error, "a session and its flow") from error
+
+    def _understood(
+        self, asked: Asked, plan: Plan, replies: Sequence[Any], *, flow_at: int, recall: bool, waiting: Sequence[Turn]
+    ) -> Read:
+        store, spec = self._store, plan.spec
         state, type_ttl, *values = replies[flow_at:]
         found = []
         for wanted, value in zip(plan.wanted, values, strict=True):
@@ -121,6 +132,8 @@ class Recollection:
                 self._behind.count(spec.key, asked.at, damaged=1)
             found.append(Found(wanted, looked.entry, looked.damaged))
         recalled = store.sessions.recalled(replies[:3]) if recall else _UNKNOWN
+        if any(turn.session_id != asked.session for turn in recalled.turns):
+            raise ValueError("turns of another session")
         if waiting:
             places = replies[flow_at - 1]
             recalled = recalled_with(

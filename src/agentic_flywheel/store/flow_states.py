@@ -13,6 +13,7 @@ import msgspec
 
 from agentic_flywheel.errors import StoreDamaged
 from agentic_flywheel.model import FlowChange, FlowState
+from agentic_flywheel.store.failures import NONSENSE, nonsense
 from agentic_flywheel.store.keys import Keys
 from agentic_flywheel.store.link import Command, Link, Script
 
@@ -70,7 +71,7 @@ class FlowStates:
 
     async def state(self, flow: str) -> FlowState:
         """What is known of a flow; all defaults where nothing is."""
-        (reply,) = await self._link.run(self.read_command(flow))
+        (reply,) = await self._link.run(self.read_command(flow), slow=True)
         return self.state_of(reply)
 
     async def observe(
@@ -89,26 +90,29 @@ class FlowStates:
             ),
             ("SADD", self._keys.flows, flow),
         )
-        return int(generation)
+        try:
+            return int(generation)
+        except NONSENSE as error:
+            raise nonsense(error, "a flow's generation") from error
 
     async def clear(self, flow: str) -> int:
         """Make every answer of a flow unreachable, in O(1); the new generation."""
-        (generation,) = await self._link.run(("HINCRBY", self._keys.flow(flow), "generation", 1))
+        (generation,) = await self._link.run(("HINCRBY", self._keys.flow(flow), "generation", 1), slow=True)
         return int(generation)
 
     async def known(self) -> list[str]:
         """Every flow of this tenant that was ever asked."""
-        (members,) = await self._link.run(("SMEMBERS", self._keys.flows))
+        (members,) = await self._link.run(("SMEMBERS", self._keys.flows), slow=True)
         return sorted(member.decode() for member in members)
 
     async def changes(self, flow: str) -> list[FlowChange]:
         """The flow's last changes, newest first."""
-        (raw,) = await self._link.run(("LRANGE", self._keys.changes(flow), 0, -1))
+        (raw,) = await self._link.run(("LRANGE", self._keys.changes(flow), 0, -1), slow=True)
         return [msgspec.json.decode(item, type=FlowChange) for item in raw]
 
     async def type_ttls(self) -> dict[str, float]:
         """The lifetimes that were set for flow types at run time, in seconds."""
-        (reply,) = await self._link.run(("HGETALL", self._keys.lifetimes))
+        (reply,) = await self._link.run(("HGETALL", self._keys.lifetimes), slow=True)
         pairs: Any = reply.items() if isinstance(reply, dict) else zip(reply[::2], reply[1::2], strict=True)
         found = {name.decode("utf-8", "replace"): seconds_of(value) for name, value in pairs}
         return {name: seconds for name, seconds in found.items() if seconds is not None}
@@ -116,7 +120,8 @@ class FlowStates:
     async def set_type_ttl(self, flow_type: str, seconds: float | None) -> None:
         """Set the lifetime of a flow type, or take the override back."""
         key = self._keys.lifetimes
-        await self._link.run(("HDEL", key, flow_type) if seconds is None else ("HSET", key, flow_type, repr(seconds)))
+        change = ("HDEL", key, flow_type) if seconds is None else ("HSET", key, flow_type, repr(seconds))
+        await self._link.run(change, slow=True)
 
     async def set_ttl(self, flow: str, seconds: float | None) -> None:
         """Set the lifetime of one flow, or take the override back."""
@@ -124,6 +129,7 @@ class FlowStates:
         await self._link.run(
             ("HDEL", key, "ttl_seconds") if seconds is None else ("HSET", key, "ttl_seconds", repr(seconds)),
             ("SADD", self._keys.flows, flow),
+            slow=True,
         )
 
 

@@ -20,6 +20,7 @@ import msgspec
 
 from agentic_flywheel.errors import StoreDamaged
 from agentic_flywheel.store.codec import decode, encode
+from agentic_flywheel.store.failures import NONSENSE, nonsense
 from agentic_flywheel.store.keys import Keys
 from agentic_flywheel.store.link import Command, Link, Script
 from agentic_flywheel.store.wire import Refusal
@@ -162,11 +163,14 @@ class Leases:
             try:
                 place: str | bytes = "0"
                 while True:
-                    (left,) = await self._said(wire, ("PTTL", lease))
+                    left = _number(*await self._said(wire, ("PTTL", lease)))
                     # Without a lease, its end may still stand in the stream: one look that does not wait.
                     block = ("BLOCK", max(left, 1) + 50) if left > 0 else ()
                     (reply,) = await self._said(wire, ("XREAD", "COUNT", 100, *block, "STREAMS", parts, place))
-                    said = _heard(reply)
+                    try:
+                        said = _heard(reply)
+                    except NONSENSE as error:
+                        raise nonsense(error, "what a flight's owner says") from error
                     place = said[-1][0] if said else place
                     for _, heard in said:
                         yield heard
@@ -188,6 +192,13 @@ class Leases:
         if isinstance(replies[0], Refusal):
             raise self._link.error(replies[0], str(command[0])) from replies[0]
         return replies
+
+
+def _number(reply: Any) -> int:
+    try:
+        return int(reply)
+    except NONSENSE as error:
+        raise nonsense(error, "what is left of a lease") from error
 
 
 def _heard(reply: Any) -> list[tuple[bytes, Heard]]:

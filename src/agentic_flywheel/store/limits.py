@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import secrets
 
+from agentic_flywheel.store.failures import NONSENSE, nonsense
 from agentic_flywheel.store.keys import Keys
 from agentic_flywheel.store.link import Link, Script
 
@@ -64,7 +65,10 @@ class Limits:
                 per_minute or 0,
             )
         )
-        return token, wait / 1000
+        try:
+            return token, wait / 1000
+        except NONSENSE as error:
+            raise nonsense(error, "a place among a flow's calls") from error
 
     async def leave(self, flow: str, token: str) -> None:
         """Free a place."""
