@@ -131,11 +131,10 @@ class Asker:
         # The version stands for the code: it is one flow in every process.
         registry.register("digest", self._answer, options={"version": "1"})
         jumping = asyncio.create_task(self._jump()) if orders.clock_jumps else None
-        async with Flywheel.open(settings=settings, registry=registry) as flywheel:
-            async with asyncio.TaskGroup() as tasks:
-                for number in range(orders.tasks):
-                    tasks.create_task(self._converse(flywheel, number))
-                asyncio.get_running_loop().add_reader(sys.stdin, self._end)
+        async with Flywheel.open(settings=settings, registry=registry) as flywheel, asyncio.TaskGroup() as tasks:
+            for number in range(orders.tasks):
+                tasks.create_task(self._converse(flywheel, number))
+            asyncio.get_running_loop().add_reader(sys.stdin, self._end)
         if jumping is not None:
             jumping.cancel()
 

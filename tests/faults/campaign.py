@@ -6,7 +6,9 @@ Nothing waits for the clock: strikes fall after so many more turns, drawn from t
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -17,12 +19,15 @@ from typing import Any, Self
 
 import msgspec
 import pytest
+import redis
 
 from agentic_flywheel.settings import load_settings
 from agentic_flywheel.store.binaries import bundled_binary
+from agentic_flywheel.store.embedded import EmbeddedServer
 from agentic_flywheel.store.outbox import OutboxStatus
 from agentic_flywheel.store.store import Store
 from asker import TENANT, Orders
+from audit import Findings, audit, read_ledgers
 from servers import Server, wait_until
 
 #: The longest that any one thing may take here before it counts as hanging, on a slow machine.
@@ -161,6 +166,31 @@ class Askers:
                 self._heard[mark.decode()] += 1
 
 
+class EmbeddedData:
+    """The embedded server of a data directory, which the askers start themselves."""
+
+    def __init__(self, folder: Path) -> None:
+        settings = load_settings({"data_dir": str(folder / "data")}, environ={}, directory=folder)
+        self._server = EmbeddedServer(settings)
+
+    @property
+    def pid(self) -> int:
+        """Of the server that answers now, which may have to be awaited."""
+        return wait_until(self._server.status_now, "the embedded server to answer", DEADLINE_SECONDS).pid
+
+    def kill(self) -> None:
+        os.kill(self.pid, signal.SIGKILL)
+
+    def client(self) -> redis.Redis:
+        return redis.Redis(unix_socket_path=str(self._server.socket), socket_timeout=10)
+
+    def close(self) -> None:
+        """Stop it, and wait until its watcher is gone too."""
+        self._server.stop_now()
+        with (self._server.path / "watcher.lock").open("ab") as watcher:
+            fcntl.flock(watcher, fcntl.LOCK_EX)
+
+
 def settle(folder: Path, settings: dict[str, Any]) -> OutboxStatus:
     """Deliver what waits in the outbox, as the next process would; how the outbox then is."""
     named = {"data_dir": str(folder / "data"), "tenant": TENANT, **settings}
@@ -174,3 +204,14 @@ def settle(folder: Path, settings: dict[str, Any]) -> OutboxStatus:
             await store.aclose()
 
     return asyncio.run(deliver())
+
+
+def verdict(askers: Askers, folder: Path, settings: dict[str, Any], client: redis.Redis, **audited: Any) -> Findings:
+    """Stop everybody, let the outbox be delivered, and fail where anything that was promised does not hold."""
+    askers.stop()
+    outbox = settle(folder, settings)
+    findings = audit(client, read_ledgers(askers.ledger), **audited)
+    print(findings.counts, outbox)
+    assert not findings.faults(), findings.faults()
+    assert (outbox.waiting, outbox.rejected, outbox.unreadable) == (0, 0, ())
+    return findings

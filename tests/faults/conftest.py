@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from campaign import DurableServer
+from campaign import DurableServer, EmbeddedData
 
 
 @pytest.fixture
@@ -26,3 +29,19 @@ def durable() -> Iterator[DurableServer]:
     server.start()
     yield server
     server.close()
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """A directory with a path that is short enough for a socket."""
+    path = Path(tempfile.mkdtemp(prefix="afw-faults-"))
+    yield path
+    shutil.rmtree(path)
+
+
+@pytest.fixture
+def embedded(folder: Path) -> Iterator[EmbeddedData]:
+    """What the askers make of `folder` when they are given no server."""
+    data = EmbeddedData(folder)
+    yield data
+    data.close()

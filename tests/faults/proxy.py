@@ -102,8 +102,8 @@ class Proxy:
             replies, far = await asyncio.open_connection("127.0.0.1", self._target)
             ways = (self._commands(reader, far), self._replies(replies, writer))
             await _first_end(*ways)
-        except OSError:
-            return  # the server is away: so is the connection
+        except (OSError, asyncio.CancelledError):
+            return  # the server is away, or the proxy ends: so does the connection
         finally:
             for end in (writer, far):
                 if end is not None:
