@@ -12,7 +12,7 @@ written through the store's own commands, many in one go. Then, in turns and one
     recall      header, the last five turns and the first turn of the long session
     invalidate  clearing the flow: the one write that makes all its answers unreachable
 
-Sizes are measured one after the other, so each figure is a ratio to the GET of its own minute. Goal: no ratio at any
+Sizes are measured one after the other, so each figure is a ratio to the GET right before it. Goal: no ratio at any
 size is more than 1.5 times the smallest one of its operation. `--quick` stops at ten thousand.
 """
 
@@ -51,19 +51,18 @@ ANSWER_BYTES = 512
 SHORT = 50
 LONG_SESSION = "long"
 OPERATIONS = ("hit", "append", "recall", "invalidate")
+WARM_UP = 100
 _BATCH = 200
 
 
 class Point(msgspec.Struct):
-    """All operations at one size: medians in microseconds, and the server's memory."""
+    """All operations at one size: medians in microseconds, medians of the ratios to the GET before, and the server's
+    memory."""
 
     size: int
     p50_us: dict[str, float]
+    ratios: dict[str, float]
     used_bytes: int
-
-    def ratio(self, operation: str) -> float:
-        """The operation's median in GETs."""
-        return self.p50_us[operation] / self.p50_us["get"]
 
 
 class Filler:
@@ -158,35 +157,47 @@ async def _measure(
         raise SystemExit(f"the server holds fewer than {size} keys: something removed them")
     draw = random.Random(size)
     took: dict[str, list[int]] = {name: [] for name in ("get", *OPERATIONS)}
+    ratios: dict[str, list[float]] = {name: [] for name in OPERATIONS}
 
     async def hit() -> None:
         given = await flywheel.ask(draw.choice(questions), flow="bench")
         if given.outcome is not Outcome.HIT:
             raise SystemExit(f"no hit but a {given.outcome} ({given.reason}): {given.warnings}")
 
-    async def once(name: str, action: Callable[[], Awaitable[Any]]) -> None:
+    async def timed(action: Callable[[], Awaitable[Any]]) -> int:
         start = perf_counter_ns()
         await action()
-        took[name].append(perf_counter_ns() - start)
+        return perf_counter_ns() - start
+
+    async def once(name: str, action: Callable[[], Awaitable[Any]], *, counts: bool) -> None:
+        get, elapsed = await timed(lambda: client.get("bare")), await timed(action)
+        if counts:
+            took["get"].append(get)
+            took[name].append(elapsed)
+            ratios[name].append(elapsed / get)
 
     gc.collect()
     gc.freeze()
-    for _ in range(samples):
-        await once("get", lambda: client.get("bare"))
-        await once("hit", hit)
-        await once("append", functools.partial(store.sessions.append, filler.turn(LONG_SESSION)))
-        await once("recall", lambda: store.sessions.recall(LONG_SESSION, 5))
+    for number in range(-WARM_UP, samples):
+        counts = number >= 0
+        await once("hit", hit, counts=counts)
+        await once("append", functools.partial(store.sessions.append, filler.turn(LONG_SESSION)), counts=counts)
+        await once("recall", lambda: store.sessions.recall(LONG_SESSION, 5), counts=counts)
     await flywheel.flush()
-    for _ in range(samples):
-        await once("get", lambda: client.get("bare"))
-        await once("invalidate", lambda: store.flows.clear("bench"))
+    for number in range(-WARM_UP, samples):
+        await once("invalidate", lambda: store.flows.clear("bench"), counts=number >= 0)
     used = (await client.info("memory"))["used_memory"]
-    return Point(size, {name: statistics.median(each) / 1000 for name, each in took.items()}, used)
+    return Point(
+        size,
+        {name: statistics.median(each) / 1000 for name, each in took.items()},
+        {name: statistics.median(each) for name, each in ratios.items()},
+        used,
+    )
 
 
 def spread(points: list[Point], operation: str) -> float:
     """The largest of an operation's ratios, as a multiple of the smallest."""
-    ratios = [point.ratio(operation) for point in points]
+    ratios = [point.ratios[operation] for point in points]
     return max(ratios) / min(ratios)
 
 
@@ -197,7 +208,7 @@ def page(name: str, points: list[Point]) -> str:
     rows += [
         [
             f"{operation}, in GETs",
-            *(f"{point.ratio(operation):.2f} ({point.p50_us[operation]:.0f} us)" for point in points),
+            *(f"{point.ratios[operation]:.2f} ({point.p50_us[operation]:.0f} us)" for point in points),
             f"{spread(points, operation):.2f}{'' if spread(points, operation) <= FLAT_WITHIN else ' **missed**'}",
         ]
         for operation in OPERATIONS
@@ -210,7 +221,7 @@ def picture(points: list[Point]) -> str:
     """The ratios by size as SVG."""
     width, height, left, right, top, bottom = 720, 360, 56, 130, 24, 44
     colours = dict(zip(OPERATIONS, ("#1f6feb", "#bc4c00", "#1a7f37", "#8250df"), strict=True))
-    most = math.ceil(max(point.ratio(operation) for point in points for operation in OPERATIONS) * 1.15)
+    most = math.ceil(max(point.ratios[operation] for point in points for operation in OPERATIONS) * 1.15)
     first, last = math.log10(points[0].size), math.log10(points[-1].size)
 
     def x(size: int) -> float:
@@ -234,17 +245,17 @@ def picture(points: list[Point]) -> str:
             f'<text x="{x(point.size):.1f}" y="{height - 24}" text-anchor="middle" fill="#57606a">{label}</text>'
         )
     drawn.append(f'<text x="{left}" y="{height - 6}" fill="#57606a">stored answers and turns; cost in bare GETs</text>')
-    labels = sorted(OPERATIONS, key=lambda operation: -points[-1].ratio(operation))
+    labels = sorted(OPERATIONS, key=lambda operation: -points[-1].ratios[operation])
     placed = -math.inf
     for operation in labels:
         colour = colours[operation]
-        line = " ".join(f"{x(point.size):.1f},{y(point.ratio(operation)):.1f}" for point in points)
+        line = " ".join(f"{x(point.size):.1f},{y(point.ratios[operation]):.1f}" for point in points)
         drawn.append(f'<polyline points="{line}" fill="none" stroke="{colour}" stroke-width="2"/>')
         drawn += [
-            f'<circle cx="{x(point.size):.1f}" cy="{y(point.ratio(operation)):.1f}" r="3" fill="{colour}"/>'
+            f'<circle cx="{x(point.size):.1f}" cy="{y(point.ratios[operation]):.1f}" r="3" fill="{colour}"/>'
             for point in points
         ]
-        placed = max(y(points[-1].ratio(operation)) + 4, placed + 16)
+        placed = max(y(points[-1].ratios[operation]) + 4, placed + 16)
         drawn.append(f'<text x="{width - right + 10}" y="{placed:.1f}" fill="{colour}">{operation}</text>')
     return "\n".join([*drawn, "</svg>"]) + "\n"
 

@@ -7,8 +7,8 @@ that cannot be installed or does not run is named in the table. The server is Re
 some of them need. Every arm goes over TCP, and ours over the unix socket as well. Answers have 2 KB; every hit is
 compared with what was stored.
 
-Every round runs all arms, in an order that changes: what disturbs this machine disturbs all of them. With one task, each
-20 hits are followed by 20 of redis-py's GETs, and the ratio is the median of the blocks' ratios. With 50 tasks, arms
+Every round runs all arms, in an order that changes: what disturbs this machine disturbs all of them. With one task,
+each 20 hits are followed by 20 of redis-py's GETs, and the ratio is the median of the blocks' ratios. With 50 tasks, arms
 without an async API get 50 threads. Ours does more than the others at a hit: it remembers the turn, and the throughput
 includes the time until the last turn is written.
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import itertools
 import logging
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -82,9 +83,12 @@ async def bare_async(url: str, texts: Texts, stack: AsyncExitStack) -> Arm:
 
 
 async def flywheel(url: str, texts: Texts, stack: AsyncExitStack, folder: str, name: str, **named: object) -> Arm:
+    def answered(question: str) -> str:
+        return texts[question]
+
     settings = private_settings(url, folder, tenant="peers", **named)
     registry = Registry(settings)
-    registry.register("bench", texts.__getitem__)
+    registry.register("bench", answered)
     ours = await stack.enter_async_context(Flywheel.open(settings=settings, registry=registry))
 
     async def hit(question: str) -> None:
@@ -145,7 +149,7 @@ async def gptcache(url: str, texts: Texts, stack: AsyncExitStack, folder: str) -
         return vectors[text]
 
     vectors = {question: np.array(vector_of(question), "float32") for question in texts}
-    logging.getLogger("gptcache").setLevel(logging.CRITICAL)  # it writes its index once more when all is gone
+    logging.disable(logging.ERROR)  # it writes its index once more when all is gone, and says that it could not
     parts = urlsplit(url)
     manager = manager_factory(
         "redis,faiss",
@@ -211,11 +215,24 @@ async def concurrently(
     shares = [[next(questions) for _ in range(hits // tasks)] for _ in range(tasks)]
     if arm.hit is not None:
         await asyncio.gather(*(work(share) for share in shares))
-    elif tasks == 1:
-        work_in_thread(shares[0])
     else:
         loop = asyncio.get_running_loop()
         await asyncio.gather(*(loop.run_in_executor(pool, work_in_thread, share) for share in shares))
+    if arm.settle is not None:
+        await arm.settle()
+    return took
+
+
+async def one_by_one(arm: Arm, questions: Iterator[str], hits: int) -> list[int]:
+    """`hits` hits one after the other; what each took, in nanoseconds."""
+    took: list[int] = []
+    for question in itertools.islice(questions, hits):
+        start = perf_counter_ns()
+        if arm.hit is not None:
+            await arm.hit(question)
+        elif arm.blocking_hit is not None:
+            arm.blocking_hit(question)
+        took.append(perf_counter_ns() - start)
     if arm.settle is not None:
         await arm.settle()
     return took
