@@ -35,6 +35,12 @@ def test_the_normal_form_of_awkward_characters_is_its_own(question: str) -> None
     assert normalise(normalise(question)) == normalise(question)
 
 
+@given(st.text(st.characters(codec="ascii"), max_size=40).filter(lambda text: any(c.isalnum() for c in text)))
+def test_plain_words_are_folded_alike_alone_and_among_others(question: str) -> None:
+    # The letter in front takes the question the long way, through normal forms and patterns.
+    assert normalise(f"é {question}") == f"é {normalise(question)}"
+
+
 def test_a_wide_backtick_that_becomes_a_plain_one_does_not_open_code_elsewhere() -> None:
     once = normalise("｀a `B` c")
     assert normalise(once) == once

@@ -11,6 +11,7 @@ import json
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from hashlib import blake2b
 from typing import Any
 
@@ -35,6 +36,10 @@ def normalise(question: str) -> str:
     >>> normalise("What is C++?") == normalise("what is c")
     False
     """
+    if question.isascii() and "`" not in question and "!" not in question:
+        # Most questions. ASCII is in NFKC already, its case folds letter by letter, and no closing mark is a factorial.
+        plain = " ".join(question.lower().split())
+        return plain.rstrip(".? ") or plain
     parts = _CODE.split(question.translate(_BACKTICKS).strip())
     folded = "".join(part if index % 2 else _fold(part) for index, part in enumerate(parts)).strip()
     bare = _CLOSING.sub("", folded)
@@ -85,6 +90,7 @@ def question_hash(normal: str, identity: str = "") -> str:
     return digest("question", normal, identity)
 
 
+@lru_cache(maxsize=1024)
 def fingerprint_of(config_digest: str, revision: str) -> str:
     """What decides a flow's answers: the registry's configuration of it, and what its service says of itself."""
     return digest("fingerprint", config_digest, revision)
