@@ -181,6 +181,7 @@ async def test_a_reply_that_comes_too_late_reaches_nobody(
     redis_server: Server, slow: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("agentic_flywheel.store.link.SLOW_SECONDS", 0.05)
+    monkeypatch.setattr("agentic_flywheel.store.node.ELDEST_SECONDS", 0.05)
     settings = {"redis.command_timeout_seconds": 0.05}
     async with linked(redis_server.url, **settings) as link:
         for n in range(3):
@@ -245,3 +246,25 @@ async def test_closing_ends_what_is_on_its_way(valkey: Server) -> None:
         await link.aclose()
         with pytest.raises(StoreUnavailable):
             await waiting
+
+
+async def test_in_a_stall_the_eldest_waits_on_and_all_others_leave(
+    redis_server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agentic_flywheel.store.node.ELDEST_SECONDS", 60.0)
+    async with linked(redis_server.url, **{"redis.command_timeout_seconds": 0.05}) as link:
+        await link.run(("SET", "k0", "mine"))
+        redis_server.pause()
+        try:
+            asks = [asyncio.create_task(link.run(("GET", f"k{n}"))) for n in range(20)]
+            done, waiting = await asyncio.wait(asks[1:], timeout=20)
+            assert not waiting
+            assert all(type(task.exception()) is StoreUnavailable for task in done)
+            assert not asks[0].done()
+            with pytest.raises(StoreUnavailable):  # and who comes now does not wait at all
+                await link.run(("GET", "k0"))
+        finally:
+            redis_server.resume()
+        assert await asks[0] == [b"mine"]
+        await recovered(link)
+        assert await link.run(("GET", "k0"), slow=True) == [b"mine"]

@@ -19,7 +19,7 @@ from agentic_flywheel.settings import load_settings
 from agentic_flywheel.store.breaker import TIMEOUTS_TO_OPEN, State
 from agentic_flywheel.store.link import Link
 from agentic_flywheel.store.node import Lane, Node
-from flywheels import Oracle, opened
+from flywheels import Oracle, opened, until
 from servers import Server, free_port
 
 pytestmark = pytest.mark.anyio
@@ -58,6 +58,7 @@ async def recovered(flywheel: Flywheel) -> None:
     if link.health.state is not State.CLOSED:
         async with asyncio.timeout(30):
             await again.wait()
+    await until(lambda: not any(wire.stalled for wire in link._connections._wires.values()), "replies that are late")
 
 
 async def ask_through(flywheel: Flywheel, count: int) -> None:

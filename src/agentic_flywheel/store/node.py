@@ -2,7 +2,8 @@
 
 Invariant: on the way of a question nobody waits longer than the asker's own patience, whatever the server does: for a
 reply, for a connection that broke, for a server that comes back. Only the first meeting may take the time of
-connecting. What takes longer goes on in the background, and those who come later use it.
+connecting, and one asker at a time (`ELDEST_SECONDS`) waits on for a server that stalls. What takes longer goes on in
+the background, and those who come later use it.
 """
 
 from __future__ import annotations
@@ -22,6 +23,9 @@ from agentic_flywheel.store.wire import Command, Lost, Push, Refusal, Wire
 
 #: Opens a connection that may wait so many seconds for its greeting; raises `OSError`, `Refusal` or `StoreError`.
 Dial = Callable[[float, Push | None], Awaitable[Wire]]
+
+#: The one asker who has waited longest waits so long for a server that stalls, while all others go on without it.
+ELDEST_SECONDS = 0.25
 
 #: What a server says that is not ready: as good as away.
 _NOT_READY = frozenset({"LOADING", "MASTERDOWN"})
@@ -76,8 +80,8 @@ class Node:
         A connection that breaks is replaced once, and the commands are sent once more, all of it `within` seconds.
         """
         guard, what = self._guard, str(commands[0][0])
-        if not guard.closed and lane is not Lane.SLOW:
-            raise guard.refusal(what)
+        if lane is not Lane.SLOW:
+            self._admit(lane, what)
         loop = asyncio.get_running_loop()
         began, broken = loop.time(), False
         while True:
@@ -89,6 +93,7 @@ class Node:
                 if first:
                     began = loop.time()  # the first meeting is not on the asker's account
             left = within - (loop.time() - began)
+            sent = loop.time()
             try:
                 replies = await _replies(wire, commands, left)
             except TimeoutError as error:
@@ -107,7 +112,7 @@ class Node:
                 broken = True
                 continue
             if lane is not Lane.SLOW:
-                self._heard(refused, what)
+                self._heard(refused, what, late=loop.time() - sent >= wire.patience)
             return replies
 
     async def dedicated(self, on_push: Push | None, *, patience: float, key: str | None = None) -> Wire:  # noqa: ARG002 - one server has all keys
@@ -176,6 +181,8 @@ class Node:
         async with asyncio.timeout(self._open_seconds):
             wire = await self._dial(self._connect_seconds, None)
         wire.patience = self._patience[lane]
+        if lane is Lane.HOT:
+            wire.longest = max(wire.patience, ELDEST_SECONDS)
         self._wires[lane] = wire
         return wire
 
@@ -187,8 +194,19 @@ class Node:
         if isinstance(reply, Refusal):
             raise reply
 
-    def _heard(self, refused: list[Refusal], what: str) -> None:
-        """Note what the server said of itself."""
+    def _admit(self, lane: Lane, what: str) -> None:
+        """Let nobody wait for a server that is left alone, or that somebody else waits for in vain already."""
+        if not self._guard.closed:
+            raise self._guard.refusal(what)
+        wire = self._wires.get(lane)
+        if wire is not None and wire.usable and wire.stalled:
+            raise self._error(TimeoutError("the server does not answer just now"), what)
+
+    def _heard(self, refused: list[Refusal], what: str, *, late: bool) -> None:
+        """Note what the server said of itself, and whether it took longer than most would have waited."""
+        if late:
+            self._guard.failed(TimeoutError("replies take too long"), what, certain=False)
+            return
         for refusal in refused:
             if refusal.status_code in _NOT_READY:
                 self._guard.failed(refusal, what, certain=True)

@@ -14,6 +14,7 @@ import asyncio
 import ssl
 from collections import deque
 from collections.abc import Callable, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -56,8 +57,9 @@ class _Place:
 class Wire(asyncio.Protocol):
     """A connection that is open; made by `open_wire`.
 
-    A reply that takes longer than `patience` seconds ends the connection with `TimeoutError` for all who wait: those
-    behind would wait as long. `on_push` is given what the server says unasked (RESP3).
+    Nobody waits longer than `patience` seconds for a reply but the one who has waited longest: that one has `longest`
+    seconds, so that a short stall costs one asker a moment and not everyone their memory. Then the connection ends,
+    with `TimeoutError` for all. `on_push` is given what the server says unasked (RESP3).
     """
 
     def __init__(self, patience: float, on_push: Push | None = None) -> None:
@@ -69,6 +71,8 @@ class Wire(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._on_push = on_push
         self._patience = patience
+        self.longest = patience
+        self.stalled = False  # somebody has waited longer than the patience, and still waits
         self._watchdog: asyncio.TimerHandle | None = None
         self._ended: BaseException | None = None
         self._gone = self._loop.create_future()
@@ -121,12 +125,26 @@ class Wire(asyncio.Protocol):
     def _watch(self) -> None:
         """One timer for all askers: looks at the one who has waited longest."""
         self._watchdog = None
-        if self._places:
-            waited = self._loop.time() - self._places[0].since
-            if waited >= self._patience:
-                self.close(TimeoutError(f"no reply within {self._patience:g} s"))
-            else:
-                self._watchdog = self._loop.call_later(self._patience - waited, self._watch)
+        if not self._places:
+            return
+        now = self._loop.time()
+        waited = now - self._places[0].since
+        if waited >= max(self.longest, self._patience):
+            self.close(TimeoutError(f"no reply within {waited:.3g} s"))
+            return
+        due = self._patience - waited
+        if due <= 0:
+            self.stalled = True
+            self._send_away(now)
+            due = min(max(self.longest, self._patience) - waited, self._patience / 4)
+        self._watchdog = self._loop.call_later(due, self._watch)
+
+    def _send_away(self, now: float) -> None:
+        """End the wait of all but the one who has waited longest; their places in the order stay."""
+        late = TimeoutError(f"no reply within {self._patience:g} s")
+        for place in islice(self._places, 1, None):
+            if now - place.since >= self._patience and not place.future.done():
+                place.future.set_exception(late)
 
     async def gone(self) -> None:
         """Wait until the connection is gone; call `close` first."""
@@ -161,6 +179,7 @@ class Wire(asyncio.Protocol):
         place.replies.append(reply)
         if len(place.replies) == place.wanted:
             self._places.popleft()
+            self.stalled = False
             if not place.future.done():
                 place.future.set_result(place.replies)
 
