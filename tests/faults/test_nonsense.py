@@ -26,6 +26,7 @@ NONSENSE = {
     "lists in lists": b"*2\r\n_\r\n*1\r\n_\r\n",
     "a long list": b"*9\r\n" + b"$1\r\nx\r\n" * 9,
     "a map": b"%1\r\n+a\r\n+b\r\n",
+    "a truth": b"#t\r\n",
     "no number": b",nan\r\n",
     "an error": b"-ERR what?\r\n",
 }

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import secrets
 
-from agentic_flywheel.store.failures import NONSENSE, nonsense
+from agentic_flywheel.store.failures import nonsense
 from agentic_flywheel.store.keys import Keys
 from agentic_flywheel.store.link import Link, Script
 
@@ -65,10 +65,9 @@ class Limits:
                 per_minute or 0,
             )
         )
-        try:
-            return token, wait / 1000
-        except NONSENSE as error:
-            raise nonsense(error, "a place among a flow's calls") from error
+        if type(wait) is not int:
+            raise nonsense(TypeError(f"a {type(wait).__name__}"), "a place among a flow's calls")
+        return token, wait / 1000
 
     async def leave(self, flow: str, token: str) -> None:
         """Free a place."""
