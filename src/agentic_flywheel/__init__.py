@@ -7,6 +7,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from agentic_flywheel.errors import FlywheelError
+    from agentic_flywheel.flows.protocol import Progress, SourcesFound, TextPart
     from agentic_flywheel.flywheel import Flywheel
     from agentic_flywheel.model import (
         Answer,
@@ -35,11 +36,14 @@ __all__ = [
     "FlywheelError",
     "FlywheelSync",
     "Outcome",
+    "Progress",
     "Reason",
     "Receipt",
     "Session",
     "Sharing",
     "Source",
+    "SourcesFound",
+    "TextPart",
     "Thread",
     "Turn",
     "__version__",
@@ -52,6 +56,9 @@ _HOMES = {
     "Flywheel": "agentic_flywheel.flywheel",
     "FlywheelError": "agentic_flywheel.errors",
     "FlywheelSync": "agentic_flywheel.sync",
+    "Progress": "agentic_flywheel.flows.protocol",
+    "SourcesFound": "agentic_flywheel.flows.protocol",
+    "TextPart": "agentic_flywheel.flows.protocol",
 }
 
 

@@ -11,7 +11,7 @@ import asyncio
 import logging
 import re
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import suppress
 from typing import Any
 
@@ -91,7 +91,7 @@ class Asking:
         flight, joined = self._board(step)
         return await asyncio.shield(self._flights.go_on(self._settle(step, flight, joined=joined)))
 
-    async def stream(self, asked: Asked) -> AsyncIterator[FlowEvent | Answer]:
+    async def stream(self, asked: Asked) -> AsyncGenerator[FlowEvent | Answer, None]:
         """As `answer`, with the text as it comes; the answer itself is the last event."""
         told: list[str] = []
         sources: tuple[Source, ...] = ()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from datetime import timedelta
 from types import TracebackType
 from typing import Any, Self
@@ -174,7 +174,7 @@ class Flywheel:
         config: Mapping[str, Any] | None = None,
         domain: Domain | None = None,
         turn_id: str | None = None,
-    ) -> AsyncIterator[FlowEvent | Answer]:
+    ) -> AsyncGenerator[FlowEvent | Answer, None]:
         """As `ask`, with the text as it comes: `TextPart`s to append, and the whole `Answer` as the last event.
 
         A stored answer is replayed word by word. A question that is being answered already is joined where it stands:

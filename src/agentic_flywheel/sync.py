@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from inspect import iscoroutine
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
+from agentic_flywheel.flows.protocol import FlowEvent
 from agentic_flywheel.flywheel import Flywheel
 from agentic_flywheel.model import Answer, Check
 
@@ -43,6 +44,25 @@ class FlywheelSync:
     def ask(self, question: str, **arguments: Any) -> Answer:
         """As `Flywheel.ask`."""
         return self._wait(self._flywheel.ask(question, **arguments))
+
+    def stream(self, question: str, **arguments: Any) -> Generator[FlowEvent | Answer, None, None]:
+        """As `Flywheel.stream`; closing it, or leaving the loop over it for good, stops listening."""
+        return self._each(self._flywheel.stream(question, **arguments))
+
+    def _each(self, events: AsyncGenerator[_T, None]) -> Generator[_T, None, None]:
+        async def following() -> tuple[_T, ...]:
+            try:
+                return (await anext(events),)
+            except StopAsyncIteration:
+                return ()
+
+        try:
+            while event := self._wait(following()):
+                yield event[0]
+        except GeneratorExit:  # what else ends the loop has ended `events` too
+            if not self._loop.is_closed():
+                self._wait(events.aclose())
+            raise
 
     def doctor(self) -> list[Check]:
         """As `Flywheel.doctor`."""

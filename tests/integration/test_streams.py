@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from agentic_flywheel import Answer, Directives
+from agentic_flywheel import Answer, Directives, FlywheelSync
 from agentic_flywheel.errors import FlowTimeout, FlowUnavailable, NotCached
 from agentic_flywheel.flows.protocol import AnswerDone, FlowEvent, FlowQuestion, Progress, SourcesFound, TextPart
+from agentic_flywheel.flows.registry import Registry
 from agentic_flywheel.model import Source
 from askers import askers
-from flywheels import Oracle, opened
+from flywheels import Oracle, opened, settings_for
 from servers import Server
 from stages import Stage, eventually, flow
 
@@ -82,12 +83,12 @@ async def test_parts_make_up_the_answer_whatever_they_are(valkey: Server, tmp_pa
             stage.say(*parts)
             told: list[list[FlowEvent | Answer]] = [[] for _ in range(5)]
             asked = f"{QUESTION} {number}"
-            answers = await asyncio.gather(
+            first = await asyncio.gather(
                 heard(flywheel.stream(asked), told[0]),
                 heard(flywheel.stream(asked), told[1]),
                 heard(other.stream(asked), told[2]),
             )
-            answers += [await heard(flywheel.stream(asked), told[3])]
+            answers = [*first, await heard(flywheel.stream(asked), told[3])]
             no_cache = Directives(no_cache=True)
             answers += [await heard(flywheel.stream(asked, directives=no_cache), told[4])]
             assert {answer.text for answer in answers} == {"".join(parts)}
@@ -200,7 +201,7 @@ async def test_who_stops_listening_does_not_end_the_call(valkey: Server, tmp_pat
     async with opened(valkey, tmp_path, flow(tmp_path)) as flywheel:
         stream = flywheel.stream(QUESTION, session="ann")
         assert await anext(stream) == TextPart("Seven ")
-        await stream.aclose()  # type: ignore[attr-defined]
+        await stream.aclose()
         stage.release(1)
         await eventually(lambda: not flywheel._asking._flights._work, "everything to be done")
         assert (await flywheel.ask(QUESTION)).outcome == "hit"
@@ -215,6 +216,33 @@ async def test_a_slow_listener_holds_nobody_up(valkey: Server, tmp_path: Path, s
         assert (await flywheel.ask(QUESTION)).outcome in {"joined", "hit"}
         events = [first]
         await heard(slow, events)
+
+
+async def test_without_an_event_loop(valkey: Server, tmp_path: Path, stage: Stage) -> None:
+    stage.say("Seven ", "whole ", "days.")
+    settings = settings_for(valkey, tmp_path)
+    registry = Registry(settings)
+    registry.register("oracle", stage)
+
+    def listen() -> None:
+        with FlywheelSync.open(settings=settings, registry=registry) as flywheel:
+            stage.hold(1)
+            stream = flywheel.stream(QUESTION, session="s")
+            assert next(stream) == TextPart("Seven ")
+            stage.release(1)
+            *events, answer = stream
+            assert events == [TextPart("whole "), TextPart("days.")]
+            assert isinstance(answer, Answer)
+            assert (answer.text, answer.outcome) == ("Seven whole days.", "miss")
+            left = flywheel.stream(QUESTION)
+            assert next(left) == TextPart("Seven ")
+            left.close()
+            stage.fail(FlowTimeout)
+            with pytest.raises(FlowTimeout):
+                list(flywheel.stream("Another?"))
+            assert len(flywheel.sessions.show("s").turns) == 1
+
+    await asyncio.to_thread(listen)
 
 
 async def test_streams_without_redis(tmp_path: Path, stage: Stage) -> None:

@@ -70,6 +70,7 @@ def directives_of(options: dict[str, Any]) -> Directives:
 @click.option("--user", metavar="ID", help="Who asks.")
 @click.option("--intent", metavar="WORD", help="What the question is for; it helps to pick the flow.")
 @directive_options
+@click.option("--stream", is_flag=True, help="Print the answer as it comes; with --json one event a line.")
 @click.option("--explain", is_flag=True, help="Show the whole decision: route, candidates, context, key, lifetime.")
 @click.pass_obj
 def ask(
@@ -81,9 +82,10 @@ def ask(
     go_on: bool,
     user: str | None,
     intent: str | None,
+    stream: bool,
     explain: bool,
     **directives: Any,
-) -> None:
+) -> int:
     """Ask QUESTION ("-" reads it from stdin) and print the answer.
 
     The same question is answered from memory the next time, where its flow allows and has not changed. One line on
@@ -94,12 +96,30 @@ def ask(
     if question == "-":
         question = read_question()
 
+    from agentic_flywheel.interfaces.cli.voice import Voice
+
+    voice = Voice(as_json=invocation.as_json)
+
     async def work(flywheel: Flywheel) -> Answer:
         inside = (await flywheel.sessions.resume(None, user=user)).id if go_on else session
-        return await flywheel.ask(
-            question, session=inside, flow=flow, user=user, intent=intent, directives=directives_of(directives)
+        wanted = directives_of(directives)
+        if not stream:
+            return await flywheel.ask(question, session=inside, flow=flow, user=user, intent=intent, directives=wanted)
+        return await voice.follow(
+            flywheel.stream(question, session=inside, flow=flow, user=user, intent=intent, directives=wanted)
         )
 
+    if stream:
+        from agentic_flywheel.errors import FlywheelError
+
+        try:
+            answer = invocation.run(work)
+        except FlywheelError as error:
+            voice.fail(error)
+            return error.exit_code
+        if not invocation.as_json:
+            show_notes(answer, explain=explain)
+        return 0
     answer = invocation.run(work)
     if invocation.as_json:
         from agentic_flywheel.interfaces.cli.terminal import print_json
@@ -107,6 +127,7 @@ def ask(
         print_json(answer)
     else:
         show_answer(answer, explain=explain)
+    return 0
 
 
 def read_question() -> str:
@@ -121,10 +142,17 @@ def read_question() -> str:
 
 def show_answer(answer: Answer, *, explain: bool) -> None:
     """The answer on stdout; on stderr its sources, its warnings and where it came from."""
-    from agentic_flywheel.interfaces.cli.terminal import note, one_line, say, warn
+    from agentic_flywheel.interfaces.cli.terminal import say
 
     say(answer.text)
     sys.stdout.flush()  # so that the notes come after it where both go to one place
+    show_notes(answer, explain=explain)
+
+
+def show_notes(answer: Answer, *, explain: bool) -> None:
+    """What stands below an answer, on stderr: its sources, its warnings and where it came from."""
+    from agentic_flywheel.interfaces.cli.terminal import note, one_line, warn
+
     for number, source in enumerate(answer.sources, 1):
         place = f" · {one_line(source.uri, 100)}" if source.uri and source.uri != source.title else ""
         note(f"[{number}] {one_line(source.title, 80)}{place}")

@@ -8,7 +8,8 @@ last question that failed.
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
+from contextlib import closing
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -38,8 +39,8 @@ def chat(
 ) -> int:
     """Talk in one session: every line is a question, and follow-ups know what was said.
 
-    /help lists the commands of the conversation. With --json, or when stdin is not a terminal, each answer is printed
-    as it comes, one after the other (with --json one object a line).
+    /help lists the commands of the conversation. On a terminal answers are printed as they come; else each is printed
+    when it is whole, one after the other (with --json one object a line).
     """
     if session is not None and go_on:
         raise click.UsageError("--session and --continue exclude each other.")
@@ -73,6 +74,7 @@ class Conversation:
         self.last: Answer | None = None
         self.exit_code = 0
         self.typed = sys.stdin.isatty()
+        self.streams = self.typed and sys.stdout.isatty() and not as_json
 
     def run(self) -> int:
         """Until /quit or the end of stdin; returns the exit code."""
@@ -109,29 +111,39 @@ class Conversation:
 
     def _ask(self, question: str) -> None:
         from agentic_flywheel.errors import FlywheelError
-        from agentic_flywheel.interfaces.cli.ask import show_answer
+        from agentic_flywheel.interfaces.cli.ask import show_answer, show_notes
         from agentic_flywheel.interfaces.cli.terminal import note, print_error, print_json
+        from agentic_flywheel.interfaces.cli.voice import Voice
         from agentic_flywheel.model import Directives
 
+        asked: dict[str, Any] = {
+            "session": self.session,
+            "flow": self.flow,
+            "user": self.user,
+            "directives": Directives(private=self.private),
+        }
+        voice = Voice()
         try:
-            answer = self.flywheel.ask(
-                question,
-                session=self.session,
-                flow=self.flow,
-                user=self.user,
-                directives=Directives(private=self.private),
-            )
+            if self.streams:
+                with closing(self.flywheel.stream(question, **asked)) as events:
+                    answer = voice.follow_now(events)
+            else:
+                answer = self.flywheel.ask(question, **asked)
         except FlywheelError as error:
+            voice.end()
             print_error(error, as_json=self.as_json, one_object_per_line=True)
             self.exit_code = error.exit_code
         except KeyboardInterrupt:
             if not self.typed:
                 raise
+            voice.end()
             note("Not waited for.")
         else:
             self.session, self.last = answer.session_id or self.session, answer
             if self.as_json:
                 print_json(answer, indent=0)
+            elif self.streams:
+                show_notes(answer, explain=False)
             else:
                 show_answer(answer, explain=False)
         sys.stdout.flush()

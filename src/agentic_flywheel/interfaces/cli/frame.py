@@ -145,6 +145,14 @@ class FlywheelCommand(click.Command):
         super().__init__(*args, **kwargs)
         self.params.extend(everywhere_options())
 
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:  # click would end the process with 1
+            from agentic_flywheel.interfaces.cli.main import READER_GONE
+
+            return READER_GONE
+
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         _write_options(self, ctx, formatter)
 

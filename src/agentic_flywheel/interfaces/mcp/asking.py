@@ -6,7 +6,9 @@ by `Flywheel.ask` alone.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+import time
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from datetime import timedelta
 from typing import Annotated, Any, Literal
 
@@ -16,6 +18,8 @@ from mcp_types import CallToolResult, ToolAnnotations
 from pydantic import Field
 
 from agentic_flywheel.durations import show_age, show_duration
+from agentic_flywheel.flights import RESTARTED
+from agentic_flywheel.flows.protocol import FlowEvent, TextPart
 from agentic_flywheel.interfaces.mcp.arguments import (
     FlowOverride,
     Intent,
@@ -38,6 +42,8 @@ from agentic_flywheel.policy.context import Domain
 
 #: Clients drop a call that shows no life; theirs is commonly 30 to 60 s.
 _SIGN_OF_LIFE_SECONDS = 5.0
+#: What the flow says is reported at most so often, since each report holds all of it so far.
+_REPORT_SECONDS = 0.5
 
 _ASKS = ToolAnnotations(read_only_hint=False, destructive_hint=False, idempotent_hint=False, open_world_hint=True)
 
@@ -57,18 +63,18 @@ def add_asking_tools(server: FlywheelServer) -> None:
         wanted: Directives,
         domain: Domain | None = None,
     ) -> CallToolResult:
-        answer = await _with_signs_of_life(
-            ctx,
-            flywheel.ask(
-                question,
-                session=session_id,
-                flow=flow,
-                user=user_id,
-                intent=intent,
-                directives=wanted,
-                domain=domain,
-            ),
-        )
+        facts: dict[str, Any] = {
+            "session": session_id,
+            "flow": flow,
+            "user": user_id,
+            "intent": intent,
+            "directives": wanted,
+            "domain": domain,
+        }
+        if (ctx.request_context.meta or {}).get("progress_token") is None:
+            answer = await flywheel.ask(question, **facts)
+        else:
+            answer = await _with_progress(ctx, flywheel.stream(question, **facts))
         notes = (f"Note: {warning}" for warning in answer.warnings)
         return answered(AnswerResult.of(answer), answer.text, _provenance(answer), *notes)
 
@@ -156,22 +162,37 @@ def add_asking_tools(server: FlywheelServer) -> None:
         )
 
 
-async def _with_signs_of_life(ctx: Context[Any, Any], asking: Awaitable[Answer]) -> Answer:
-    """The answer; while it is awaited the client is told that work goes on, if it asked to be."""
+async def _with_progress(ctx: Context[Any, Any], events: AsyncGenerator[FlowEvent | Answer, None]) -> Answer:
+    """The answer, for a client that asked for progress: it is told the text so far as it grows, else that work goes
+    on."""
     answers: list[Answer] = []
     failures: list[Exception] = []
+    said: list[str] = []
+    news = anyio.Event()
 
-    async def tick() -> None:
-        seconds = 0.0
+    async def report() -> None:
+        nonlocal news
+        began = time.monotonic()
+        await ctx.report_progress(0.0, message="Looking in memory")
         while True:
-            await ctx.report_progress(seconds, message="Looking in memory" if not seconds else "The flow is working")
-            await anyio.sleep(_SIGN_OF_LIFE_SECONDS)
-            seconds += _SIGN_OF_LIFE_SECONDS
+            with anyio.move_on_after(_SIGN_OF_LIFE_SECONDS):
+                await news.wait()
+                await anyio.sleep(_REPORT_SECONDS)
+            news = anyio.Event()
+            await ctx.report_progress(time.monotonic() - began, message="".join(said) or "The flow is working")
 
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(tick)
+        tasks.start_soon(report)
         try:
-            answers.append(await asking)
+            async with aclosing(events):
+                async for event in events:
+                    if isinstance(event, Answer):
+                        answers.append(event)
+                    elif isinstance(event, TextPart):
+                        said.append(event.text)
+                        news.set()
+                    elif event is RESTARTED:
+                        said.clear()
         except Exception as error:  # noqa: BLE001 -- raised again below, outside of the task group, which would wrap it
             failures.append(error)
         tasks.cancel_scope.cancel()
