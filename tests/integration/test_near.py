@@ -674,3 +674,22 @@ async def test_a_user_without_the_right_to_track_is_served_from_redis(valkey: Se
     finally:
         with valkey.client() as client:
             client.execute_command("ACL", "DELUSER", "limited")
+
+
+async def test_a_server_that_has_no_place_for_the_channel_still_answers_questions(
+    valkey: Server, tmp_path: Path
+) -> None:
+    async with opened(valkey, tmp_path, {"oracle": Oracle()}, near_enabled=True) as flywheel:
+        await flywheel.ask(QUESTION, flow="oracle")
+        with valkey.client() as client:
+            usual = client.config_get("maxclients")["maxclients"]
+            client.config_set("maxclients", len(client.client_list()))
+            try:
+                channel = near_of(flywheel).channel
+                assert not await channel.proven(20)
+                for _ in range(20):
+                    assert (await flywheel.ask(QUESTION, flow="oracle")).outcome is Outcome.HIT
+                assert channel.problem
+            finally:
+                client.config_set("maxclients", usual)
+        await warmed(flywheel, flow="oracle")

@@ -116,14 +116,17 @@ class Node:
             return replies
 
     async def dedicated(self, on_push: Push | None, *, patience: float, key: str | None = None) -> Wire:  # noqa: ARG002 - one server has all keys
-        """A connection of the caller's own, who closes it. Raises `StoreError`."""
+        """A connection of the caller's own, who closes it. Raises `StoreError`.
+
+        That there is none (`maxclients`, say) is no sign that questions are not answered on theirs.
+        """
         if not self._guard.closed:
             raise self._guard.refusal("CONNECT")
         try:
             async with asyncio.timeout(self._open_seconds):
                 wire = await self._dial(self._connect_seconds, on_push)
         except PROBE_FAILURES as error:
-            raise self._guard.failed(error, "CONNECT", certain=True) from error
+            raise self._error(error, "CONNECT") from error
         wire.patience = patience
         return wire
 
