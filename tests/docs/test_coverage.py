@@ -66,6 +66,9 @@ def test_the_key_table_has_every_key_and_no_other() -> None:
         "sessions": [keys.sessions(0)],
         "user_sessions": [keys.user_sessions("U")],
         "feed": [keys.feed("S")],
+        "lease": list(keys.lease("H:V")),
+        "refresh": [keys.refresh("H:V")],
+        "calls": list(keys.calls("F")),
         "mark": [keys.mark("M")],
         "count": [keys.count("F", "YYYYMMDD")],
     }
