@@ -1,0 +1,44 @@
+"""The benchmarks run: small, without looking at their times."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+BENCH = Path(__file__).resolve().parents[2] / "bench"
+
+
+def _figures(script: str, *arguments: str) -> Any:
+    done = subprocess.run(
+        [sys.executable, BENCH / script, "--json", *arguments],
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        timeout=180,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_growth_is_measured_at_each_size() -> None:
+    points = _figures("bench_growth.py", "--quick", "--samples", "5")
+    assert [point["size"] for point in points] == [1_000, 10_000]
+    for point in points:
+        assert set(point["ratios"]) == {"hit", "append", "recall", "invalidate"}
+        assert min(point["p50_us"].values()) > 0
+    assert points[1]["used_bytes"] > points[0]["used_bytes"]
+
+
+def test_the_weight_of_entries_and_turns_is_measured() -> None:
+    figures = _figures("bench_footprint.py", "--answers", "200")
+    entry = figures["weights"]["entry"]
+    assert entry["redis"] > entry["value"] > 0
+    by_name = {variant["name"]: variant["value"] for variant in figures["compression"]["entry"]}
+    assert by_name["zstd 3"] < by_name["none"]
+    assert figures["fields"]["entry"]["answer"] == pytest.approx(max(figures["fields"]["entry"].values()))
