@@ -138,8 +138,8 @@ def _check_persistence(found: Capabilities) -> Check:
 
 def _check_search(found: Capabilities) -> Check:
     if found.search is None:
-        return Check("search", "ok", "not known whether the server has a query engine; history is indexed locally")
-    return Check("search", "ok", "query engine" if found.search else "no query engine; history is indexed locally")
+        return Check("search", "ok", "not known whether the server has a query engine; none is needed")
+    return Check("search", "ok", "query engine" if found.search else "no query engine; none is needed")
 
 
 async def _has_search(connection: Executes, notes: list[str]) -> bool | None:
