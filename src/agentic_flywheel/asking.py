@@ -376,7 +376,7 @@ def _warnings(step: Step, landed: Landed | None = None) -> tuple[str, ...]:
     if damaged:
         warnings.append(f"{damaged} earlier turn(s) of this session could not be read.")
     if landed is not None and not landed.complete:
-        warnings.append("The flow's answer is not complete, so it was not stored for others.")
+        warnings.append("Not stored for others: the flow gave no full answer.")
     elif landed is not None and step.keeps and not landed.stored:
         warnings.append("The answer could not be stored for others.")
     return tuple(warnings)

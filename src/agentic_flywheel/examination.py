@@ -56,7 +56,7 @@ def _registry_checks(registry: Registry) -> list[Check]:
 
 async def _redis_checks(store: Store) -> list[Check]:
     address = store.link.address
-    where = f"{address.masked} ({address.origin})"
+    where = address.shown
     breaker = _breaker_checks(store)
     try:
         capabilities = await probe.probe(store.link)

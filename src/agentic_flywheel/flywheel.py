@@ -208,8 +208,7 @@ class Flywheel:
     @property
     def redis_address(self) -> str:
         """The Redis in use, password hidden, and where its address came from."""
-        address = self._store.link.address
-        return f"{address.masked} ({address.origin})"
+        return self._store.link.address.shown
 
     async def flush(self) -> None:
         """Send everything that is written behind. Raises `StoreError`."""

@@ -74,7 +74,7 @@ class Recollection:
                     plan = actual
         except StoreError as error:
             _check_owner(asked, known)
-            _log.warning("asked without the store: %s", error)
+            _log.debug("asked without the store: %s", error)
             nothing = tuple(Found(wanted) for wanted in plan.wanted)
             read = Read(recalled=known, state=_NO_STATE, type_ttl=None, found=nothing, error=error)
         return plan, read

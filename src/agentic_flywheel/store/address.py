@@ -66,6 +66,11 @@ class Address(msgspec.Struct, frozen=True):
         return _mask(self.url) if self.url else "embedded server"
 
     @property
+    def shown(self) -> str:
+        """The address as people may see it, and where it came from."""
+        return self.masked if self.embedded else f"{self.masked} ({self.origin})"
+
+    @property
     def options(self) -> dict[str, str]:
         """What stands behind the `?` of the address."""
         return dict(parse_qsl(urlsplit(self.url).query))
