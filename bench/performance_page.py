@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import sys
+import textwrap
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -19,7 +20,7 @@ def write_part(name: str, text: str) -> None:
     if begin not in page or end not in page:
         raise SystemExit(f"{PAGE} has no part {name!r}")
     before, after = page.split(begin, 1)[0], page.split(end, 1)[1]
-    PAGE.write_text(f"{before}{begin}{text.strip()}\n{end}{after}", "utf-8")
+    PAGE.write_text(f"{before}{begin}{_laid_out(text)}\n{end}{after}", "utf-8")
 
 
 def circumstances(server: str) -> str:
@@ -35,3 +36,12 @@ def markdown_table(head: list[str], rows: list[list[str]]) -> str:
     """A table whose first column is text and whose others are figures."""
     lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _laid_out(text: str) -> str:
+    """Running text in lines of the width that other pages have; tables and pictures as they are."""
+    lines = []
+    for line in text.strip().splitlines():
+        indent = "  " if line.startswith("- ") else ""
+        lines += [line] if line.startswith(("|", "!")) else textwrap.wrap(line, 116, subsequent_indent=indent) or [""]
+    return "\n".join(lines)
