@@ -9,8 +9,8 @@ compared with what was stored.
 
 Every round runs all arms, in an order that changes: what disturbs this machine disturbs all of them. With one task,
 each 20 hits are followed by 20 of redis-py's GETs, and the ratio is the median of the blocks' ratios. With 50 tasks,
-arms without an async API get 50 threads. Ours does more than the others at a hit: it remembers the turn, and the throughput
-includes the time until the last turn is written.
+arms without an async API get 50 threads. Ours does more than the others at a hit: it remembers the turn, and the
+throughput includes the time until the last turn is written.
 
 Goals: p50 of one task at most 1.6 times that of redis-py's asyncio GET; hits per second at 50 tasks at least 60 % of
 its GETs, and more than every other cache. `--check` exits with 1 where one is missed.
