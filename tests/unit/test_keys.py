@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentic_flywheel.policy.identity import question_hash
-from agentic_flywheel.store.keys import SHARDS, Keys, safe, scope_of_key, shard_of
+from agentic_flywheel.store.keys import SHARDS, Keys, flight_name, safe, scope_of_key, shard_of
 
 HASH = question_hash("q")
 ids = st.text(min_size=1, max_size=80)
@@ -37,6 +37,9 @@ def every_key(tenant: str, name: str) -> list[str]:
         keys.user_sessions(name),
         keys.feed(name),
         keys.count(name, "20260101"),
+        *keys.calls(name),
+        *keys.lease(flight_name(keys.entry("user", name, HASH, user=name), "1")),
+        keys.refresh(flight_name(keys.entry("team", name, HASH), "1")),
     ]
 
 
@@ -119,3 +122,19 @@ def test_other_keys_are_not_taken_for_answers() -> None:
 def test_shards_are_within_bounds_and_fixed(member: str) -> None:
     assert 0 <= shard_of(member) < SHARDS
     assert shard_of("s-1") == 14
+
+
+@given(name=ids)
+def test_a_flight_lies_in_the_slot_of_the_entry_that_it_fills(name: str) -> None:
+    """So on a cluster too, an entry is written before its lease is given up, and looked at after it was taken."""
+    keys = Keys("t")
+    entries = [keys.entry(scope, "f", HASH, user=name, session=name) for scope in ("team", "user", "session")]
+    flights = [flight_name(entry, version) for entry in entries for version in ("1", "2")]
+    assert len(set(flights)) == 6
+    for entry, flight in zip([entry for entry in entries for _ in range(2)], flights, strict=True):
+        assert {slot(key) for key in (*keys.lease(flight), keys.refresh(flight))} == {slot(entry)}
+
+
+@given(name=ids)
+def test_what_limits_a_flow_lies_in_one_slot(name: str) -> None:
+    assert len({slot(key) for key in Keys("t").calls(name)}) == 1
