@@ -51,6 +51,7 @@ bench: $(DEV) ## Measure; the figures depend on the machine
 	$(BIN)/python bench/bench_peers.py --write
 	$(BIN)/python bench/bench_growth.py --write
 	$(BIN)/python bench/bench_footprint.py --write
+	$(BIN)/python bench/bench_outage.py --write
 	$(BIN)/python bench/bench_start.py
 
 openings: $(DEV) ## Write down anew what MCP clients are told first

@@ -42,3 +42,10 @@ def test_the_weight_of_entries_and_turns_is_measured() -> None:
     by_name = {variant["name"]: variant["value"] for variant in figures["compression"]["entry"]}
     assert by_name["zstd 3"] < by_name["none"]
     assert figures["fields"]["entry"]["answer"] == pytest.approx(max(figures["fields"]["entry"].values()))
+
+
+def test_what_an_outage_adds_is_measured() -> None:
+    rows = _figures("bench_outage.py", "--seconds", "1")
+    assert {(row["condition"], row["tasks"]) for row in rows} >= {("healthy", 1), ("hanging", 50), ("restarts", 50)}
+    assert all(row["questions"] > 0 and row["not_kept"] == 0 for row in rows)
+    assert all(0 <= row["p50_ms"] <= row["p95_ms"] <= row["p99_ms"] <= row["most_ms"] for row in rows)
