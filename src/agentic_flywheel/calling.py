@@ -102,10 +102,10 @@ class Calling:
         is a second attempt, after another's that failed."""
         wanted = step.plan.wanted[0]
         deadline = asyncio.get_running_loop().time() + self._join_seconds
-        second = False
+        second, after = False, ""
         while True:
             with step.patience:
-                lease, (raw,) = await self._store.leases.acquire(name, ("GET", wanted.key))
+                lease, (raw,) = await self._store.leases.acquire(name, ("GET", wanted.key), after=after)
             if lease is not None:
                 found = self._store.entries.looked(raw).entry
                 if found is not None and self._serves(step, found, refresh=refresh):
@@ -116,7 +116,7 @@ class Calling:
                 return lease, second
             try:
                 async with asyncio.timeout_at(deadline):
-                    ended = await self._listen(flight, name)
+                    ended, after = await self._listen(flight, name)
             except TimeoutError:
                 return None, second
             if ended is None:
@@ -135,8 +135,9 @@ class Calling:
                 )
             second = True
 
-    async def _listen(self, flight: Flight, name: str) -> Ended | None:
-        length = 0
+    async def _listen(self, flight: Flight, name: str) -> tuple[Ended | None, str]:
+        """How the owner ended, None where it died, and who it was."""
+        length, owner = 0, ""
         async with aclosing(self._store.leases.listen(name)) as said:
             async for heard in said:
                 if isinstance(heard, Part):
@@ -146,14 +147,14 @@ class Calling:
                         length = heard.at + len(heard.text)
                 elif isinstance(heard, Begun):
                     flight.restart()
-                    length = 0
+                    length, owner = 0, heard.owner
                 elif isinstance(heard, Ended):
-                    return heard
+                    return heard, owner
                 elif isinstance(heard, Silence):
-                    return None
+                    break
                 else:
                     assert_never(heard)
-        return None
+        return None, owner
 
     def _serves(self, step: Step, found: Entry, *, refresh: bool) -> bool:
         """Whether what stands in the store by now makes the call unnecessary."""

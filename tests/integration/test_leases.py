@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -20,6 +20,7 @@ from stages import eventually
 pytestmark = pytest.mark.anyio
 
 NAME = flight_name("afw:v1:default:team:flow:oracle:q:{5f}", "1")
+BEGUN = Begun("whoever")
 
 
 @asynccontextmanager
@@ -34,7 +35,7 @@ async def leases_on(server: Server, folder: Path) -> AsyncIterator[Leases]:
 
 async def heard_by(leases: Leases, into: list[Heard]) -> None:
     async for heard in leases.listen(NAME):
-        into.append(heard)  # noqa: PERF401 (those who look at `into` meanwhile see each when it comes)
+        into.append(BEGUN if isinstance(heard, Begun) else heard)  # noqa: PERF401 (those who look at `into` meanwhile see each when it comes)
 
 
 def blocked(server: Server) -> int:
@@ -79,9 +80,9 @@ async def test_a_script_that_is_sent_twice_acts_once(redis_server: Server, tmp_p
     store = Store(settings_for(redis_server, tmp_path))
     keys = store.keys.lease(NAME)
     try:
-        twice = await store.link.run(*[ACQUIRE.call(keys, "token", 5000, 5000)] * 2)
+        twice = await store.link.run(*[ACQUIRE.call(keys, "token", 5000, 5000, "")] * 2)
         assert twice == [1, 1]
-        assert await store.link.run(ACQUIRE.call(keys, "other", 5000, 5000)) == [0]
+        assert await store.link.run(ACQUIRE.call(keys, "other", 5000, 5000, "")) == [0]
         assert await store.link.run(*[FINISH.call(keys, "token", 5000, b"end")] * 2) == [1, 0]
         assert len((await store.link.run(("XRANGE", keys[1], "-", "+")))[0]) == 2
     finally:
@@ -105,7 +106,7 @@ async def test_listeners_hear_everything_in_order_however_late(redis_server: Ser
             await lease.finish(Ended(b"entry"))
         after: list[Heard] = []
         await heard_by(theirs, after)  # who comes just after the end
-    expected = [Begun(), Part("Seven ", 0), Part("days.", 6), Ended(b"entry")]
+    expected = [BEGUN, Part("Seven ", 0), Part("days.", 6), Ended(b"entry")]
     assert early == late == after == expected
 
 
@@ -136,7 +137,7 @@ async def test_an_owner_that_dies_is_noticed_when_its_lease_runs_out(redis_serve
         with redis_server.client() as client:
             client.config_resetstat()
             await asyncio.wait_for(heard_by(theirs, heard), 20)
-            assert heard == [Begun(), Part("Sev", 0), Silence()]
+            assert heard == [BEGUN, Part("Sev", 0), Silence()]
             asked = client.info("commandstats")["cmdstat_xread"]["calls"]
         assert asked <= 4, "one wait for the lease's end, and one last look"
 
@@ -155,7 +156,26 @@ async def test_who_lost_its_lease_cannot_end_the_flight_of_another(redis_server:
         await lease.finish(Ended(b"entry"))
         heard: list[Heard] = []
         await heard_by(ours, heard)
-        assert heard == [Begun(), Part("Seven", 0), Ended(b"entry")]
+        assert heard == [BEGUN, Part("Seven", 0), Ended(b"entry")]
+
+
+async def test_an_owner_that_failed_is_followed_once(redis_server: Server, tmp_path: Path) -> None:
+    """However late the others come who heard of its failure."""
+    async with leases_on(redis_server, tmp_path) as ours, leases_on(redis_server, tmp_path) as theirs:
+        first, _ = await ours.acquire(NAME)
+        assert first is not None
+        await first.finish(Ended(code="flow_unavailable", takeover=True))
+        async with aclosing(theirs.listen(NAME)) as said:
+            begun = await anext(said)
+        assert isinstance(begun, Begun)
+        second, _ = await ours.acquire(NAME, after=begun.owner)
+        assert second is not None
+        await second.finish(Ended(code="flow_unavailable"))
+        assert (await theirs.acquire(NAME, after=begun.owner))[0] is None
+        heard: list[Heard] = []
+        await heard_by(theirs, heard)
+        assert heard[-1] == Ended(code="flow_unavailable")
+        assert (await theirs.acquire(NAME))[0] is not None, "a new asker is not bound by it"
 
 
 async def test_nothing_stays_without_expiry_when_the_stream_is_evicted(redis_server: Server, tmp_path: Path) -> None:

@@ -34,15 +34,19 @@ REFRESH_PAUSE_SECONDS = 30.0
 #: Waiting connections of one process; who comes when all are taken asks the flow itself.
 MOST_LISTENERS = 32
 
-# 1: the lease is ours.
+# 1: the lease is ours. Where an owner to follow is named, only if nobody has followed it already.
 ACQUIRE = Script("""
-if redis.call('SET', KEYS[1], ARGV[1], 'NX', 'PX', ARGV[2]) then
-    redis.call('DEL', KEYS[2])
-    redis.call('XADD', KEYS[2], '*', 'begin', ARGV[1])
-    redis.call('PEXPIRE', KEYS[2], ARGV[3])
-    return 1
+local owner = redis.call('GET', KEYS[1])
+if owner then return owner == ARGV[1] and 1 or 0 end
+if ARGV[4] ~= '' then
+    local begun = redis.call('XRANGE', KEYS[2], '-', '+', 'COUNT', 1)[1]
+    if begun and begun[2][2] ~= ARGV[4] then return 0 end
 end
-return redis.call('GET', KEYS[1]) == ARGV[1] and 1 or 0
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+redis.call('DEL', KEYS[2])
+redis.call('XADD', KEYS[2], '*', 'begin', ARGV[1])
+redis.call('PEXPIRE', KEYS[2], ARGV[3])
+return 1
 """)
 
 # Prolongs the lease, and adds a part where there is one. 0: the lease is no longer ours.
@@ -81,6 +85,8 @@ class Ended(msgspec.Struct, frozen=True, array_like=True):
 
 class Begun(msgspec.Struct, frozen=True):
     """A (new) owner began: what was heard before is void."""
+
+    owner: str
 
 
 class Part(msgspec.Struct, frozen=True):
@@ -131,14 +137,15 @@ class Leases:
         self._keys = keys
         self._listeners = 0
 
-    async def acquire(self, name: str, *also: Command) -> tuple[Lease | None, list[Any]]:
+    async def acquire(self, name: str, *also: Command, after: str = "") -> tuple[Lease | None, list[Any]]:
         """Try to become the owner of a flight; in the same round trip, after that, send commands to look again.
 
-        The lease (None: somebody else owns it) and the replies to `also`.
+        The lease (None: somebody else owns it) and the replies to `also`. With `after`, an owner whose end was heard,
+        also None if somebody followed that one already: what came of it is there to be listened to.
         """
         keys, token = self._keys.lease(name), secrets.token_hex(8)
         lease_ms, kept_ms = _milliseconds(LEASE_SECONDS), _milliseconds(LEASE_SECONDS + KEPT_SECONDS)
-        ours, *replies = await self._link.run_each(ACQUIRE.call(keys, token, lease_ms, kept_ms), *also)
+        ours, *replies = await self._link.run_each(ACQUIRE.call(keys, token, lease_ms, kept_ms, after), *also)
         if isinstance(ours, Refusal):
             raise self._link.error(ours, "acquiring a lease") from ours
         return (Lease(self._link, keys, token) if ours else None), replies
@@ -210,7 +217,7 @@ def _heard(reply: Any) -> list[tuple[bytes, Heard]]:
     for place, fields in entries:
         said = fields if isinstance(fields, dict) else dict(zip(fields[::2], fields[1::2], strict=True))
         if b"begin" in said:
-            heard.append((place, Begun()))
+            heard.append((place, Begun(said[b"begin"].decode())))
         elif b"part" in said:
             heard.append((place, Part(said[b"part"].decode(), int(said[b"at"]))))
         else:
