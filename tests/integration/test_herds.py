@@ -227,9 +227,9 @@ async def test_an_answer_that_was_stored_between_look_and_lease_is_served(
     ):
         acquire = late._store.leases.acquire
 
-        async def overtaken(*arguments: Any) -> Any:
+        async def overtaken(*arguments: Any, **named: Any) -> Any:
             await early.ask(QUESTION)
-            return await acquire(*arguments)
+            return await acquire(*arguments, **named)
 
         monkeypatch.setattr(late._store.leases, "acquire", overtaken)
         answer = await late.ask(QUESTION)
