@@ -20,6 +20,7 @@ import msgspec
 from agentic_flywheel.behind import WriteBehind
 from agentic_flywheel.calling import Calling
 from agentic_flywheel.errors import FlowError, NotCached, StoreError
+from agentic_flywheel.familiar import Familiar
 from agentic_flywheel.flights import RESTARTED, Flight, Flights, Landed
 from agentic_flywheel.flows.clients import ClientPool
 from agentic_flywheel.flows.protocol import FlowClient, FlowEvent, SourcesFound, TextPart
@@ -58,6 +59,7 @@ class Asking:
         calling: Calling,
         flights: Flights,
         *,
+        familiar: Familiar,
         near: NearCache | None = None,
         refreshes: bool = True,
     ) -> None:
@@ -68,6 +70,7 @@ class Asking:
         self._behind = behind
         self._lifetimes = lifetimes
         self._calling = calling
+        self._familiar = familiar
         self._near = near
         self._flights = flights
         self._jitter = settings.number("ttl.jitter")
@@ -85,6 +88,7 @@ class Asking:
         step = await self._decide(asked)
         if isinstance(step.decision, Serve | ServeStale):
             answer = await self._serve(step, step.decision)
+            self._familiar.keep(step, answer)
             if self._near is not None and since is not None:
                 self._near.keep(step, answer, since=since)
             return answer

@@ -38,9 +38,10 @@ class Repeat(NamedTuple):
     at: float
     elapsed_ms: float
     saved_us: int
+    near: bool = True
 
 
-_NEAR_HIT = {"outcome:hit": 1, "reason:exact": 1, "near": 1}
+_HIT = {"outcome:hit": 1, "reason:exact": 1}
 
 
 class WriteBehind:
@@ -116,16 +117,18 @@ class WriteBehind:
         due = list(self._turns.values())
         for start in range(0, len(due), _BATCH):
             batch = due[start : start + _BATCH]
-            direct = [turn for turn in batch if await self._store.outbox.in_order(turn.session_id)]
+            direct = batch
+            if self._store.outbox.waits():
+                direct = [turn for turn in batch if await self._store.outbox.in_order(turn.session_id)]
             error: StoreError | None = None
             try:
                 if direct:
-                    commands = [command for turn in direct for command in self._store.sessions.append_commands(turn)]
-                    await self._store.link.run(*commands)
+                    await self._store.link.run(*self._store.sessions.append_commands(*direct))
             except StoreError as failure:
                 error, direct = failure, []
             self._sent(direct)
-            await self._keep([turn for turn in batch if turn not in direct] if direct else batch, error)
+            if direct is not batch:
+                await self._keep([turn for turn in batch if turn not in direct] if direct else batch, error)
 
     def _make_turns(self) -> None:
         repeats, self._repeats = self._repeats, []
@@ -140,7 +143,7 @@ class WriteBehind:
             )
             self._turns[turn.session_id, turn.id] = turn
             micros = {"hit_us": int(again.elapsed_ms * 1000), "saved_us": again.saved_us}
-            self.count(turn.flow, again.at, **_NEAR_HIT, **micros)
+            self.count(turn.flow, again.at, **_HIT, near=int(again.near), **micros)
 
     async def _keep(self, turns: Sequence[Turn], error: StoreError | None) -> None:
         outbox = self._store.outbox

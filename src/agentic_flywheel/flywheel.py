@@ -13,6 +13,7 @@ from agentic_flywheel.behind import WriteBehind
 from agentic_flywheel.calling import Calling
 from agentic_flywheel.curation import Cache, Flows
 from agentic_flywheel.errors import InputError
+from agentic_flywheel.familiar import Familiar
 from agentic_flywheel.flights import Flights
 from agentic_flywheel.flows.clients import ClientPool
 from agentic_flywheel.flows.protocol import FlowEvent
@@ -69,6 +70,7 @@ class Flywheel:
         self._planner = Planner(settings, self.registry, self._store.keys)
         recollection = Recollection(self._planner, self._store, self._behind)
         admission = Admission(settings, self._store.limits)
+        self._familiar = Familiar(settings, self.registry, self._store, self._clients, self._watch, self._behind)
         self._asking = Asking(
             settings,
             recollection,
@@ -79,6 +81,7 @@ class Flywheel:
             self.lifetimes,
             Calling(settings, self._clients, self._store, self._behind, admission),
             self._flights,
+            familiar=self._familiar,
             near=self._near,
             refreshes=background,
         )
@@ -137,13 +140,11 @@ class Flywheel:
         (`only_if_cached`), and `FlowError` where the flow does not answer. Trouble with Redis raises nothing: the
         answer says so in `outcome`, `reason` and `warnings`.
         """
-        if (
-            self._near is not None
-            and session is None
-            and not (config or domain or turn_id)
-            and (directives is None or directives == _NO_DIRECTIVES)
-        ):
-            at_hand = self._near.answer(question, flow, user, intent)
+        if session is None and not (config or domain or turn_id) and directives in (None, _NO_DIRECTIVES):
+            if self._near is not None:
+                at_hand = self._near.answer(question, flow, user, intent)
+            else:
+                at_hand = await self._familiar.answer(question, flow, user, intent)
             if at_hand is not None:
                 return at_hand
         if self._housekeeping is not None:

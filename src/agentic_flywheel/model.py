@@ -66,7 +66,7 @@ class Reason(StrEnum):
     MAX_STALE = "max_stale"  # the asker accepts answers past their lifetime
 
 
-class Directives(msgspec.Struct, frozen=True, kw_only=True):
+class Directives(msgspec.Struct, gc=False, frozen=True, kw_only=True):
     """What the asker wants of the cache for one question; the words are those of HTTP's `Cache-Control` (RFC 9111).
 
     `no_store` keeps nothing: no entry, no turn. `private` keeps the turn and the answer for this session alone.
@@ -95,7 +95,7 @@ class Directives(msgspec.Struct, frozen=True, kw_only=True):
         return words
 
 
-class Source(msgspec.Struct, frozen=True, array_like=True):
+class Source(msgspec.Struct, gc=False, frozen=True, array_like=True):
     """A place that an answer rests on. `score` is a similarity from 0 to 1, or None where the flow gives none."""
 
     title: str
@@ -104,14 +104,14 @@ class Source(msgspec.Struct, frozen=True, array_like=True):
     score: float | None = None
 
 
-class Exchange(msgspec.Struct, frozen=True, array_like=True):
+class Exchange(msgspec.Struct, gc=False, frozen=True, array_like=True):
     """One question with its answer, as context for a later question."""
 
     question: str
     answer: str
 
 
-class Turn(msgspec.Struct, frozen=True, array_like=True):
+class Turn(msgspec.Struct, gc=False, frozen=True, array_like=True):
     """One question and its answer in a session, as it is kept for ever (until retention or deletion).
 
     `flow_ms` is what the flow itself took, None where it was not called; `parent` is the turn before it in the
@@ -145,7 +145,7 @@ class Turn(msgspec.Struct, frozen=True, array_like=True):
         return Exchange(self.question, self.answer)
 
 
-class Entry(msgspec.Struct, frozen=True, array_like=True):
+class Entry(msgspec.Struct, gc=False, frozen=True, array_like=True):
     """A stored answer with all that is needed to decide whether it may be served, and to say where it came from.
 
     `question` is the normalised question and `identity` the digest of everything else that it was asked with
@@ -175,7 +175,7 @@ class Entry(msgspec.Struct, frozen=True, array_like=True):
     config: dict[str, Any] = {}
 
 
-class Session(msgspec.Struct, frozen=True, kw_only=True):
+class Session(msgspec.Struct, gc=False, frozen=True, kw_only=True):
     """What is known of a conversation without reading its turns. Times are epoch seconds."""
 
     id: str
@@ -189,7 +189,7 @@ class Session(msgspec.Struct, frozen=True, kw_only=True):
     config: dict[str, Any] = {}  # laid over the flow's configuration for every question of the session
 
 
-class Lifetime(msgspec.Struct, frozen=True, kw_only=True):
+class Lifetime(msgspec.Struct, gc=False, frozen=True, kw_only=True):
     """How long a flow's answers stay good, and which rule said so (`flow`, `type`, `registry` or `default`)."""
 
     ttl: timedelta
@@ -206,7 +206,7 @@ class FlowChange(msgspec.Struct, frozen=True, array_like=True):
     generation: int
 
 
-class FlowState(msgspec.Struct, frozen=True, kw_only=True):
+class FlowState(msgspec.Struct, gc=False, frozen=True, kw_only=True):
     """What all processes know of a flow's configuration, as shared through Redis.
 
     `revision` is what the flow's own service last said of itself ("" where the kind has none or it was never
@@ -223,7 +223,7 @@ class FlowState(msgspec.Struct, frozen=True, kw_only=True):
     ttl_seconds: float | None = None
 
 
-class RouteScore(msgspec.Struct, frozen=True, kw_only=True):
+class RouteScore(msgspec.Struct, gc=False, frozen=True, kw_only=True):
     """How well one flow fits a question: weighted keyword score, and the words that matched."""
 
     flow: str
@@ -231,7 +231,7 @@ class RouteScore(msgspec.Struct, frozen=True, kw_only=True):
     matched: tuple[str, ...] = ()
 
 
-class Route(msgspec.Struct, frozen=True, kw_only=True):
+class Route(msgspec.Struct, gc=False, frozen=True, kw_only=True):
     """Which flow was picked and why: `how` is explicit, intent, session, keywords, fallback or only."""
 
     flow: str
@@ -241,7 +241,7 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     scores: tuple[RouteScore, ...] = ()
 
 
-class Candidate(msgspec.Struct, frozen=True, kw_only=True):
+class Candidate(msgspec.Struct, gc=False, frozen=True, kw_only=True):
     """One stored answer that was looked for: where, and why it was served or not (`--explain`)."""
 
     key: str
@@ -250,7 +250,7 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     age_seconds: float | None = None
 
 
-class Answer(msgspec.Struct, frozen=True, kw_only=True):
+class Answer(msgspec.Struct, gc=False, frozen=True, kw_only=True):
     """An answer with its whole provenance; every interface shows this and nothing else.
 
     `age_seconds` is 0 for an answer computed now; `ttl_seconds` is what is left of the entry's lifetime, None

@@ -16,6 +16,7 @@ from agentic_flywheel.errors import InputError
 from agentic_flywheel.flows.protocol import FlowSpec
 from agentic_flywheel.flows.registry import Registry
 from agentic_flywheel.flows.routing import route
+from agentic_flywheel.flows.snapshot import RegistrySnapshot
 from agentic_flywheel.identifiers import new_id, new_session_id
 from agentic_flywheel.model import Directives, Route
 from agentic_flywheel.policy.admission import admit_config, admit_id, admit_question, admit_text
@@ -32,7 +33,7 @@ _NO_DIRECTIVES = Directives()
 _NOTHING: Mapping[str, Any] = {}
 
 
-class Asked(msgspec.Struct, frozen=True, kw_only=True):
+class Asked(msgspec.Struct, gc=False, frozen=True, kw_only=True):
     """One question as it was given, checked. `resumed` says that the asker named the session, so it may have turns;
     `at` is wall-clock time, `started` the performance counter's."""
 
@@ -51,7 +52,7 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     started: float
 
 
-class Plan(msgspec.Struct, frozen=True, kw_only=True):
+class Plan(msgspec.Struct, gc=False, frozen=True, kw_only=True):
     """Where a question goes and what it is. `wanted` lists where a stored answer is looked for; what the flow says is
     stored under the first of them. `scope` is None where the flow's policy keeps nothing."""
 
@@ -63,6 +64,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     normal: str
     scope: Scope | None
     wanted: tuple[Wanted, ...]
+    registry: RegistrySnapshot
 
 
 class Planner:
@@ -149,6 +151,7 @@ class Planner:
             normal=normal,
             scope=scope,
             wanted=wanted,
+            registry=snapshot,
         )
 
     def turns_of(self, spec: FlowSpec) -> int:

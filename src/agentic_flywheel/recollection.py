@@ -21,6 +21,7 @@ from agentic_flywheel.policy.decision import Found
 from agentic_flywheel.questions import Asked, Plan, Planner
 from agentic_flywheel.store.failures import NONSENSE, nonsense
 from agentic_flywheel.store.flow_states import seconds_of
+from agentic_flywheel.store.link import Command
 from agentic_flywheel.store.sessions import Recalled, recalled_with
 from agentic_flywheel.store.store import Store
 from agentic_flywheel.store.wire import Refusal
@@ -33,14 +34,17 @@ _NO_STATE = FlowState()
 _UNKNOWN = Recalled()
 
 
-class Read(msgspec.Struct, frozen=True, kw_only=True):
-    """What the store said. `error` is set where it could not be asked; then nothing was found."""
+class Read(msgspec.Struct, gc=False, frozen=True, kw_only=True):
+    """What the store said. `error` is set where it could not be asked; then nothing was found. `commands` and
+    `replies` are what was asked and said, word for word, for questions without a session."""
 
     recalled: Recalled
     state: FlowState
     type_ttl: float | None
     found: tuple[Found, ...]
     error: StoreError | None = None
+    commands: Sequence[Command] = ()
+    replies: Sequence[Any] = ()
 
     def without_store(self, error: StoreError) -> Read:
         """The same question with a store that failed after all."""
@@ -116,9 +120,10 @@ class Recollection:
             if isinstance(reply, Refusal):
                 raise store.link.error(reply, "reading a session and its flow") from reply
         try:
-            return self._understood(asked, plan, replies, flow_at=flow_at, recall=recall, waiting=waiting)
+            read = self._understood(asked, plan, replies, flow_at=flow_at, recall=recall, waiting=waiting)
         except NONSENSE as error:
             raise nonsense(error, "a session and its flow") from error
+        return read if asked.resumed else msgspec.structs.replace(read, commands=commands, replies=replies)
 
     def _understood(
         self, asked: Asked, plan: Plan, replies: Sequence[Any], *, flow_at: int, recall: bool, waiting: Sequence[Turn]

@@ -13,7 +13,7 @@ from agentic_flywheel.recollection import Read
 from agentic_flywheel.store.link import Patience
 
 
-class Step(msgspec.Struct, frozen=True, kw_only=True):
+class Step(msgspec.Struct, gc=False, frozen=True, kw_only=True):
     """A question that has been planned, looked up and decided."""
 
     asked: Asked

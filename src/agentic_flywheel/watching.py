@@ -25,7 +25,7 @@ from agentic_flywheel.store.flow_states import FlowStates
 _log = logging.getLogger(__name__)
 
 
-class Standing(msgspec.Struct, frozen=True):
+class Standing(msgspec.Struct, gc=False, frozen=True):
     """What a flow answers with now. `verified` is False where that could not be confirmed recently enough."""
 
     fingerprint: str

@@ -166,7 +166,8 @@ async def test_sweeping_takes_sessions_without_activity(redis_server: Server, tm
         with redis_server.client() as client:
             for key in client.scan_iter("afw:v1:default:sessions:*"):
                 if client.zscore(key, "old"):
-                    client.zincrby(key, -31 * 86400, "old")
+                    aged = client.zincrby(key, -31 * 86400, "old")
+                    client.hset("afw:v1:default:session:{old}", "last_active_at", aged)
         before = everything(redis_server)
         dry = await flywheel.sessions.sweep(dry_run=True)
         assert dry.removed["sessions"] == 1

@@ -31,8 +31,8 @@ class Stand:
         self.kept: list[str] = []
         self.lost = 0
 
-    def append_commands(self, turn: Turn) -> list[Any]:
-        return [("TURN", turn.id)]
+    def append_commands(self, *turns: Turn) -> list[Any]:
+        return [("TURN", turn.id) for turn in turns]
 
     def commands(self, tally: Any) -> list[Any]:
         return [("COUNT", *row) for row in tally]
@@ -43,6 +43,9 @@ class Stand:
         if self.away is not None:
             raise self.away
         self.exchanges.append(list(commands))
+
+    def waits(self) -> bool:
+        return True
 
     async def in_order(self, session: str) -> bool:
         return session != "waits"

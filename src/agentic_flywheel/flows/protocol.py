@@ -54,7 +54,7 @@ class FlowSpec(msgspec.Struct, frozen=True, kw_only=True):
     origin: str = ""  # "file:line" of the registry, for messages
 
 
-class FlowQuestion(msgspec.Struct, frozen=True, kw_only=True):
+class FlowQuestion(msgspec.Struct, gc=False, frozen=True, kw_only=True):
     """One question on its way to a flow.
 
     `text` is what to ask. `history` holds the earlier exchanges, oldest first, for kinds with
@@ -71,26 +71,26 @@ class FlowQuestion(msgspec.Struct, frozen=True, kw_only=True):
     trace_id: str = ""
 
 
-class TextPart(msgspec.Struct, frozen=True):
+class TextPart(msgspec.Struct, gc=False, frozen=True):
     """A piece of the answer's text, to be appended."""
 
     text: str
 
 
-class SourcesFound(msgspec.Struct, frozen=True):
+class SourcesFound(msgspec.Struct, gc=False, frozen=True):
     """The places that the answer rests on."""
 
     sources: tuple[Source, ...]
 
 
-class Progress(msgspec.Struct, frozen=True):
+class Progress(msgspec.Struct, gc=False, frozen=True):
     """Something the flow reported on the way (a tool call, an agent's step); never part of the answer."""
 
     event: str
     payload: Any = None
 
 
-class AnswerDone(msgspec.Struct, frozen=True, kw_only=True):
+class AnswerDone(msgspec.Struct, gc=False, frozen=True, kw_only=True):
     """The end of a stream that ended well, with the whole answer.
 
     `complete` is False where the kind can see that the text was cut off: such an answer is shown, never stored.
@@ -106,7 +106,7 @@ class AnswerDone(msgspec.Struct, frozen=True, kw_only=True):
 FlowEvent = TextPart | SourcesFound | Progress | AnswerDone
 
 
-class Revision(msgspec.Struct, frozen=True):
+class Revision(msgspec.Struct, gc=False, frozen=True):
     """What a service said of a flow's configuration: a digest of all that decides an answer, and its ETag.
 
     Both are "" where the kind has no configuration beyond the registry's.

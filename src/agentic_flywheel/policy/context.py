@@ -20,7 +20,7 @@ ANSWER_CHARACTERS = 600
 CHARACTERS_PER_TOKEN = 4
 
 
-class Enrichment(msgspec.Struct, frozen=True):
+class Enrichment(msgspec.Struct, gc=False, frozen=True):
     """The chosen turns, oldest first, and the exchanges as the flow is given them; `private` if any of them is."""
 
     turn_ids: tuple[str, ...] = ()

@@ -14,7 +14,7 @@ from agentic_flywheel.model import Candidate, Directives, Entry, Lifetime, Reaso
 from agentic_flywheel.policy.lifetime import remaining_seconds
 
 
-class Wanted(msgspec.Struct, frozen=True, kw_only=True):
+class Wanted(msgspec.Struct, gc=False, frozen=True, kw_only=True):
     """One place where a stored answer is looked for. `first_only` is the word-for-word exception: the entry counts
     only if its question was the first of a session, so that it has been shown to stand alone."""
 
@@ -25,7 +25,7 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     first_only: bool = False
 
 
-class Found(msgspec.Struct, frozen=True):
+class Found(msgspec.Struct, gc=False, frozen=True):
     """What was in one wanted place: an entry, nothing, or something damaged."""
 
     wanted: Wanted
@@ -33,7 +33,7 @@ class Found(msgspec.Struct, frozen=True):
     damaged: bool = False
 
 
-class Facts(msgspec.Struct, frozen=True, kw_only=True):
+class Facts(msgspec.Struct, gc=False, frozen=True, kw_only=True):
     """All that the decision rests on. `verified` says that the flow's configuration is confirmed recently enough;
     `shareable` is False where the flow's policy keeps nothing for anybody. After the share `refresh_after` of its
     lifetime a served answer is to be refreshed; `stale_seconds` is how long after it an answer may stand in for a
@@ -52,7 +52,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     stale_seconds: float = 0.0
 
 
-class Serve(msgspec.Struct, frozen=True):
+class Serve(msgspec.Struct, gc=False, frozen=True):
     """Serve this entry: it is what the flow would say. `refresh` says that its end is near: ask the flow as well,
     without letting the asker wait."""
 
@@ -63,7 +63,7 @@ class Serve(msgspec.Struct, frozen=True):
     refresh: bool = False
 
 
-class ServeStale(msgspec.Struct, frozen=True):
+class ServeStale(msgspec.Struct, gc=False, frozen=True):
     """Serve this entry although it may be out of date, and say so."""
 
     entry: Entry
@@ -72,19 +72,19 @@ class ServeStale(msgspec.Struct, frozen=True):
     ttl_seconds: float
 
 
-class Ask(msgspec.Struct, frozen=True):
+class Ask(msgspec.Struct, gc=False, frozen=True):
     """Ask the flow and keep the answer; the reason says why nothing stored would do."""
 
     reason: Reason
 
 
-class Bypass(msgspec.Struct, frozen=True):
+class Bypass(msgspec.Struct, gc=False, frozen=True):
     """Ask the flow and keep no entry."""
 
     reason: Reason
 
 
-class Refuse(msgspec.Struct, frozen=True):
+class Refuse(msgspec.Struct, gc=False, frozen=True):
     """Do not ask: the asker wanted a stored answer or none."""
 
     reason: Reason

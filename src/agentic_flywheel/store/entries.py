@@ -49,7 +49,7 @@ return {expired, #old, keys}
 """)
 
 
-class Looked(msgspec.Struct, frozen=True):
+class Looked(msgspec.Struct, gc=False, frozen=True):
     """What a key held: an entry with its size, nothing, or something damaged."""
 
     entry: Entry | None = None

@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING, Any, Self
 from agentic_flywheel.errors import StoreError
 from agentic_flywheel.settings import Settings
 from agentic_flywheel.store.address import Address, resolve_address
+from agentic_flywheel.store.node import Lane, Node
+from agentic_flywheel.store.wire import Push, Refusal, Wire, open_wire
 
 if TYPE_CHECKING:
     from agentic_flywheel.store.breaker import Health
     from agentic_flywheel.store.cluster import Cluster
     from agentic_flywheel.store.embedded import EmbeddedServer
-    from agentic_flywheel.store.node import Node
-    from agentic_flywheel.store.wire import Push, Wire
 
 Command = Sequence[Any]
 
@@ -129,7 +129,7 @@ class Link:
     async def run_each(self, *commands: Command, slow: bool = False, waiting: bool = False) -> list[Any]:
         """Like `run`, with errors of single commands as values (`wire.Refusal`)."""
         replies = await self._exchange(commands, slow=slow, waiting=waiting)
-        missing = [i for i, reply in enumerate(replies) if getattr(reply, "status_code", "") == "NOSCRIPT"]
+        missing = [i for i, reply in enumerate(replies) if type(reply) is Refusal and reply.status_code == "NOSCRIPT"]
         if missing:
             sent = [("EVAL", self._sources[commands[i][1]], *commands[i][2:]) for i in missing]
             for index, reply in zip(missing, await self._exchange(sent, slow=slow, waiting=waiting), strict=True):
@@ -151,8 +151,6 @@ class Link:
         return await self._connections.dedicated(on_push, key=key, patience=patience)
 
     async def _exchange(self, commands: Sequence[Command], *, slow: bool, waiting: bool) -> list[Any]:
-        from agentic_flywheel.store.node import Lane
-
         self.round_trips += 1
         if slow:
             return await self._connections.exchange(commands, Lane.SLOW, SLOW_SECONDS)
@@ -184,9 +182,7 @@ class Link:
         return self._servers
 
     def _make_connections(self) -> Node | Cluster:
-        from agentic_flywheel.store.node import Lane, Node
         from agentic_flywheel.store.sentinel import open_primary
-        from agentic_flywheel.store.wire import open_wire
 
         address, embedded = self.address, self.embedded
         patience = {

@@ -8,6 +8,7 @@ itself: retention is a sweep, so that eviction (`volatile-lru`) can never take a
 from __future__ import annotations
 
 import logging
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -30,7 +31,8 @@ _log = logging.getLogger(__name__)
 APPEND = Script("""
 local session, turns, ids = KEYS[1], KEYS[2], KEYS[3]
 local appended = 0
-local holder = redis.call('HGET', session, 'owner') or ''
+local fresh = redis.call('EXISTS', session) == 0
+local holder = not fresh and redis.call('HGET', session, 'owner') or ''
 for i = 6, #ARGV, 7 do
     if ARGV[i] ~= '' and holder ~= '' and ARGV[i] ~= holder then
         return redis.error_reply("NOTOWNER the session belongs to another user")
@@ -40,14 +42,20 @@ end
 for i = 1, #ARGV, 7 do
     local turn, payload, at, flow, id, owner, title =
         ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4], ARGV[i + 5], ARGV[i + 6]
-    if redis.call('HEXISTS', ids, turn) == 0 then
+    if fresh or redis.call('HEXISTS', ids, turn) == 0 then
         local place = redis.call('XADD', turns, '*', 't', payload)
         redis.call('HSET', ids, turn, place)
-        if redis.call('HSETNX', session, 'created_at', at) == 1 then redis.call('HSET', session, 'id', id) end
-        redis.call('HSETNX', session, 'title', title)
+        if fresh then
+            redis.call('HSET', session, 'created_at', at, 'id', id, 'title', title,
+                'last_active_at', at, 'flow', flow, 'turns', 1)
+            fresh = false
+        else
+            if redis.call('HSETNX', session, 'created_at', at) == 1 then redis.call('HSET', session, 'id', id) end
+            redis.call('HSETNX', session, 'title', title)
+            redis.call('HSET', session, 'last_active_at', at, 'flow', flow)
+            redis.call('HINCRBY', session, 'turns', 1)
+        end
         if owner ~= '' then redis.call('HSETNX', session, 'owner', owner) end
-        redis.call('HSET', session, 'last_active_at', at, 'flow', flow)
-        redis.call('HINCRBY', session, 'turns', 1)
         appended = appended + 1
     end
 end
@@ -62,7 +70,7 @@ return 1
 """)
 
 
-class Recalled(msgspec.Struct, frozen=True):
+class Recalled(msgspec.Struct, gc=False, frozen=True):
     """A session's header (None: no such session), its newest turns oldest first, its very first turn, and how many
     stored turns were damaged and left out."""
 
@@ -106,25 +114,30 @@ class SessionStore:
         return self.recalled(await self._link.run(*self.recall_commands(session, count)))
 
     def append_commands(self, *turns: Turn) -> list[Command]:
-        """What to send to append turns of one session; the first reply says how many were not there already."""
-        keys, session, last = self._keys, turns[0].session_id, turns[-1]
-        slot = (keys.session(session), keys.turns(session), keys.turn_ids(session))
-        appended: list[str | bytes] = []
+        """What to send to append turns; first one script for each session, in the order in which they come up, whose
+        reply says how many were not there already."""
+        keys = self._keys
+        by_session: dict[str, list[str | bytes]] = {}
+        indexes: defaultdict[str, dict[str, float]] = defaultdict(dict)
+        feeds: defaultdict[str, list[str]] = defaultdict(list)
         for turn in turns:
-            title = title_of(turn)
-            appended += [turn.id, encode(turn), repr(turn.at), turn.flow, session, turn.user, title]
+            session = turn.session_id
+            appended = by_session.setdefault(session, [])
+            appended += [turn.id, encode(turn), repr(turn.at), turn.flow, session, turn.user, title_of(turn)]
+            indexes[keys.sessions(shard_of(session))][session] = turn.at
+            if turn.user:
+                indexes[keys.user_sessions(turn.user)][session] = turn.at
+            feeds[keys.feed(session)] += ["turn", turn.id, "session", session]
         commands = [
-            APPEND.call(slot, *appended),
-            ("ZADD", keys.sessions(shard_of(session)), "GT", last.at, session),
-        ]
-        feed = keys.feed(session)
-        commands += [
-            ("XADD", feed, "MAXLEN", "~", _FEED_LENGTH, "*", "turn", turn.id, "session", session) for turn in turns
+            APPEND.call((keys.session(session), keys.turns(session), keys.turn_ids(session)), *appended)
+            for session, appended in by_session.items()
         ]
         commands += [
-            ("ZADD", keys.user_sessions(user), "GT", last.at, session)
-            for user in dict.fromkeys(turn.user for turn in turns if turn.user)
+            ("ZADD", index, "GT", *(part for session, at in active.items() for part in (at, session)))
+            for index, active in indexes.items()
         ]
+        # One event tells of all turns that came together: its fields are pairs of a turn and its session.
+        commands += [("XADD", feed, "MAXLEN", "~", _FEED_LENGTH, "*", *told) for feed, told in feeds.items()]
         return commands
 
     def present_command(self, session: str, turns: Sequence[str]) -> Command:

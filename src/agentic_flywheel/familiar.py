@@ -1,0 +1,162 @@
+"""Questions that this process has answered from Redis before, recognised by what Redis says of them.
+
+Invariant: Redis is asked every time, for exactly what the whole way would ask it, and so are registry and flow. Only
+if every byte of the reply is what it was when the question last went the whole way is the same decision taken again
+without being thought through again; whatever differs, in what is asked, said or in force, goes the whole way.
+
+So a hit on a question that is asked often costs the round trip and little more (docs/performance.md). Kept are
+answers to questions without session, directives and overrides, no more than `MOST_BYTES` of them.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from agentic_flywheel.behind import Repeat, WriteBehind
+from agentic_flywheel.errors import FlowError, StoreError
+from agentic_flywheel.flows.clients import ClientPool
+from agentic_flywheel.flows.registry import Registry
+from agentic_flywheel.flows.snapshot import RegistrySnapshot
+from agentic_flywheel.identifiers import new_id, new_session_id
+from agentic_flywheel.model import Answer, Directives, Turn
+from agentic_flywheel.policy.decision import Serve
+from agentic_flywheel.settings import Settings
+from agentic_flywheel.steps import Step, turn_of
+from agentic_flywheel.store.store import Store
+from agentic_flywheel.watching import FlowWatch, Standing
+
+#: Memory that all kept answers may take, with what Redis said of them.
+MOST_BYTES = 16_000_000
+_OVERHEAD_BYTES = 3000
+_NO_DIRECTIVES = Directives()
+
+Name = tuple[str, str | None, str, str | None]
+
+
+class _Known(msgspec.Struct, frozen=True, gc=False):
+    """A question that went the whole way: what Redis was asked and said, and what came of it."""
+
+    registry: RegistrySnapshot
+    step: Step
+    standing: Standing
+    commands: Sequence[Any]
+    replies: Sequence[Any]
+    answer: Answer
+    turn: Turn
+    born: float
+    life: float
+    good_until: float
+    saved_us: int
+    size: int
+
+
+class Familiar:
+    """The familiar questions of one process."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        registry: Registry,
+        store: Store,
+        clients: ClientPool,
+        watch: FlowWatch,
+        behind: WriteBehind,
+    ) -> None:
+        self._registry = registry
+        self._store = store
+        self._clients = clients
+        self._watch = watch
+        self._behind = behind
+        self._user = settings.text("user")
+        self._refresh_after = settings.number("ttl.refresh_after")
+        self._known: OrderedDict[Name, _Known] = OrderedDict()
+        self.size_bytes = 0
+
+    async def answer(self, question: str, flow: str | None, user: str | None, intent: str | None) -> Answer | None:
+        """The answer to a question without session and directives, if all is as it was; None: go the whole way."""
+        name = (question, flow, self._user if user is None else user, intent)
+        known = self._known.get(name)
+        if known is None or self._behind.crowded:
+            return None
+        started, now = time.perf_counter(), time.time()
+        if not known.born <= now < known.good_until or self._registry.current() is not known.registry:
+            self._forget(name)
+            return None
+        if not await self._unchanged(known, now):
+            self._forget(name)
+            return None
+        session, turn, trace = new_session_id(), new_id(), new_id()
+        age, elapsed = now - known.born, (time.perf_counter() - started) * 1000
+        again = Repeat(known.turn, session, turn, trace, now, elapsed, known.saved_us, near=False)
+        if not self._behind.repeat(again):
+            return None
+        if name in self._known:
+            self._known.move_to_end(name)
+        return msgspec.structs.replace(
+            known.answer,
+            session_id=session,
+            turn_id=turn,
+            trace_id=trace,
+            age_seconds=age,
+            ttl_seconds=known.life - age,
+            elapsed_ms=elapsed,
+            config={},
+        )
+
+    async def _unchanged(self, known: _Known, now: float) -> bool:
+        """Whether Redis and the flow say what they said before; what they fail to say, the whole way deals with."""
+        spec = known.step.plan.spec
+        try:
+            with self._store.link.patience():
+                replies = await self._store.link.run_each(*known.commands)
+                if replies != known.replies:
+                    return False
+                self._store.outbox.notice()
+                async with self._clients.use(spec) as client:
+                    standing = await self._watch.standing(spec, client, known.step.read.state, now=now)
+        except (StoreError, FlowError):
+            return False
+        return standing == known.standing
+
+    def keep(self, step: Step, answer: Answer) -> None:
+        """Keep a question that was just answered from Redis, if another like it would be answered alike."""
+        asked, decision, read = step.asked, step.decision, step.read
+        if asked.resumed or asked.config or asked.domain is not None or asked.directives != _NO_DIRECTIVES:
+            return
+        if not isinstance(decision, Serve) or decision.refresh or step.facts.lifetime.sliding:
+            return
+        if answer.warnings or not read.replies:
+            return
+        entry, facts = decision.entry, step.facts
+        life = answer.age_seconds + decision.ttl_seconds
+        size = _OVERHEAD_BYTES + sum(map(sys.getsizeof, (answer.text, answer.question, *read.replies)))
+        name = (asked.text, asked.flow, asked.user, asked.intent)
+        self._forget(name)
+        self._known[name] = _Known(
+            registry=step.plan.registry,
+            step=step,
+            standing=Standing(facts.fingerprint, facts.generation, facts.verified),
+            commands=read.commands,
+            replies=read.replies,
+            answer=answer,
+            turn=turn_of(step, answer),
+            born=entry.created_at,
+            life=life,
+            good_until=entry.created_at + life * min(1.0, self._refresh_after),
+            saved_us=int((entry.flow_ms or 0.0) * 1000),
+            size=size,
+        )
+        self.size_bytes += size
+        while self.size_bytes > MOST_BYTES:
+            self._forget(next(iter(self._known)))
+
+    def _forget(self, name: Name) -> None:
+        known = self._known.pop(name, None)
+        if known is not None:
+            self.size_bytes -= known.size
