@@ -32,7 +32,7 @@ from servers import Server, wait_until
 
 #: The longest that any one thing may take here before it counts as hanging, on a slow machine.
 DEADLINE_SECONDS = 60.0
-#: Multiplies the strikes of every campaign.
+#: Multiplies the strikes of every campaign (`AFW_FAULTS_ROUNDS`), or the campaigns.
 ROUNDS = int(os.environ.get("AFW_FAULTS_ROUNDS", "1"))
 
 
