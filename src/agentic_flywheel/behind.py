@@ -17,7 +17,7 @@ from typing import NamedTuple
 import msgspec
 
 from agentic_flywheel.errors import StoreError
-from agentic_flywheel.model import Turn
+from agentic_flywheel.model import Answer, Turn
 from agentic_flywheel.store.counters import day_of
 from agentic_flywheel.store.store import Store
 
@@ -42,6 +42,21 @@ class Repeat(NamedTuple):
 
 
 _HIT = {"outcome:hit": 1, "reason:exact": 1}
+
+
+def repeated(answer: Answer, repeat: Repeat, *, born: float, life: float) -> Answer:
+    """An answer as it is served once more; `born` is when it was computed, `life` what it has in all, in seconds."""
+    age = repeat.at - born
+    return msgspec.structs.replace(
+        answer,
+        session_id=repeat.session,
+        turn_id=repeat.id,
+        trace_id=repeat.trace,
+        age_seconds=age,
+        ttl_seconds=life - age,
+        elapsed_ms=repeat.elapsed_ms,
+        config={},
+    )
 
 
 class WriteBehind:

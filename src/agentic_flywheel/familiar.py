@@ -18,7 +18,7 @@ from typing import Any
 
 import msgspec
 
-from agentic_flywheel.behind import Repeat, WriteBehind
+from agentic_flywheel.behind import Repeat, WriteBehind, repeated
 from agentic_flywheel.errors import FlowError, StoreError
 from agentic_flywheel.flows.clients import ClientPool
 from agentic_flywheel.flows.registry import Registry
@@ -91,23 +91,13 @@ class Familiar:
         if not await self._unchanged(known, now):
             self._forget(name)
             return None
-        session, turn, trace = new_session_id(), new_id(), new_id()
-        age, elapsed = now - known.born, (time.perf_counter() - started) * 1000
-        again = Repeat(known.turn, session, turn, trace, now, elapsed, known.saved_us, near=False)
+        elapsed = (time.perf_counter() - started) * 1000
+        again = Repeat(known.turn, new_session_id(), new_id(), new_id(), now, elapsed, known.saved_us, near=False)
         if not self._behind.repeat(again):
             return None
         if name in self._known:
             self._known.move_to_end(name)
-        return msgspec.structs.replace(
-            known.answer,
-            session_id=session,
-            turn_id=turn,
-            trace_id=trace,
-            age_seconds=age,
-            ttl_seconds=known.life - age,
-            elapsed_ms=elapsed,
-            config={},
-        )
+        return repeated(known.answer, again, born=known.born, life=known.life)
 
     async def _unchanged(self, known: _Known, now: float) -> bool:
         """Whether Redis and the flow say what they said before; what they fail to say, the whole way deals with."""

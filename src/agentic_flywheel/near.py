@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from agentic_flywheel.behind import Repeat, WriteBehind
+from agentic_flywheel.behind import Repeat, WriteBehind, repeated
 from agentic_flywheel.flows.registry import Registry
 from agentic_flywheel.flows.snapshot import RegistrySnapshot
 from agentic_flywheel.identifiers import new_id, new_session_id
@@ -155,21 +155,12 @@ class NearCache:
             return None
         if self._registry.current() is not kept.registry:
             return None
-        session, turn, trace = new_session_id(), new_id(), new_id()
-        age, elapsed = now - kept.born, (time.perf_counter() - started) * 1000
-        if not self._behind.repeat(Repeat(kept.turn, session, turn, trace, now, elapsed, kept.saved_us)):
+        elapsed = (time.perf_counter() - started) * 1000
+        again = Repeat(kept.turn, new_session_id(), new_id(), new_id(), now, elapsed, kept.saved_us)
+        if not self._behind.repeat(again):
             return None  # too much is waiting to be written: an asker who waits for Redis lets it drain
         self._kept.move_to_end(name)
-        return msgspec.structs.replace(
-            kept.answer,
-            session_id=session,
-            turn_id=turn,
-            trace_id=trace,
-            age_seconds=age,
-            ttl_seconds=kept.life - age,
-            elapsed_ms=elapsed,
-            config={},
-        )
+        return repeated(kept.answer, again, born=kept.born, life=kept.life)
 
     def keep(self, step: Step, answer: Answer, *, since: Moment) -> None:
         """Keep an answer that was just served from Redis, unless something changed `since` its question began."""
