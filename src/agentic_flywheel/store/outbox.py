@@ -86,6 +86,7 @@ class Outbox:
         self._stamp: tuple[int, int, int] | None = None
         self._position = START
         self._index: defaultdict[tuple[str, str], dict[str, Kept]] = defaultdict(dict)
+        self._plain: dict[bytes, Turn] = {}  # by payload: a session that waits is read with every question
 
     @cached_property
     def path(self) -> Path:
@@ -289,6 +290,7 @@ class Outbox:
                 raise disk_error(error, self.path, "the outbox cannot be read") from error
             if anew:
                 self._index.clear()
+                self._plain.clear()
             for kept in found:
                 self._index[kept.tenant, kept.session].setdefault(kept.turn, kept)
             self._position, self._stamp = position, stamp
@@ -301,8 +303,13 @@ class Outbox:
     def _decoded(self, kept: dict[str, Kept]) -> tuple[Turn, ...]:
         turns = []
         for one in kept.values():
-            with suppress(StoreDamaged):  # set aside when it is delivered
-                turns.append(decode(one.payload, Turn))
+            turn = self._plain.get(one.payload)
+            if turn is None:
+                try:
+                    turn = self._plain[one.payload] = decode(one.payload, Turn)
+                except StoreDamaged:  # set aside when it is delivered
+                    continue
+            turns.append(turn)
         return tuple(turns)
 
     @asynccontextmanager
