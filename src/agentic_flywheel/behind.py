@@ -41,7 +41,7 @@ class Repeat(NamedTuple):
     near: bool = True
 
 
-_HIT = {"outcome:hit": 1, "reason:exact": 1}
+_HIT = ("outcome:hit", "reason:exact")
 
 
 def repeated(answer: Answer, repeat: Repeat, *, born: float, life: float) -> Answer:
@@ -147,6 +147,7 @@ class WriteBehind:
 
     def _make_turns(self) -> None:
         repeats, self._repeats = self._repeats, []
+        counts: Counter[tuple[str, str, str]] = Counter()
         for again in repeats:
             turn = msgspec.structs.replace(
                 again.turn,
@@ -157,8 +158,14 @@ class WriteBehind:
                 elapsed_ms=again.elapsed_ms,
             )
             self._turns[turn.session_id, turn.id] = turn
-            micros = {"hit_us": int(again.elapsed_ms * 1000), "saved_us": again.saved_us}
-            self.count(turn.flow, again.at, **_HIT, near=int(again.near), **micros)
+            flow, day = turn.flow, day_of(again.at)
+            counts[flow, day, "hits"] += 1
+            counts[flow, day, "near"] += again.near
+            counts[flow, day, "hit_us"] += int(again.elapsed_ms * 1000)
+            counts[flow, day, "saved_us"] += again.saved_us
+        for (flow, day, field), amount in counts.items():
+            names = _HIT if field == "hits" else (field,)
+            self._tally += [(flow, day, name, amount) for name in names if amount]
 
     async def _keep(self, turns: Sequence[Turn], error: StoreError | None) -> None:
         outbox = self._store.outbox

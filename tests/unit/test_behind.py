@@ -119,7 +119,7 @@ async def test_a_repeat_is_a_turn_with_its_own_ids_and_is_counted() -> None:
     await waiting.flush()
     assert stand.turns == ["t7", "n1", "n2"]
     counts = {(row[3], row[4]) for exchange in stand.exchanges for row in exchange if row[0] == "COUNT"}
-    assert {("outcome:hit", 1), ("near", 1), ("saved_us", 1000), ("hit_us", 5)} <= counts
+    assert {("outcome:hit", 2), ("near", 2), ("saved_us", 2000), ("hit_us", 10)} <= counts
     assert not waiting.holds("r1")
     await waiting.aclose()
 
