@@ -28,6 +28,7 @@ Command = Sequence[Any]
 Push = Callable[[Any], None]
 
 _NOTHING = object()
+_BUFFER_BYTES = 65_536
 
 
 class Refusal(Exception):
@@ -54,7 +55,7 @@ class _Place:
         self.future = future
 
 
-class Wire(asyncio.Protocol):
+class Wire(asyncio.BufferedProtocol):
     """A connection that is open; made by `open_wire`.
 
     Nobody waits longer than `patience` seconds for a reply but the one who has waited longest: that one has `longest`
@@ -64,6 +65,9 @@ class Wire(asyncio.Protocol):
 
     def __init__(self, patience: float, on_push: Push | None = None) -> None:
         self._parser = hiredis.Reader(protocolError=Lost, replyError=Refusal, notEnoughData=_NOTHING)
+        # Read into again and again: a new buffer for every reply costs more than its parsing.
+        self._buffer = bytearray(_BUFFER_BYTES)
+        self._buffer_view = memoryview(self._buffer)
         self._places: deque[_Place] = deque()
         self._unsent: list[bytes] = []
         self._wrote_this_tick = False
@@ -160,9 +164,12 @@ class Wire(asyncio.Protocol):
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - one buffer, whatever is expected
+        return self._buffer_view
+
+    def buffer_updated(self, nbytes: int) -> None:
         try:
-            self._parser.feed(data)
+            self._parser.feed(self._buffer, 0, nbytes)  # type: ignore[arg-type]  # takes any buffer
             while (reply := self._parser.gets()) is not _NOTHING:
                 self._take(reply)
         except Lost as error:  # bytes that are not the protocol: nothing after them can be trusted
