@@ -38,6 +38,7 @@ class Outcome(StrEnum):
     """How an answer came to be."""
 
     HIT = "hit"
+    SIMILAR = "similar"
     MISS = "miss"
     STALE = "stale"
     JOINED = "joined"
@@ -64,6 +65,8 @@ class Reason(StrEnum):
     IN_FLIGHT = "in_flight"  # the same question was being answered; its answer is shared
     FLOW_FAILED = "flow_failed"  # the flow did not answer; an answer past its lifetime stands in
     MAX_STALE = "max_stale"  # the asker accepts answers past their lifetime
+    SIMILAR = "similar"  # another wording of a question whose answer is stored; every guard passed, the cut reached
+    WITHDRAWN = "withdrawn"  # somebody reported the answer as private: it is kept for nobody
 
 
 class Directives(msgspec.Struct, gc=False, frozen=True, kw_only=True):
@@ -139,6 +142,8 @@ class Turn(msgspec.Struct, gc=False, frozen=True, array_like=True):
     private: bool = False
     sources: tuple[Source, ...] = ()
     intent: str = ""
+    similarity: float | None = None  # of the stored question that this one was taken for; None where none was
+    matched_question: str = ""
 
     def exchange(self) -> Exchange:
         """The two sides of the turn, as context for a later question."""
@@ -151,7 +156,8 @@ class Entry(msgspec.Struct, gc=False, frozen=True, array_like=True):
     `question` is the normalised question and `identity` the digest of everything else that it was asked with
     (context, overrides): a hit compares both, the key alone never decides. `first` says that the question was
     the first of its session, so it has been shown to stand alone. `ttl_seconds` is the lifetime, jitter included,
-    that held when it was stored.
+    that held when it was stored. `alone` says that no earlier turn had a part in the answer, so that a similar question
+    may be given it. `withdrawn` is why nobody is given it any more ("private"), "" for an answer in use.
     """
 
     question: str
@@ -173,6 +179,8 @@ class Entry(msgspec.Struct, gc=False, frozen=True, array_like=True):
     flow_ms: float | None = None
     sources: tuple[Source, ...] = ()
     config: dict[str, Any] = {}
+    alone: bool = False
+    withdrawn: str = ""
 
 
 class Session(msgspec.Struct, gc=False, frozen=True, kw_only=True):
@@ -242,12 +250,19 @@ class Route(msgspec.Struct, gc=False, frozen=True, kw_only=True):
 
 
 class Candidate(msgspec.Struct, gc=False, frozen=True, kw_only=True):
-    """One stored answer that was looked for: where, and why it was served or not (`--explain`)."""
+    """One stored answer that was looked for: where, and why it was served or not (`--explain`).
+
+    A similar question's answer carries `similarity` (0 to 1), the stored `question` and, for each guard that refused
+    it, a sentence of evidence.
+    """
 
     key: str
     scope: str
     verdict: Reason
     age_seconds: float | None = None
+    question: str = ""
+    similarity: float | None = None
+    refusals: tuple[str, ...] = ()
 
 
 class Answer(msgspec.Struct, gc=False, frozen=True, kw_only=True):
@@ -284,6 +299,8 @@ class Answer(msgspec.Struct, gc=False, frozen=True, kw_only=True):
     config: dict[str, Any] = {}
     remembered: bool = False
     near: bool = False  # served by this process without asking Redis
+    similarity: float | None = None  # of `matched_question` to the question, where the outcome is similar
+    matched_question: str = ""
     considered: tuple[Candidate, ...] = ()
     warnings: tuple[str, ...] = ()
 

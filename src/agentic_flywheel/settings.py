@@ -99,6 +99,53 @@ SETTINGS: tuple[Setting, ...] = (
         "The near cache never serves what it has not known to be true for longer than this.",
         minimum=0.01,
     ),
+    Setting(
+        "embedder.model",
+        "auto",
+        "What gives questions their vectors: auto, off, minilm, minilm-int8, a folder, openai:MODEL, python:MODULE:NAME.",
+    ),
+    Setting("embedder.base_url", "", "Address of the OpenAI-compatible endpoint of an embedder openai:MODEL."),
+    Setting("embedder.api_key_env", "OPENAI_API_KEY", "Name of the variable that holds that endpoint's key."),
+    Setting("embedder.threads", 1, "Processor threads that one embedding uses.", minimum=1),
+    Setting("embedder.cache_dir", "", "Where model weights are kept; empty: the user's cache directory."),
+    Setting(
+        "similar.mode",
+        "learn",
+        "Whether similar questions share answers: learn (once evidence allows), fixed (at the profile's cut), shadow, off.",
+        choices=("learn", "fixed", "shadow", "off"),
+    ),
+    Setting(
+        "similar.profile",
+        "strict",
+        "How alike questions must be: strict, balanced, faq (for narrow flows).",
+        choices=("strict", "balanced", "faq"),
+    ),
+    Setting(
+        "similar.max_error",
+        0.01,
+        "Largest share of wrong answers among similar hits that evidence may allow (upper confidence bound).",
+        minimum=0.0001,
+    ),
+    Setting(
+        "similar.floor", 0.0, "Least similarity ever served, instead of the profile's; 0: the profile's.", minimum=0
+    ),
+    Setting(
+        "similar.audit_share", 0.05, "Share of similar hits that is checked by asking the flow as well.", minimum=0
+    ),
+    Setting(
+        "similar.patience_seconds", 0.05, "Longest that a question waits to be compared with similar ones.", minimum=0
+    ),
+    Setting(
+        "similar.recall",
+        "auto",
+        "Where similar questions are found: local (in this process), server (FT.*), auto (local until it is too many).",
+        choices=("auto", "local", "server"),
+    ),
+    Setting(
+        "similar.comparer",
+        "",
+        "What judges whether two answers say the same: empty (embedding and guards), flow:KEY, python:MODULE:NAME.",
+    ),
     Setting("question.max_characters", 16000, "Longest question accepted.", minimum=1),
     Setting(
         "flow.timeout_seconds",
@@ -235,6 +282,12 @@ def _typed(setting: Setting, raw: Any, origin: str) -> Any:
         raise _unfit(setting, raw, origin) from error
     if isinstance(value, float) and not math.isfinite(value):
         raise _unfit(setting, raw, origin)
+    if setting.choices and value not in setting.choices:
+        raise SettingsError(
+            f"setting {setting.name!r} ({origin}): {value!r} is none of {', '.join(setting.choices)}",
+            setting=setting.name,
+            origin=origin,
+        )
     if setting.minimum is not None and isinstance(value, (int, float)) and value < setting.minimum:
         raise SettingsError(
             f"setting {setting.name!r} ({origin}): {value!r} is below the least possible value {setting.minimum:g}",

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 import msgspec
 
+from agentic_flywheel.likeness import SimilarPolicy
 from agentic_flywheel.model import Exchange, FlowType, Sharing, Source
 
 
@@ -23,7 +24,8 @@ class FlowSpec(msgspec.Struct, frozen=True, kw_only=True):
     `config` is what the flow is asked with (Flowise: overrideConfig). `options` are the kind's own settings.
     `check_every` bounds the age of what is known about the flow's own configuration. `context_turns` and
     `context_tokens` are None where the global setting holds. `verbatim` allows the word-for-word exception
-    (docs/sharing.md).
+    (docs/sharing.md). `acts` marks a flow that acts on the world (it books, sends, deletes): a similar question is never
+    given its answer.
     """
 
     key: str
@@ -51,6 +53,8 @@ class FlowSpec(msgspec.Struct, frozen=True, kw_only=True):
     context_tokens: int | None = None
     max_concurrency: int | None = None  # calls under way at a time, over all processes
     calls_per_minute: int | None = None  # over all processes
+    acts: bool = False
+    similar: SimilarPolicy = SimilarPolicy()
     origin: str = ""  # "file:line" of the registry, for messages
 
 
