@@ -54,7 +54,7 @@ class Terms(msgspec.Struct, gc=False, frozen=True, kw_only=True):
 
 
 class GuardVerdict(msgspec.Struct, gc=False, frozen=True):
-    """What one guard says of a pair of questions; `evidence` names it ("asked: 2023, stored: 2024"), "" if it passed."""
+    """What one guard says of two questions; `evidence` names it ("asked: 2023, stored: 2024"), "" if it passed."""
 
     guard: str
     passed: bool

@@ -102,7 +102,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         "embedder.model",
         "auto",
-        "What gives questions their vectors: auto, off, minilm, minilm-int8, a folder, openai:MODEL, python:MODULE:NAME.",
+        "What gives questions vectors: auto, off, minilm, minilm-int8, a folder, openai:MODEL, python:MODULE:NAME.",
     ),
     Setting("embedder.base_url", "", "Address of the OpenAI-compatible endpoint of an embedder openai:MODEL."),
     Setting("embedder.api_key_env", "OPENAI_API_KEY", "Name of the variable that holds that endpoint's key."),
@@ -111,7 +111,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         "similar.mode",
         "learn",
-        "Whether similar questions share answers: learn (once evidence allows), fixed (at the profile's cut), shadow, off.",
+        "Whether similar questions share answers: learn (once evidence allows), fixed (at the floor), shadow, off.",
         choices=("learn", "fixed", "shadow", "off"),
     ),
     Setting(

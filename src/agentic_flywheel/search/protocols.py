@@ -7,7 +7,7 @@ where they are kept is named by the embedder's fingerprint.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 import msgspec
 
@@ -15,11 +15,11 @@ from agentic_flywheel.likeness import Neighbour
 
 if TYPE_CHECKING:
     import numpy as np
+    from numpy.typing import NDArray
 
-    Vector = np.ndarray[tuple[int], np.dtype[np.float32]]
-    Matrix = np.ndarray[tuple[int, int], np.dtype[np.float32]]
-else:
-    Vector = Matrix = Any
+#: One vector of unit length, and several as rows. Strings: numpy is only imported where vectors are made.
+Vector: TypeAlias = "NDArray[np.float32]"
+Matrix: TypeAlias = "NDArray[np.float32]"
 
 
 class Embedder(Protocol):
