@@ -68,6 +68,21 @@ class Neighbour(msgspec.Struct, gc=False, frozen=True):
     similarity: float
 
 
+class Likeness(msgspec.Struct, gc=False, frozen=True):
+    """A stored question's vector as it is kept: the key of its entry, float16 little-endian, and its end (epoch s)."""
+
+    key: str
+    vector: bytes
+    expires_at: float
+
+
+class News(msgspec.Struct, gc=False, frozen=True):
+    """What came into a partition, oldest first, and where to read on (opaque, for the next call)."""
+
+    items: tuple[Likeness, ...]
+    places: tuple[str, ...]
+
+
 class Cut(msgspec.Struct, gc=False, frozen=True, kw_only=True):
     """From which similarity on answers are shared, and why. `value` is None where nothing is served.
 

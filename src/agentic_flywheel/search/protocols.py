@@ -9,9 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
-import msgspec
-
-from agentic_flywheel.likeness import Neighbour
+from agentic_flywheel.likeness import Likeness, Neighbour, News
 
 if TYPE_CHECKING:
     import numpy as np
@@ -41,21 +39,6 @@ class Embedder(Protocol):
     def close(self) -> None:
         """Release what it holds. Safe to call twice."""
         ...
-
-
-class Likeness(msgspec.Struct, gc=False, frozen=True):
-    """A stored question's vector as it is kept: the key of its entry, float16 little-endian, and its end (epoch s)."""
-
-    key: str
-    vector: bytes
-    expires_at: float
-
-
-class News(msgspec.Struct, gc=False, frozen=True):
-    """What came into a partition, oldest first, and where to read on (opaque, for the next call)."""
-
-    items: tuple[Likeness, ...]
-    places: tuple[str, ...]
 
 
 class VectorLog(Protocol):
