@@ -79,12 +79,16 @@ def test_registries_are_understood(page: str) -> None:
         assert snapshot.notes == ()
 
 
-def test_the_configuration_file_is_understood(tmp_path: Path) -> None:
-    (block,) = blocks("docs/configuration.md", "toml")
-    (tmp_path / "config.toml").write_text(block.text)
-    settings = load_settings(environ={"AFW_CONFIG_DIR": str(tmp_path)}, directory=Path("/"))
-    assert tomllib.loads(block.text)["session"]["turns"] == settings["session.turns"] == 8
-    assert settings["tenant"] == "docs-team"
+def test_configuration_files_are_understood(tmp_path: Path) -> None:
+    shown = blocks("docs/configuration.md", "toml")
+    for block in shown:
+        (tmp_path / "config.toml").write_text(block.text)
+        settings = load_settings(environ={"AFW_CONFIG_DIR": str(tmp_path)}, directory=Path("/"))
+        for section, said in tomllib.loads(block.text).items():
+            named = {f"{section}.{name}": value for name, value in said.items()} if isinstance(said, dict) else {}
+            for name, value in (named or {section: said}).items():
+                assert settings[name] == value, f"docs/configuration.md:{block.line}"
+    assert len(shown) == 2
 
 
 def test_json_is_json() -> None:

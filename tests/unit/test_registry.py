@@ -14,6 +14,7 @@ from agentic_flywheel.errors import RegistryError, UnknownFlow
 from agentic_flywheel.flows.protocol import FlowSpec
 from agentic_flywheel.flows.registry import PACKAGED_REGISTRY, REGISTRY_FILE, Registry, config_digest
 from agentic_flywheel.flows.registry_file import parse_registry
+from agentic_flywheel.likeness import Profile, SimilarMode, SimilarPolicy
 from agentic_flywheel.model import FlowType, Sharing
 from agentic_flywheel.settings import load_settings
 
@@ -106,6 +107,8 @@ flows:
     check_every_seconds: 0
     context_turns: 0
     context_tokens: 100
+    acts: yes
+    similar: {mode: Shadow, profile: faq, max_error: 0.02, floor: 0.93, audit_share: 0}
     options: {answer_characters: 500}
 """
     ).flows["notes"]
@@ -115,6 +118,10 @@ flows:
     assert (spec.sliding, spec.verbatim) == (True, False)
     assert (spec.timeout, spec.check_every) == (timedelta(seconds=2.5), timedelta(0))
     assert (spec.context_turns, spec.context_tokens) == (0, 100)
+    assert spec.acts
+    assert spec.similar == SimilarPolicy(
+        mode=SimilarMode.SHADOW, profile=Profile.FAQ, max_error=0.02, floor=0.93, audit_share=0.0
+    )
     assert spec.id == "../notes"
     assert os.path.normpath(str(spec.options["folder"])) == "/notes"
     assert spec.options["answer_characters"] == 500
@@ -144,6 +151,11 @@ def test_the_packaged_default_answers_from_the_documentation():
         ("flows:\n  a:\n    id: x\n    ttl: 1d\n    ttl_seconds: 5\n", 5, "one of ttl and ttl_seconds"),
         ("flows:\n  a:\n    id: x\n    timeout_seconds: 0\n", 4, "above zero"),
         ("flows:\n  a:\n    id: x\n    context_turns: -1\n", 4, "whole number"),
+        ("flows:\n  a:\n    id: x\n    similar: off\n", 4, "'similar' to be a mapping that holds mode, profile"),
+        ("flows:\n  a:\n    id: x\n    similar:\n      mode: of\n", 5, "'mode' to be one of learn, fixed, shadow, off"),
+        ("flows:\n  a:\n    id: x\n    similar:\n      floor: 0.9\n      profle: faq\n", 6, "did you mean 'profile'"),
+        ("flows:\n  a:\n    id: x\n    similar: {max_error: 0}\n", 4, "above 0, at most 1, found 0"),
+        ("flows:\n  a:\n    id: x\n    similar: {floor: 97}\n", 4, "'floor' to be a number from 0 to 1"),
         ("flows:\n  a:\n", 2, "found nothing"),
         ("flows:\n  a:\n    kind: python\n", 2, "'callable'"),
         ("flows:\n\ta: 1\n", 2, "a tab"),
@@ -167,6 +179,32 @@ def test_what_is_wrong_is_named_with_its_line(text: str, line: int | None, words
 def test_bytes_that_are_not_utf_8_are_named_with_their_line():
     with pytest.raises(RegistryError, match=r":2: expected UTF-8 text, found the byte 0xff"):
         parse_registry(b"flows:\n  a: \xff\n", Path("/r.yaml"), "user")
+
+
+def test_a_flow_that_says_nothing_of_similar_questions_leaves_all_of_it_to_the_settings():
+    flows = parse("flows:\n  a: {id: x}\n  b: {id: y, similar: {}}\n  c: {id: z, similar: {mode: null}}\n").flows
+    assert {flow.similar for flow in flows.values()} == {SimilarPolicy()}
+    assert not any(flow.acts for flow in flows.values())
+
+
+def test_off_means_off_in_yaml_of_both_versions():
+    for version in ("1.1", "1.2"):
+        flow = parse(f"%YAML {version}\n---\nflows:\n  a:\n    id: x\n    similar: {{mode: off}}\n").flows["a"]
+        assert flow.similar.mode is SimilarMode.OFF
+
+
+def test_what_holds_for_similar_questions_can_be_edited_and_registered(tmp_path: Path):
+    registry = registry_in(tmp_path, "flows:\n  a:\n    id: x  # the id\n")
+    change = registry.edit("a", similar=SimilarPolicy(profile=Profile.FAQ, max_error=0.02), acts=True)
+    assert change.after == {"similar": {"profile": "faq", "max_error": 0.02}, "acts": True}
+    assert registry.current().get("a").similar == SimilarPolicy(profile=Profile.FAQ, max_error=0.02)
+    assert "id: x  # the id" in change.path.read_text()
+    with pytest.raises(RegistryError, match="'max_error' to be a number above 0"):
+        registry.edit("a", similar={"max_error": 2})
+    assert registry.register("b", str.upper, similar={"mode": "off"}).similar == SimilarPolicy(mode=SimilarMode.OFF)
+    assert registry.register("c", str.upper, similar=SimilarPolicy(floor=0.9)).similar.floor == 0.9
+    with pytest.raises(RegistryError, match="flow 'd': expected 'mode' to be one of learn"):
+        registry.register("d", str.upper, similar={"mode": "sometimes"})
 
 
 def test_a_near_miss_of_a_key_is_noted_and_an_unknown_key_is_not():
@@ -414,6 +452,8 @@ def test_config_digest_changes_with_what_decides_an_answer_and_with_nothing_else
         {"config": {"a": 2, "b": 1}},
         {"api_key_env": "K"},
         {"origin": "f:1"},
+        {"acts": True},
+        {"similar": SimilarPolicy(mode=SimilarMode.OFF, profile=Profile.FAQ, floor=0.9)},
     ]
     other = [{"id": "y"}, {"kind": "openai"}, {"base_url": "http://i"}, {"config": {"a": 2, "b": 2}}, {"options": {}}]
     assert {config_digest(msgspec.structs.replace(spec, **change)) for change in same} == {config_digest(spec)}

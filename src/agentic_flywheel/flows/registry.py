@@ -27,7 +27,9 @@ from agentic_flywheel.errors import RegistryError
 from agentic_flywheel.flows import registry_edit as edits
 from agentic_flywheel.flows.protocol import FlowSpec
 from agentic_flywheel.flows.registry_file import FIELDS, parse_registry
+from agentic_flywheel.flows.registry_values import Unexpected, as_similar, said_of
 from agentic_flywheel.flows.snapshot import RegistrySnapshot, RoutingRules
+from agentic_flywheel.likeness import SimilarPolicy
 from agentic_flywheel.model import FlowType, Sharing
 from agentic_flywheel.settings import PROJECT_FOLDER, Settings, project_folder
 
@@ -139,8 +141,13 @@ class Registry:
         try:
             fields["type"] = FlowType(fields.get("type", FlowType.TECHNICAL))
             fields["sharing"] = Sharing(fields.get("sharing", Sharing.TEAM))
+            fields["similar"] = as_similar(fields.get("similar", {}))
         except ValueError as error:
             raise RegistryError(f"flow {key!r}: {error}", flow=key) from error
+        except Unexpected as error:
+            raise RegistryError(
+                f"flow {key!r}: expected {error.inner or 'similar'!r} to be {error}", flow=key
+            ) from error
         fields["options"] = {**fields.get("options", {}), "callable": answer}
         fields["intent_keywords"] = tuple(fields.get("intent_keywords", ()))
         spec = FlowSpec(key=key, kind="python", origin="python", **{"id": name, "name": key, **fields})
@@ -256,6 +263,8 @@ def _as_yaml(value: Any, *, text: bool = False) -> Any:
         return f"{number}s" if text else number
     if isinstance(value, Enum):
         return value.value
+    if isinstance(value, SimilarPolicy):
+        value = said_of(value)
     if isinstance(value, Mapping):
         return {str(name): _as_yaml(item) for name, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
@@ -266,7 +275,8 @@ def _as_yaml(value: Any, *, text: bool = False) -> Any:
 def config_digest(spec: FlowSpec) -> str:
     """Digest of everything in the registry that decides an answer of this flow (BLAKE2b, 128 bits, in hex).
 
-    Names, descriptions, keywords, lifetimes and keys of access decide none. A folder counts as it is written, so that
+    Names, descriptions, keywords, lifetimes, keys of access and what holds for similar questions decide none: changing
+    them takes no stored answer away. A folder counts as it is written, so that
     two machines with the project in different places agree; what is in it is the client's `revision`.
 
     >>> spec = FlowSpec(key="a", id="x", kind="flowise", config={"temperature": 0})

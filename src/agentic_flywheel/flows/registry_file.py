@@ -11,15 +11,30 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Iterable, Mapping
-from datetime import timedelta
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from agentic_flywheel.durations import ACCEPTED, parse_duration
-from agentic_flywheel.errors import InputError, RegistryError
+from agentic_flywheel.errors import RegistryError
 from agentic_flywheel.flows.protocol import FlowSpec
+from agentic_flywheel.flows.registry_values import (
+    Unexpected,
+    as_age,
+    as_boolean,
+    as_duration,
+    as_limit,
+    as_mapping,
+    as_positive,
+    as_seconds,
+    as_share,
+    as_similar,
+    as_text,
+    as_whole,
+    as_words,
+    one_of,
+)
 from agentic_flywheel.flows.snapshot import RegistrySnapshot, RoutingRules
+from agentic_flywheel.likeness import SimilarPolicy
 from agentic_flywheel.model import FlowType, Sharing
 
 KINDS = ("flowise", "openai", "langflow", "documents", "python")
@@ -33,125 +48,39 @@ _FOREIGN_KEYS = ("performance_metrics", "status")
 _DEEPEST = 64
 
 
-class Unexpected(Exception):
-    """A value that is not what its key expects, in words; never leaves this room: it becomes a `RegistryError`."""
-
-    def __init__(self, expected: str, choices: tuple[str, ...] = ()) -> None:
-        super().__init__(expected)
-        self.expected = expected
-        self.choices = choices
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise Unexpected("text (put it in quotes)")
-    return value.strip()
-
-
-def _boolean(value: Any) -> bool:
-    words = {"yes": True, "on": True, "true": True, "1": True, "no": False, "off": False, "false": False, "0": False}
-    known = words.get(str(value).strip().casefold())  # YAML 1.1 files say yes and no
-    if known is None:
-        raise Unexpected("0, 1, true or false")
-    return known
-
-
-def _words(value: Any) -> tuple[str, ...]:
-    if not isinstance(value, list) or not all(isinstance(item, str | int | float) for item in value):
-        raise Unexpected("a list of words, such as [deploy, release notes]")
-    return tuple(text for item in value if (text := str(item).strip()))
-
-
-def _mapping(value: Any) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise Unexpected("a mapping of names to values")
-    return value
-
-
-def _number(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise Unexpected("a number")
-    return float(value)
-
-
-def _whole(value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise Unexpected("a whole number, 0 or more")
-    return value
-
-
-def _limit(value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise Unexpected("a whole number, 1 or more")
-    return value
-
-
-def _duration(value: Any) -> timedelta:
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise Unexpected(f"a duration: {ACCEPTED}")
-    try:
-        duration = parse_duration(str(value))
-    except InputError as error:
-        raise Unexpected(f"a duration: {ACCEPTED}") from error
-    if not duration:
-        raise Unexpected("a duration above zero")
-    return duration
-
-
-def _seconds(value: Any) -> timedelta:
-    seconds = _number(value)
-    if not 0 < seconds < 1e9:
-        raise Unexpected("a number of seconds above zero")
-    return timedelta(seconds=seconds)
-
-
-def _age(value: Any) -> timedelta:
-    seconds = _number(value)
-    if not 0 <= seconds < 1e9:
-        raise Unexpected("a number of seconds, 0 or more")
-    return timedelta(seconds=seconds)
-
-
-def _choice(*choices: str) -> Callable[[Any], str]:
-    def read(value: Any) -> str:
-        if not isinstance(value, str) or value.strip().casefold() not in choices:
-            raise Unexpected(f"one of {', '.join(choices)}", choices)
-        return value.strip().casefold()
-
-    return read
-
-
 #: Every key of a flow that has a meaning here, and how its value is read; in the order in which tools write them.
 FIELDS: Mapping[str, Callable[[Any], Any]] = MappingProxyType(
     {
-        "kind": _choice(*KINDS),
-        "id": _text,
-        "model": _text,
-        "folder": _text,
-        "callable": _text,
-        "name": _text,
-        "description": _text,
-        "purpose": _text,
-        "type": _choice(*FlowType),
-        "sharing": _choice(*Sharing),
-        "active": _boolean,
-        "routable": _boolean,
-        "intent_keywords": _words,
-        "base_url": _text,
-        "api_key_env": _text,
-        "ttl": _duration,
-        "ttl_seconds": _seconds,
-        "sliding": _boolean,
-        "verbatim": _boolean,
-        "timeout_seconds": _seconds,
-        "check_every_seconds": _age,
-        "context_turns": _whole,
-        "context_tokens": _whole,
-        "max_concurrency": _limit,
-        "calls_per_minute": _limit,
-        "session_format": _text,
-        "config": _mapping,
-        "options": _mapping,
+        "kind": one_of(*KINDS),
+        "id": as_text,
+        "model": as_text,
+        "folder": as_text,
+        "callable": as_text,
+        "name": as_text,
+        "description": as_text,
+        "purpose": as_text,
+        "type": one_of(*FlowType),
+        "sharing": one_of(*Sharing),
+        "active": as_boolean,
+        "routable": as_boolean,
+        "intent_keywords": as_words,
+        "base_url": as_text,
+        "api_key_env": as_text,
+        "ttl": as_duration,
+        "ttl_seconds": as_seconds,
+        "sliding": as_boolean,
+        "verbatim": as_boolean,
+        "timeout_seconds": as_seconds,
+        "check_every_seconds": as_age,
+        "context_turns": as_whole,
+        "context_tokens": as_whole,
+        "max_concurrency": as_limit,
+        "calls_per_minute": as_limit,
+        "acts": as_boolean,
+        "similar": as_similar,
+        "session_format": as_text,
+        "config": as_mapping,
+        "options": as_mapping,
     }
 )
 
@@ -314,6 +243,8 @@ class _Reader:
             context_tokens=values.get("context_tokens"),
             max_concurrency=values.get("max_concurrency"),
             calls_per_minute=values.get("calls_per_minute"),
+            acts=values.get("acts", False),
+            similar=values.get("similar", SimilarPolicy()),
             origin=f"{self.path}:{line}",
         )
 
@@ -321,10 +252,16 @@ class _Reader:
         try:
             return (read or FIELDS[name])(plain(node[name]))
         except Unexpected as problem:
-            where = f"flow {flow!r}, {name!r}" if flow else f"{name!r}"
-            near = _nearest(str(node[name]), problem.choices, 0.5)
+            where = repr(problem.inner or name)
+            inner = problem.inner or problem.slip
+            line = _line(node[name], inner) if inner else _line(node, name)
+            found = node[name][problem.inner] if problem.inner else problem.slip or node[name]
             raise self._refuse(
-                _line(node, name), f"{where} to be {problem.expected}", _shown(node[name]), flow=flow, near=near
+                line,
+                f"flow {flow!r}, {where} to be {problem.expected}" if flow else f"{where} to be {problem.expected}",
+                _shown(found),
+                flow=flow,
+                near=_nearest(str(found), problem.choices, 0.5),
             ) from problem
 
     def _environment(self) -> str:
@@ -347,10 +284,10 @@ class _Reader:
         self._points(section, found)
         for name in ("confidence_threshold", "threshold"):
             if section.get(name) is not None:
-                found["threshold"] = self._value(section, name, read=_share)
+                found["threshold"] = self._value(section, name, read=as_share)
         for name in ("fallback_flow", "fallback"):
             if section.get(name) is not None:
-                fallback = self._value(section, name, read=_text)
+                fallback = self._value(section, name, read=as_text)
                 if fallback and fallback not in flows:
                     near = _nearest(fallback, flows, 0.5)
                     raise self._refuse(_line(section, name), f"{name!r} to be a flow's key", repr(fallback), near=near)
@@ -361,24 +298,10 @@ class _Reader:
         for name in ("exact", "partial", "similarity", "context"):
             for spelling in (name, f"{name}_match", f"{name}_weight"):
                 if node.get(spelling) is not None and not isinstance(node[spelling], dict):
-                    found[name] = self._value(node, spelling, read=_positive)
+                    found[name] = self._value(node, spelling, read=as_positive)
 
     def _refuse(self, line: int, expected: str, found: str, *, flow: str = "", near: str = "") -> RegistryError:
         return _refuse(self.path, line, expected, found, flow=flow, near=near)
-
-
-def _share(value: Any) -> float:
-    number = _number(value)
-    if not 0 <= number <= 1:
-        raise Unexpected("a number from 0 to 1")
-    return number
-
-
-def _positive(value: Any) -> float:
-    number = _number(value)
-    if not 0 <= number < 1e6:
-        raise Unexpected("a number, 0 or more")
-    return number
 
 
 def _resolve_folder(folder: str, path: Path) -> str:

@@ -138,6 +138,7 @@ def _print_flow(spec: FlowSpec, address: str, state: FlowState | None, changes: 
             ("type", spec.type.value),
             ("shared with", spec.sharing.value),
             ("lifetime", f"{seconds(spec.ttl.total_seconds())}{', sliding' * spec.sliding}" if spec.ttl else "by type"),
+            ("similar", _similar_of(spec)),
             ("key from", spec.api_key_env),
             ("asked with", mapping(spec.config)),
             ("options", mapping(spec.options)),
@@ -147,6 +148,15 @@ def _print_flow(spec: FlowSpec, address: str, state: FlowState | None, changes: 
     )
     for change in changes[:5]:
         print(dim(f"  {moment(change.at)}  {change.old or 'first seen'} -> {change.new}"))
+
+
+def _similar_of(spec: FlowSpec) -> str:
+    """What the registry says of similar questions, "" where the settings hold."""
+    from agentic_flywheel.flows.registry_values import said_of
+
+    if spec.acts:
+        return "never, since it acts on the world"
+    return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in said_of(spec.similar).items())
 
 
 def _known_of(state: FlowState | None) -> list[tuple[str, str]]:
@@ -212,4 +222,4 @@ def test(invocation: Invocation, key: str, question: str) -> None:
     if invocation.as_json:
         print_json(answer)
     else:
-        show_answer(answer, explain=False)
+        show_answer(answer)

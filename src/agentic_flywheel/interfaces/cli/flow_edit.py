@@ -71,6 +71,14 @@ def _field_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--context-tokens", type=click.IntRange(0), metavar="N", help="Most tokens these may take."),
         click.option("--verbatim/--not-verbatim", default=None, help="Word-for-word exception for follow-ups."),
         click.option(
+            "--similar",
+            callback=_read_assignments,
+            multiple=True,
+            metavar="NAME=VALUE",
+            help="Similar questions: mode, profile, max_error, floor, audit_share.",
+        ),
+        click.option("--acts/--not-acts", default=None, help="Whether it acts on the world (books, sends, deletes)."),
+        click.option(
             "--config", callback=_read_assignments, multiple=True, metavar="NAME=VALUE", help="Ask it with this."
         ),
         click.option(
@@ -134,15 +142,23 @@ def edit(invocation: Invocation, /, key: str, unset: tuple[str, ...], **given: A
 
     async def work(flywheel: Flywheel) -> RegistryChange:
         spec = flywheel.registry.current().get(key, inactive=True)
-        for name in ("config", "options"):
+        for name in ("config", "options", "similar"):
             inner = {field.partition(".")[2] for field in unset if field.startswith(name + ".")}
             if name in changes or inner:
-                merged = {**getattr(spec, name), **changes.get(name, {})}
+                merged = {**_parts(getattr(spec, name)), **changes.get(name, {})}
                 changes[name] = {part: value for part, value in merged.items() if part not in inner} or None
         changes.update({field.replace("-", "_"): None for field in unset if "." not in field})
         return flywheel.registry.edit(spec.key, **changes)
 
     _show_change(invocation, invocation.run(work))
+
+
+def _parts(field: Any) -> dict[str, Any]:
+    """What a field that is a mapping in the file says now."""
+    from agentic_flywheel.flows.registry_values import said_of
+    from agentic_flywheel.likeness import SimilarPolicy
+
+    return said_of(field) if isinstance(field, SimilarPolicy) else dict(field)
 
 
 def _show_change(invocation: Invocation, change: RegistryChange) -> None:
