@@ -48,6 +48,12 @@ LASTING_KEYS = (
     "afw:v1:*:sessions:*",
     "afw:v1:*:user:{*}:sessions",
     "afw:v1:*:feed:*",
+    "afw:v1:*:flow:{*}:similar",
+    "afw:v1:*:flow:{*}:similar:*",
+    "afw:v1:*:flow:{*}:similar:*:changes",
+    "afw:v1:*:flow:{*}:blocked",
+    "afw:v1:*:reports",
+    "afw:v1:*:proposals",
 )
 _LASTING = re.compile("|".join(re.escape(glob).replace(r"\*", r"[^:{}]*") for glob in LASTING_KEYS))
 

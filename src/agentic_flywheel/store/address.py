@@ -100,6 +100,13 @@ class Address(msgspec.Struct, frozen=True):
         return unquote(urlsplit(self.url).path.strip("/").partition("/")[0]) if self.kind == "sentinel" else ""
 
     @property
+    def database(self) -> int:
+        """The number of the database: the option `db`, else what the path names, else 0. Raises `ValueError`."""
+        path = "" if self.url.startswith("unix:") else unquote(urlsplit(self.url).path).strip("/")
+        named = path.partition("/")[2] if self.kind == "sentinel" else path
+        return int(self.options.get("db") or named or 0)
+
+    @property
     def local(self) -> bool:
         """Whether the connection stays on this machine."""
         return all(host in ("localhost", "::1") or host.startswith("127.") for host, _ in self.hosts)

@@ -45,6 +45,8 @@ class Keys:
         self.root = f"{PREFIX}:{safe(tenant)}"
         self.flows = f"{self.root}:flows"
         self.lifetimes = f"{self.root}:ttl"
+        self.reports = f"{self.root}:reports"
+        self.proposals = f"{self.root}:proposals"
 
     def entry(self, scope: str, flow: str, hash_: str, *, user: str = "", session: str = "") -> str:
         """The key of a stored answer; `scope` is team, user or session."""
@@ -77,6 +79,35 @@ class Keys:
         """One shard of the flow's entry index: `generation|key` by expiry."""
         return f"{self.flow(flow)}:entries:{shard}"
 
+    def similar(self, flow: str) -> str:
+        """What people decided about the flow's similar questions."""
+        return f"{self.flow(flow)}:similar"
+
+    def evidence(self, flow: str, embedder: str) -> str:
+        """The flow's labels and its cut, for one embedder."""
+        return f"{self.similar(flow)}:{_short(embedder)}"
+
+    def cut_changes(self, flow: str, embedder: str) -> str:
+        """The last changes of that cut."""
+        return f"{self.evidence(flow, embedder)}:changes"
+
+    def blocked(self, flow: str) -> str:
+        """Pairs of the flow's questions that must never be taken for each other."""
+        return f"{self.flow(flow)}:blocked"
+
+    def vector(self, embedder: str, partition: str, entry: str) -> str:
+        """The vector of a stored question, named by a digest of its entry's key."""
+        name = blake2b(entry.encode(), digest_size=16).hexdigest()
+        return f"{self.vector_prefix(embedder)}{safe(partition)}:{{{name}}}"
+
+    def vector_prefix(self, embedder: str) -> str:
+        """What the keys of all vectors of one embedder begin with."""
+        return f"{self.root}:vec:{_short(embedder)}:"
+
+    def vector_log(self, embedder: str, partition: str, shard: int) -> str:
+        """One shard of the log of a partition's vectors; all of them in one slot, to be read together."""
+        return f"{self.root}:veclog:{_short(embedder)}:{{{safe(partition)}}}:{shard}"
+
     def session(self, session: str) -> str:
         """What is known of a session without its turns."""
         return f"{self.root}:session:{{{safe(session)}}}"
@@ -99,7 +130,11 @@ class Keys:
 
     def feed(self, session: str) -> str:
         """The stream of events that follows this session's turns."""
-        return f"{self.root}:feed:{shard_of(session)}"
+        return self.feeds()[shard_of(session)]
+
+    def feeds(self) -> list[str]:
+        """All streams of events."""
+        return [f"{self.root}:feed:{shard}" for shard in range(SHARDS)]
 
     def mark(self, name: str) -> str:
         """A mark that one process takes for all, for a while."""
@@ -122,6 +157,11 @@ class Keys:
     def count(self, flow: str, day: str) -> str:
         """What one flow's questions came to on one day (`yyyymmdd`, UTC)."""
         return f"{self.root}:count:{safe(flow)}:{day}"
+
+
+def _short(fingerprint: str) -> str:
+    """64 bits of an embedder's fingerprint: enough to tell apart the few that one tenant ever has."""
+    return safe(fingerprint[:16])
 
 
 def flight_name(entry: str, version: str) -> str:

@@ -229,18 +229,16 @@ async def open_wire(
     if socket is not None or parts.scheme == "unix":
         path = str(socket) if socket is not None else unquote(parts.path)
         _, wire = await loop.create_unix_connection(lambda: Wire(patience, on_push), path)
-        database = options.get("db", "0")
     else:
         host, port = parts.hostname or "localhost", parts.port or 6379
         context = tls_context(options) if parts.scheme == "rediss" else None
         _, wire = await loop.create_connection(lambda: Wire(patience, on_push), host, port, ssl=context)
-        database = options.get("db") or unquote(parts.path).strip("/") or "0"
     try:
         login = ("AUTH", user or "default", password) if password or user else ()
         name = ("SETNAME", options["client_name"]) if "client_name" in options else ()
         greeting: list[Command] = [("HELLO", 3, *login, *name)]
-        if int(database):
-            greeting.append(("SELECT", database))
+        if address.database:
+            greeting.append(("SELECT", address.database))
         replies = await wire.exchange(greeting)
     except BaseException:
         wire.close()

@@ -1,0 +1,187 @@
+"""Vectors of stored questions: one hash each, and per partition a log from which every process learns of new ones.
+
+Invariant: vectors of two embedders never meet (the embedder's fingerprint stands in every key), nothing is kept longer
+than the answer it leads to, and no place in a log hides what came after it: the entry at a place is read again together
+with what follows, and where it is gone the log is read from its beginning. That is never too much: a log only loses
+entries from its old end, so whoever finds its place gone finds what came after it, or another log.
+
+A vector is a hash `v` (float16, little endian), `k` (the entry's key), `p` (the partition), `x` (its end, epoch
+seconds) and `c` (xxh3_64 of key and vector). The query engine reads `v` and `p` (`store.vector_engine`).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import xxhash
+
+from agentic_flywheel.errors import StoreError
+from agentic_flywheel.likeness import Likeness, Neighbour, News
+from agentic_flywheel.store.failures import NONSENSE, nonsense
+from agentic_flywheel.store.keys import SHARDS, Keys, shard_of
+from agentic_flywheel.store.link import Command, Link, Script
+from agentic_flywheel.store.vector_engine import VectorIndexes
+from agentic_flywheel.store.wire import Refusal
+
+#: Entries of one shard's log that are read in one go: on the way of a question, and as slow work where there are more.
+_FEW = 16
+_PAGE = 100
+#: More vectors than this (some 800 bytes each) are slow work.
+_FEW_VECTORS = 32
+_FIELDS = ("v", "k", "c", "x")
+
+_log = logging.getLogger(__name__)
+
+# Keeps a vector; it never stands there without its end.
+KEEP = Script("""
+redis.call('HSET', KEYS[1], 'v', ARGV[2], 'k', ARGV[3], 'c', ARGV[4], 'x', ARGV[5], 'p', ARGV[6])
+redis.call('PEXPIRE', KEYS[1], ARGV[1])
+""")
+
+# Tells of a vector. The log lives as long as the longest of those it tells of, and forgets at its old end those that
+# are over: up to 16 for each that comes in.
+TELL = Script("""
+local log, kept, now = KEYS[1], tonumber(ARGV[1]), tonumber(ARGV[2])
+local first, left = nil, redis.call('PTTL', log)
+for _, told in ipairs(redis.call('XRANGE', log, '-', '+', 'COUNT', 17)) do
+    first = told[1]
+    if (tonumber(told[2][4]) or 0) > now then break end
+end
+if first then
+    redis.call('XADD', log, 'MINID', '=', first, '*', 'k', ARGV[3], 'x', ARGV[4])
+else
+    redis.call('XADD', log, '*', 'k', ARGV[3], 'x', ARGV[4])
+end
+if left < kept then redis.call('PEXPIRE', log, kept) end
+""")
+
+
+class VectorStore:
+    """The vectors of one tenant. `damaged` counts those that were found to be something else."""
+
+    def __init__(self, link: Link, keys: Keys) -> None:
+        self._link = link
+        self._keys = keys
+        self._indexes = VectorIndexes(link, keys)
+        self.damaged = 0
+
+    def put_commands(
+        self, embedder: str, partition: str, key: str, vector: bytes, *, seconds: float, now: float
+    ) -> list[Command]:
+        """What to send to keep the vector (float16, little endian) of the question whose entry is `key`.
+
+        `seconds` is as long as the entry is kept. `embedder` is the whole fingerprint.
+        """
+        kept, end = max(1, round(seconds * 1000)), repr(now + seconds)
+        log = self._keys.vector_log(embedder, partition, shard_of(key))
+        document = self._keys.vector(embedder, partition, key)
+        return [
+            KEEP.call((document,), kept, vector, key, _checksum(key, vector), end, partition),
+            TELL.call((log,), kept, repr(now), key, end),
+        ]
+
+    async def put(self, embedder: str, partition: str, key: str, vector: bytes, *, seconds: float, now: float) -> None:
+        """Keep a vector."""
+        await self._link.run(*self.put_commands(embedder, partition, key, vector, seconds=seconds, now=now))
+
+    async def remove(self, embedder: str, partition: str, keys: Sequence[str]) -> int:
+        """Remove the vectors of entries; how many there were. Processes that know them find their entries gone."""
+        removed = 0
+        for start in range(0, len(keys), _PAGE):
+            page = keys[start : start + _PAGE]
+            commands = [("UNLINK", self._keys.vector(embedder, partition, key)) for key in page]
+            removed += sum(await self._link.run(*commands, slow=True))
+        return removed
+
+    async def news(self, embedder: str, partition: str, after: Sequence[str]) -> News:
+        """The vectors that came into a partition after `after` (empty: all), oldest first, each once, and where to
+        read on. Those that are gone by now or damaged are left out.
+
+        One round trip where there is nothing new. Raises `StoreError`; then nothing was read.
+        """
+        logs = [self._keys.vector_log(embedder, partition, shard) for shard in range(SHARDS)]
+        places = list(after) if len(after) == SHARDS else [""] * SHARDS
+        found: dict[str, Likeness] = {}
+        due, page, slow = list(range(SHARDS)), _FEW, False
+        while due:
+            commands = [("XRANGE", logs[s], places[s] or "-", "+", "COUNT", page + 1) for s in due]
+            replies = await self._link.run(*commands, slow=slow)
+            told: list[tuple[int, str]] = []
+            more: list[int] = []
+            for shard, reply in zip(due, replies, strict=True):
+                try:
+                    entries = [_told(entry) for entry in reply]
+                except NONSENSE as error:
+                    raise nonsense(error, "the log of new vectors") from error
+                if places[shard]:
+                    if not entries or entries[0][0] != places[shard]:
+                        places[shard] = ""
+                        more.append(shard)
+                        continue
+                    del entries[0]
+                if entries:
+                    told += [(int(place.partition("-")[0]), key) for place, key in entries]
+                    places[shard] = entries[-1][0]
+                if len(reply) > page:
+                    more.append(shard)
+            told.sort()
+            # A key that was told of twice stands where it was told of last.
+            latest = list(dict.fromkeys(key for _, key in reversed(told)))
+            for likeness in await self._read(embedder, partition, latest[::-1]):
+                found.pop(likeness.key, None)
+                found[likeness.key] = likeness
+            due, page, slow = more, _PAGE, True
+        return News(tuple(found.values()), tuple(places))
+
+    async def has_engine(self) -> bool:
+        """Whether the server can find vectors itself: its query engine is there, for us, and fits. Asked once."""
+        return await self._indexes.usable()
+
+    async def nearest(
+        self, embedder: str, partition: str, vector: bytes, *, dimension: int, count: int
+    ) -> list[Neighbour]:
+        """The `count` nearest stored questions as the query engine finds them (vector: float16), nearest first.
+
+        Raises `StoreError`, also where the index is still being built.
+        """
+        return await self._indexes.nearest(embedder, partition, vector, dimension=dimension, count=count)
+
+    async def _read(self, embedder: str, partition: str, keys: Sequence[str]) -> list[Likeness]:
+        if not keys:
+            return []
+        commands = [("HMGET", self._keys.vector(embedder, partition, key), *_FIELDS) for key in keys]
+        replies = await self._link.run_each(*commands, slow=len(keys) > _FEW_VECTORS)
+        read, before = [], self.damaged
+        for key, reply in zip(keys, replies, strict=True):
+            if isinstance(reply, Refusal) and reply.status_code != "WRONGTYPE":
+                raise self._error(reply)
+            if isinstance(reply, list) and not any(reply):
+                continue  # it is over, was removed or evicted
+            try:
+                vector, entry, checksum, end = reply
+                if entry != key.encode() or checksum != _checksum(key, vector):
+                    raise ValueError("it is not what was written")
+                read.append(Likeness(key, vector, float(end)))
+            except NONSENSE:
+                self.damaged += 1
+        if self.damaged > before:
+            _log.warning("%d vectors of partition %s are damaged and left out", self.damaged - before, partition)
+        return read
+
+    def _error(self, refusal: Refusal) -> StoreError:
+        error = self._link.error(refusal, "HMGET")
+        error.__cause__ = refusal
+        return error
+
+
+def _told(entry: Any) -> tuple[str, str]:
+    """The place and the entry's key of one entry of a log."""
+    place, fields = entry
+    named = fields if isinstance(fields, dict) else dict(zip(fields[::2], fields[1::2], strict=True))
+    return place.decode(), named[b"k"].decode()
+
+
+def _checksum(key: str, vector: bytes) -> bytes:
+    return xxhash.xxh3_64_digest(key.encode() + vector)
