@@ -110,6 +110,23 @@ class CutChange(msgspec.Struct, gc=False, frozen=True, kw_only=True):
     embedder: str = ""
 
 
+class SimilarState(msgspec.Struct, gc=False, frozen=True, kw_only=True):
+    """What all processes share about similar questions of one flow.
+
+    `version` rises with every label and every decision of people; a `cut` of None is closed. `evidence` counts labels
+    by field (`policy.similarity.budget`). What people set stands in `profile`, `mode` and `max_error`, None where they
+    did not. `blocked` says of each pair that was asked about whether it must never be merged.
+    """
+
+    version: int = 0
+    cut: float | None = None
+    evidence: dict[str, int] = {}
+    profile: Profile | None = None
+    mode: SimilarMode | None = None
+    max_error: float | None = None
+    blocked: tuple[bool, ...] = ()
+
+
 class Considered(msgspec.Struct, gc=False, frozen=True, kw_only=True):
     """A stored question that was weighed: how near, what every guard says, and what came of it in one sentence."""
 

@@ -7,7 +7,7 @@ generation and fingerprint are checked on every hit.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -158,6 +158,20 @@ class EntryStore:
         scored = [(float(score), member) for reply in replies for member, score in _scored(reply)]
         scored.sort(key=lambda pair: (-pair[0], pair[1]))
         return [member.split("|", 1)[1] for _, member in scored[offset : offset + count]]
+
+    async def pages(self, flow: str, *, generation: int, count: int) -> AsyncIterator[list[str]]:
+        """The keys of a flow's answers of one generation, a page at a time, in no order; one may come up twice."""
+        for shard in range(SHARDS):
+            cursor: Any = b"0"
+            while True:
+                scan = ("ZSCAN", self._keys.entries(flow, shard), cursor, "COUNT", count)
+                ((cursor, found),) = await self._link.run(scan, slow=True)
+                members = (member.decode().split("|", 1) for member in found[::2])
+                keys = [key for of, key in members if int(of) == generation]
+                if keys:
+                    yield keys
+                if int(cursor) == 0:
+                    break
 
     async def reclaim(self, flow: str, *, generation: int, now: float) -> tuple[int, int]:
         """Free the memory of answers older than `generation`; how many entries were removed, how many had expired."""

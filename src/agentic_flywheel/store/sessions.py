@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -23,6 +23,7 @@ from agentic_flywheel.store.link import Command, Link, Script
 _FIELDS = ("id", "owner", "title", "tags", "flow", "turns", "created_at", "last_active_at", "config")
 _TITLE_CHARACTERS = 80
 _FEED_LENGTH = 10_000
+_PAGE = 200
 
 _log = logging.getLogger(__name__)
 
@@ -248,6 +249,40 @@ class SessionStore:
         )
         return [raw.decode() for reply in replies for raw in reply]
 
+    async def find(self, turn: str) -> str | None:
+        """The session that holds a turn. Turns of late are found by their events; for any other one, all sessions are
+        gone through (one look-up each)."""
+        async for sessions in self._told_of(turn):
+            if found := await self._holder(turn, sessions):
+                return found
+        cursors = dict.fromkeys((self._keys.sessions(shard) for shard in range(SHARDS)), b"0")
+        while cursors:
+            scans = [("ZSCAN", index, cursor, "COUNT", _PAGE) for index, cursor in cursors.items()]
+            replies = dict(zip(list(cursors), await self._link.run(*scans, slow=True), strict=True))
+            members = [raw.decode() for _, flat in replies.values() for raw in flat[::2]]
+            if found := await self._holder(turn, members):
+                return found
+            cursors = {index: cursor for index, (cursor, _) in replies.items() if int(cursor)}
+        return None
+
+    async def _told_of(self, turn: str) -> AsyncIterator[list[str]]:
+        """Sessions of which events say that they got this turn, by pages of events, newest first."""
+        edges = dict.fromkeys(self._keys.feeds(), "+")
+        while edges:
+            pages = [("XREVRANGE", feed, edge, "-", "COUNT", _PAGE) for feed, edge in edges.items()]
+            replies = dict(zip(list(edges), await self._link.run(*pages, slow=True), strict=True))
+            events = [fields for page in replies.values() for _, fields in page]
+            yield [session for fields in events for told, session in _events(fields) if told == turn]
+            edges = {feed: "(" + page[-1][0].decode() for feed, page in replies.items() if len(page) == _PAGE}
+
+    async def _holder(self, turn: str, sessions: Sequence[str]) -> str | None:
+        """The first of these sessions that has the turn."""
+        if not sessions:
+            return None
+        commands = [("HEXISTS", self._keys.turn_ids(session), turn) for session in sessions]
+        replies = await self._link.run(*commands, slow=True)
+        return next((session for session, there in zip(sessions, replies, strict=True) if there), None)
+
     async def delete(self, session: Session) -> None:
         """Remove a session with all its turns. Its answers are separate entries and stay."""
         keys, id_ = self._keys, session.id
@@ -330,6 +365,12 @@ def _turns_of(entries: Any) -> tuple[tuple[Turn, ...], int]:
         except StoreDamaged:
             damaged += 1
     return tuple(turns), damaged
+
+
+def _events(fields: Any) -> Iterator[tuple[str, str]]:
+    """Turns and their sessions in one event, whose fields are `turn`, `session`, and so on in turn."""
+    values = [raw.decode() for raw in fields[1::2]]
+    return zip(values[::2], values[1::2], strict=True)
 
 
 def _pairs(reply: Any) -> list[tuple[bytes, float]]:

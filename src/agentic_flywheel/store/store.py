@@ -12,6 +12,7 @@ from agentic_flywheel.store.limits import ENTER, Limits
 from agentic_flywheel.store.link import Link
 from agentic_flywheel.store.outbox import Outbox
 from agentic_flywheel.store.sessions import AMEND, APPEND, SessionStore
+from agentic_flywheel.store.similar_states import SCRIPTS, SimilarStates
 from agentic_flywheel.store.vectors import KEEP, TELL, VectorStore
 
 
@@ -19,7 +20,7 @@ class Store:
     """The store of one tenant; connects on first use. Whoever made it closes it."""
 
     def __init__(self, settings: Settings) -> None:
-        self.link = Link(settings, (APPEND, AMEND, OBSERVE, TRIM, ACQUIRE, SPEAK, FINISH, ENTER, KEEP, TELL))
+        self.link = Link(settings, (APPEND, AMEND, OBSERVE, TRIM, ACQUIRE, SPEAK, FINISH, ENTER, KEEP, TELL, *SCRIPTS))
         self.keys = Keys(settings.text("tenant"))
         self.sessions = SessionStore(self.link, self.keys)
         self.entries = EntryStore(self.link, self.keys)
@@ -28,6 +29,7 @@ class Store:
         self.leases = Leases(self.link, self.keys)
         self.limits = Limits(self.link, self.keys)
         self.vectors = VectorStore(self.link, self.keys)
+        self.similar = SimilarStates(self.link, self.keys)
         self.outbox = Outbox(settings, self.link)
         self.link.on_recovered(self.outbox.recovered)
 

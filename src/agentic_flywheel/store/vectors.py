@@ -95,6 +95,14 @@ class VectorStore:
             removed += sum(await self._link.run(*commands, slow=True))
         return removed
 
+    async def lacking(self, embedder: str, places: Sequence[tuple[str, str]]) -> list[str]:
+        """Of entries by (partition, key), the keys of those that have no vector."""
+        if not places:
+            return []
+        commands = [("EXISTS", self._keys.vector(embedder, partition, key)) for partition, key in places]
+        replies = await self._link.run(*commands, slow=True)
+        return [key for (_, key), there in zip(places, replies, strict=True) if not there]
+
     async def news(self, embedder: str, partition: str, after: Sequence[str]) -> News:
         """The vectors that came into a partition after `after` (empty: all), oldest first, each once, and where to
         read on. Those that are gone by now or damaged are left out.
