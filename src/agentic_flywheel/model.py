@@ -66,6 +66,7 @@ class Reason(StrEnum):
     FLOW_FAILED = "flow_failed"  # the flow did not answer; an answer past its lifetime stands in
     MAX_STALE = "max_stale"  # the asker accepts answers past their lifetime
     SIMILAR = "similar"  # another wording of a question whose answer is stored; every guard passed, the cut reached
+    NOT_ALIKE = "not_alike"  # a stored question is near, but a guard, a report or the cut stands between
     WITHDRAWN = "withdrawn"  # somebody reported the answer as private: it is kept for nobody
 
 

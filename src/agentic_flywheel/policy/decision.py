@@ -112,17 +112,11 @@ def decide(facts: Facts) -> tuple[Decision, tuple[Candidate, ...]]:
         return _unless_cached_only(directives, Bypass(Reason.NO_STORE)), ()
     if not facts.shareable:
         return _unless_cached_only(directives, Bypass(Reason.NOT_SHARED)), ()
+    if any(found.entry is not None and found.entry.withdrawn for found in facts.found):
+        return _unless_cached_only(directives, Bypass(Reason.WITHDRAWN)), _candidates(facts)
     if directives.no_cache:
         return _unless_cached_only(directives, Ask(Reason.NO_CACHE)), ()
-    candidates = tuple(
-        Candidate(
-            key=found.wanted.key,
-            scope=found.wanted.scope,
-            verdict=verdict(found, facts),
-            age_seconds=max(0.0, facts.now - found.entry.created_at) if found.entry else None,
-        )
-        for found in facts.found
-    )
+    candidates = _candidates(facts)
     for found, candidate in zip(facts.found, candidates, strict=True):
         if found.entry is not None and candidate.verdict is Reason.EXACT:
             left = remaining_seconds(found.entry, facts.lifetime, jitter=facts.jitter, now=facts.now)
@@ -139,6 +133,18 @@ def decide(facts: Facts) -> tuple[Decision, tuple[Candidate, ...]]:
     verdicts = {candidate.verdict for candidate in candidates}
     reason = next((reason for reason in _TELLING if reason in verdicts), Reason.NOT_STORED)
     return _unless_cached_only(directives, Ask(reason)), candidates
+
+
+def _candidates(facts: Facts) -> tuple[Candidate, ...]:
+    return tuple(
+        Candidate(
+            key=found.wanted.key,
+            scope=found.wanted.scope,
+            verdict=verdict(found, facts),
+            age_seconds=max(0.0, facts.now - found.entry.created_at) if found.entry else None,
+        )
+        for found in facts.found
+    )
 
 
 def stand_in(facts: Facts) -> ServeStale | None:
@@ -172,6 +178,8 @@ def verdict(found: Found, facts: Facts) -> Reason:
         return Reason.DAMAGED
     if entry is None:
         return Reason.NOT_STORED
+    if entry.withdrawn:
+        return Reason.WITHDRAWN
     if entry.question != wanted.question or entry.identity != wanted.identity:
         return Reason.COLLISION
     if entry.fingerprint != facts.fingerprint:
