@@ -13,7 +13,8 @@ from agentic_flywheel.interfaces.cli.frame import FlywheelCommand, Invocation
 
 if TYPE_CHECKING:
     from agentic_flywheel.flywheel import Flywheel
-    from agentic_flywheel.model import Answer, Directives
+    from agentic_flywheel.likeness import Cut
+    from agentic_flywheel.model import Answer, Candidate, Directives
 
 
 def read_duration(_context: click.Context, _parameter: click.Parameter, value: str | None) -> timedelta | None:
@@ -23,6 +24,7 @@ def read_duration(_context: click.Context, _parameter: click.Parameter, value: s
     return None if value is None else parse_duration(value)
 
 
+_BESIDE = 15  # columns in front of what an explanation says
 #: How a flow was picked, for people.
 ROUTES = {
     "explicit": "as named",
@@ -100,34 +102,54 @@ def ask(
 
     voice = Voice(as_json=invocation.as_json)
 
-    async def work(flywheel: Flywheel) -> Answer:
+    async def work(flywheel: Flywheel) -> tuple[Answer, Cut | None]:
         inside = (await flywheel.sessions.resume(None, user=user)).id if go_on else session
-        wanted = directives_of(directives)
-        if not stream:
-            return await flywheel.ask(question, session=inside, flow=flow, user=user, intent=intent, directives=wanted)
-        return await voice.follow(
-            flywheel.stream(question, session=inside, flow=flow, user=user, intent=intent, directives=wanted)
-        )
+        asked: dict[str, Any] = {"session": inside, "flow": flow, "user": user, "intent": intent}
+        asked["directives"] = directives_of(directives)
+        if stream:
+            answer = await voice.follow(flywheel.stream(question, **asked))
+        else:
+            answer = await flywheel.ask(question, **asked)
+        return answer, await _cut(flywheel, answer) if explain and not invocation.as_json else None
 
     if stream:
         from agentic_flywheel.errors import FlywheelError
 
         try:
-            answer = invocation.run(work)
+            answer, cut = invocation.run(work)
         except FlywheelError as error:
             voice.fail(error)
             return error.exit_code
         if not invocation.as_json:
-            show_notes(answer, explain=explain)
-        return 0
-    answer = invocation.run(work)
-    if invocation.as_json:
-        from agentic_flywheel.interfaces.cli.terminal import print_json
-
-        print_json(answer)
+            show_notes(answer)
     else:
-        show_answer(answer, explain=explain)
+        answer, cut = invocation.run(work)
+        if invocation.as_json:
+            from agentic_flywheel.interfaces.cli.terminal import print_json
+
+            print_json(answer)
+        else:
+            show_answer(answer)
+    if explain and not invocation.as_json:
+        explain_answer(answer, cut)
     return 0
+
+
+async def _cut(flywheel: Flywheel, answer: Answer) -> Cut | None:
+    """The cut in force where a question was compared with others; None where it was not, or Redis cannot say."""
+    from agentic_flywheel.errors import StoreError
+
+    if not compared(answer):
+        return None
+    try:
+        return (await flywheel.similar.status(answer.flow)).cut
+    except StoreError:  # the answer's own warnings tell of it
+        return None
+
+
+def compared(answer: Answer) -> list[Candidate]:
+    """The similar questions that an answer's question was compared with."""
+    return [candidate for candidate in answer.considered if candidate.similarity is not None]
 
 
 def read_question() -> str:
@@ -140,16 +162,16 @@ def read_question() -> str:
         raise InputError("the question on stdin is not UTF-8 text") from error
 
 
-def show_answer(answer: Answer, *, explain: bool) -> None:
+def show_answer(answer: Answer) -> None:
     """The answer on stdout; on stderr its sources, its warnings and where it came from."""
     from agentic_flywheel.interfaces.cli.terminal import say
 
     say(answer.text)
     sys.stdout.flush()  # so that the notes come after it where both go to one place
-    show_notes(answer, explain=explain)
+    show_notes(answer)
 
 
-def show_notes(answer: Answer, *, explain: bool) -> None:
+def show_notes(answer: Answer) -> None:
     """What stands below an answer, on stderr: its sources, its warnings and where it came from."""
     from agentic_flywheel.interfaces.cli.terminal import note, one_line, warn
 
@@ -159,32 +181,32 @@ def show_notes(answer: Answer, *, explain: bool) -> None:
     for warning in answer.warnings:
         warn(warning)
     note(provenance(answer))
-    if explain:
-        explain_answer(answer)
 
 
 def provenance(answer: Answer) -> str:
-    """One line: outcome, reason, age, flow, time, session."""
-    from agentic_flywheel.interfaces.cli.terminal import clean, milliseconds, old, words
+    """One line: outcome, reason, age, flow, time, session, turn."""
+    from agentic_flywheel.interfaces.cli.terminal import clean, milliseconds, old, origin
 
     parts = [
         str(answer.outcome),
-        words(answer.reason),
+        origin(answer.reason, answer.similarity, answer.matched_question),
         old(answer.age_seconds) if answer.age_seconds else "",
         answer.flow,
         milliseconds(answer.elapsed_ms),
         f"with {len(answer.context)} earlier turn{'s' * (len(answer.context) != 1)}" if answer.context else "",
         f"session {answer.session_id}" if answer.session_id else "",
+        f"turn {answer.turn_id}" if answer.remembered else "",
     ]
     return clean(" · ".join(part for part in parts if part))
 
 
-def explain_answer(answer: Answer) -> None:
-    """The whole decision, on stderr."""
-    from agentic_flywheel.interfaces.cli.terminal import clean, milliseconds, note, old, seconds, words
+def explain_answer(answer: Answer, cut: Cut | None = None) -> None:
+    """The whole decision, on stderr; `cut` is the one in force for the flow's similar questions."""
+    from agentic_flywheel.interfaces.cli.explain import candidate_lines, cut_text, wrapped
+    from agentic_flywheel.interfaces.cli.terminal import clean, milliseconds, note, old, origin, seconds, words
 
     def row(name: str, value: str) -> None:
-        note(f"  {name:<13}{clean(value)}", dim=False)
+        note(f"  {name:<{_BESIDE - 2}}{clean(value)}", dim=False)
 
     note()
     route = answer.route
@@ -195,13 +217,19 @@ def explain_answer(answer: Answer) -> None:
         for score in route.scores:
             matched = f": {', '.join(score.matched)}" if score.matched else ""
             row("", f"{score.score:6.2f}  {score.flow}{matched}")
-    row("decision", f"{answer.outcome}: {words(answer.reason)}")
+    row("decision", f"{answer.outcome}: {origin(answer.reason, answer.similarity, answer.matched_question)}")
     for candidate in answer.considered:
-        age = "" if candidate.age_seconds is None else f", {old(candidate.age_seconds)}"
-        row("", f"{candidate.scope}: {words(candidate.verdict)}{age}")
-        row("", f"  {candidate.key}")
+        if candidate.similarity is None:
+            age = "" if candidate.age_seconds is None else f", {old(candidate.age_seconds)}"
+            row("", f"{candidate.scope}: {words(candidate.verdict)}{age}")
+            row("", f"  {candidate.key}")
     if not answer.considered:
         row("", "no stored answer was looked for")
+    for number, candidate in enumerate(compared(answer)):
+        for place, line in enumerate(candidate_lines(candidate, _BESIDE)):
+            row("" if number + place else "similar", line)
+    for place, line in enumerate([] if cut is None else wrapped(cut_text(cut), _BESIDE)):
+        row("" if place else "cut", line)
     row("context", ", ".join(answer.context) if answer.context else "no earlier turn went with the question")
     row("key", answer.key or "nothing is stored")
     if answer.scope:

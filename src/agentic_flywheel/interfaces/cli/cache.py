@@ -33,7 +33,7 @@ def stats(invocation: Invocation, flow: str | None, days: int) -> None:
     rows = [_figures_row(row, row.flow) for row in figures.flows]
     if len(rows) != 1:
         rows.append(_figures_row(figures.total, "all"))
-    table(rows, ["flow", "questions", "hit rate", "hit", "flow took", "saved", "stored"])
+    table(rows, ["flow", "questions", "hit rate", "similar", "hit", "flow took", "saved", "stored"])
     reasons = sorted(figures.total.reasons.items(), key=lambda item: -item[1])
     if reasons:
         print("Why: " + ", ".join(f"{words(reason)} {count}" for reason, count in reasons))
@@ -51,6 +51,7 @@ def _figures_row(row: FlowFigures, name: str) -> list[str]:
         name,
         str(row.questions),
         f"{row.hit_rate:.0%}" if row.questions else "-",
+        str(row.outcomes.get("similar", 0)),
         "-" if row.hit_ms is None else milliseconds(row.hit_ms),
         "-" if row.flow_ms is None else milliseconds(row.flow_ms),
         seconds(row.saved_seconds) if row.saved_seconds else "-",

@@ -17,11 +17,13 @@ from agentic_flywheel.interfaces.cli.frame import FlywheelCommand, Invocation
 
 if TYPE_CHECKING:
     from agentic_flywheel import FlywheelSync
+    from agentic_flywheel.likeness import Cut
     from agentic_flywheel.model import Answer
 
 HELP = """\
 /session   where this conversation is kept, and its last turns
 /explain   how the last answer came to be
+/report    wrong, outdated or private: say so of the last answer; a note may follow
 /new       begin another session
 /help      this list
 /quit      leave (so does Ctrl-D); the session stays"""
@@ -143,9 +145,9 @@ class Conversation:
             if self.as_json:
                 print_json(answer, indent=0)
             elif self.streams:
-                show_notes(answer, explain=False)
+                show_notes(answer)
             else:
-                show_answer(answer, explain=False)
+                show_answer(answer)
         sys.stdout.flush()
 
     def _obey(self, line: str) -> bool:
@@ -155,7 +157,8 @@ class Conversation:
         from agentic_flywheel.interfaces.cli.ask import explain_answer
         from agentic_flywheel.interfaces.cli.terminal import note
 
-        word = line.split(maxsplit=1)[0].casefold()
+        word, _, rest = line.partition(" ")
+        word = word.casefold()
         match word:
             case "/quit" | "/exit" | "/q":
                 return False
@@ -167,15 +170,54 @@ class Conversation:
                 if self.last is None:
                     note("Nothing has been asked yet.")
                 else:
-                    explain_answer(self.last)
+                    explain_answer(self.last, self._cut(self.last))
+            case "/report":
+                self._report(rest)
             case "/new":
                 self.session, self.last = None, None
                 note("The next question begins a new session.")
             case _:
-                close = difflib.get_close_matches(word, ["/help", "/session", "/explain", "/new", "/quit"], n=1)
+                known = [line.split()[0] for line in HELP.splitlines()]
+                close = difflib.get_close_matches(word, known, n=1)
                 note(f"No such command {word!r}. " + (f"Did you mean {close[0]}?" if close else "/help lists them."))
                 self.exit_code = 2
         return True
+
+    def _report(self, said: str) -> None:
+        """Report the last answer: `said` is a kind, and a note behind it."""
+        from agentic_flywheel.errors import FlywheelError
+        from agentic_flywheel.interfaces.cli.report import KINDS, show_report
+        from agentic_flywheel.interfaces.cli.terminal import note, print_error, print_json
+
+        kind, _, remark = said.strip().partition(" ")
+        if self.last is None or kind not in KINDS:
+            note("Nothing has been asked yet." if self.last is None else f"Say one of: /report {' | '.join(KINDS)}.")
+            self.exit_code = 2
+            return
+        try:
+            receipt, _ = self.flywheel.similar.report(
+                self.last.turn_id, kind, note=remark, session=self.last.session_id, user=self.user
+            )
+        except FlywheelError as error:
+            print_error(error, as_json=self.as_json, one_object_per_line=True)
+            self.exit_code = error.exit_code
+        else:
+            if self.as_json:
+                print_json({"receipt": receipt}, indent=0)
+            else:
+                show_report(receipt)
+
+    def _cut(self, answer: Answer) -> Cut | None:
+        from agentic_flywheel.errors import StoreError
+        from agentic_flywheel.interfaces.cli.ask import compared
+
+        if not compared(answer):
+            return None
+        try:
+            cut: Cut = self.flywheel.similar.status(answer.flow).cut
+        except StoreError:  # the answer's own warnings tell of it
+            return None
+        return cut
 
     def _show_session(self) -> None:
         from agentic_flywheel.errors import FlywheelError

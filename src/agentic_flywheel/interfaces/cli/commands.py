@@ -12,8 +12,12 @@ from agentic_flywheel.interfaces.cli.frame import Invocation, Late, LateGroup
 COMMANDS = {
     "ask": Late("ask", "ask", "Ask a question; the answer is remembered."),
     "chat": Late("chat", "chat", "Talk in one session."),
+    "report": Late("report", "report", "Say that an answer is wrong, outdated or private."),
+    "explain": Late("explain", "explain", "What would become of a question, without asking it."),
     "session": Late("session", "session", "List, read, resume, tag and delete sessions."),
     "cache": Late("cache", "cache", "Look at stored answers, and clear them."),
+    "similar": Late("similar", "similar", "How similar questions share answers, flow by flow."),
+    "proposals": Late("proposals", "proposals", "Changes that evidence suggests; accept or reject them."),
     "flow": Late("flow", "flow", "List, add, change, check and try flows."),
     "ttl": Late("ttl", "ttl", "How long answers stay good."),
     "config": Late("config", "config", "Settings, and where each came from."),

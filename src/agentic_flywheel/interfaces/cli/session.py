@@ -98,15 +98,16 @@ def show_head(session: Session) -> None:
 
 def show_turn(turn: Turn, numbers: dict[str, int]) -> None:
     """One turn of a thread; `numbers` gives the place of each turn of the thread by its id."""
-    from agentic_flywheel.interfaces.cli.terminal import ago, bold, dim, milliseconds, moment, paragraphs, words
+    from agentic_flywheel.interfaces.cli.terminal import ago, bold, dim, milliseconds, moment, origin, paragraphs
 
     said = [
         turn.user or "somebody",
         f"{ago(turn.at)} ({moment(turn.at)})",
         turn.flow,
-        f"{turn.outcome}: {words(turn.reason)}",
+        f"{turn.outcome}: {origin(turn.reason, turn.similarity, turn.matched_question)}",
         milliseconds(turn.elapsed_ms),
         "private" if turn.private else "",
+        f"turn {turn.id}",
     ]
     print(dim(f"{numbers[turn.id]:>3}  " + " · ".join(part for part in said if part)))
     if turn.context:

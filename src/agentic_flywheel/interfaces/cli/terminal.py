@@ -6,6 +6,7 @@ characters in it; colour is used only on a terminal, and not where NO_COLOR is s
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import shutil
@@ -150,6 +151,18 @@ def counted(count: int, noun: str) -> str:
 def words(value: str) -> str:
     """An outcome or reason as people read it: `not_stored` is `not stored`."""
     return str(value).replace("_", " ")
+
+
+def likeness(similarity: float) -> str:
+    """A similarity (0 to 1) in whole percent, never rounded up: `97 %`."""
+    return f"{math.floor(similarity * 100 + 1e-9)} %"
+
+
+def origin(reason: str, similarity: float | None, matched_question: str) -> str:
+    """Why an outcome is what it is: `not stored`, or `97 % like: ...` where another question's answer was given."""
+    if similarity is None:
+        return words(reason)
+    return f"{likeness(similarity)} like: {one_line(matched_question)}"
 
 
 def as_wire(value: Any) -> Any:

@@ -75,8 +75,7 @@ def add_asking_tools(server: FlywheelServer) -> None:
             answer = await flywheel.ask(question, **facts)
         else:
             answer = await _with_progress(ctx, flywheel.stream(question, **facts))
-        notes = (f"Note: {warning}" for warning in answer.warnings)
-        return answered(AnswerResult.of(answer), answer.text, _provenance(answer), *notes)
+        return answered(AnswerResult.of(answer), *answer_paragraphs(answer))
 
     @server.tool(title="Ask a flow", annotations=_ASKS)
     async def flowise_query(
@@ -98,7 +97,9 @@ def add_asking_tools(server: FlywheelServer) -> None:
 
         Use it for every question to the team's flows, and for follow-ups: pass the session_id of the earlier answer
         and earlier turns are taken into account. Do not use it to read what was said before
-        (flowise_session_history), nor with a field of knowledge to set the scene (flowise_domain_query).
+        (flowise_session_history), nor with a field of knowledge to set the scene (flowise_domain_query). An answer
+        with outcome similar was given to another wording, matched_question: if that asks for something else, tell
+        with flowise_report_answer.
         """
         wanted = directives(
             no_store=no_store,
@@ -201,11 +202,20 @@ async def _with_progress(ctx: Context[Any, Any], events: AsyncGenerator[FlowEven
     return answers[0]
 
 
+def answer_paragraphs(answer: Answer) -> tuple[str, ...]:
+    """An answer to read: its text, where it came from, what should be known of it."""
+    return answer.text, _provenance(answer), *(f"Note: {warning}" for warning in answer.warnings)
+
+
 def _provenance(answer: Answer) -> str:
     """Where the answer came from, in a line or two that a person can read."""
     if answer.outcome in {Outcome.HIT, Outcome.STALE}:
         age = show_age(timedelta(seconds=answer.age_seconds))
         origin = f"From memory ({answer.outcome.value}, {answer.reason.value}), age: {age}"
+    elif answer.outcome is Outcome.SIMILAR:
+        age = show_age(timedelta(seconds=answer.age_seconds))
+        like = f"similarity {answer.similarity or 0:.3f} to {answer.matched_question!r}"
+        origin = f"From memory (similar, {like}), age: {age}"
     elif answer.outcome is Outcome.JOINED:
         origin = f"Computed for another asker at the same moment ({answer.reason.value})"
     else:

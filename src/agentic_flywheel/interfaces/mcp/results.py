@@ -13,6 +13,7 @@ from typing import Annotated, Any, Self
 import msgspec
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from agentic_flywheel.likeness import ReportKind, ReportReceipt
 from agentic_flywheel.model import Answer, FlowType, Outcome, Reason, Session, Sharing, Turn
 
 _SECRET_ENDINGS = ("key", "secret", "token", "password", "credential")
@@ -92,6 +93,9 @@ class CandidateResult(Result):
     scope: str
     verdict: Reason
     age_seconds: float | None = None
+    question: str = Field("", description="The stored question, where it is another one that is similar.")
+    similarity: float | None = Field(None, description="Of that question, 0 to 1; null for the very question.")
+    refusals: list[str] = Field([], description="The guards that refused, each with its evidence.")
 
 
 class McpMetadata(Result):
@@ -115,7 +119,7 @@ class AnswerResult(Result):
     session_id: str = Field(description="Pass it to the next flowise_query to go on with this conversation.")
     turn_id: str
     trace_id: str
-    outcome: Outcome = Field(description="hit, miss, stale, joined or bypass.")
+    outcome: Outcome = Field(description="hit, similar, miss, stale, joined or bypass.")
     reason: Reason
     question: str
     key: str | None = Field(None, description="Redis key of the stored answer; null where nothing is stored.")
@@ -131,6 +135,10 @@ class AnswerResult(Result):
     route: RouteResult | None = None
     config: Config = {}
     remembered: bool = False
+    similarity: float | None = Field(
+        None, description="How like matched_question is, 0 to 1; null unless the outcome is similar."
+    )
+    matched_question: str = Field("", description="The stored question that this one was taken for.")
     considered: list[CandidateResult] = []
     warnings: list[str] = Field([], description="Sentences for people: degraded operation, what was not kept and why.")
     mcp_metadata: McpMetadata = Field(alias="_mcp_metadata")
@@ -244,6 +252,8 @@ class TurnResult(Result):
     private: bool = False
     intent: str = ""
     sources: list[SourceResult] = []
+    similarity: float | None = Field(None, description="How like matched_question is; null unless it is similar.")
+    matched_question: str = ""
 
     @classmethod
     def of(cls, turn: Turn) -> Self:
@@ -294,6 +304,45 @@ class ReceiptResult(Result):
     unreachable: int = Field(0, description="Answers that can no longer be served from this moment on.")
     notes: list[str] = []
     at: float = 0.0
+
+
+class CutResult(Result):
+    """From which similarity on answers are shared, and why."""
+
+    value: float | None = Field(description="0 to 1; null: none are shared.")
+    why: str
+    right: int = 0
+    wrong: int = 0
+    bound: float | None = Field(None, description="Largest share of wrong answers that the labels allow for.")
+
+
+class ReportResult(Result):
+    """What a report did, and the fresh answer where one was wanted."""
+
+    report_id: str
+    kind: ReportKind
+    turn_id: str
+    session_id: str
+    flow: str
+    question: str
+    matched_question: str = Field("", description="The stored question whose answer had been given.")
+    similarity: float | None = None
+    note: str = ""
+    by: str = ""
+    at: float = Field(description="Epoch seconds.")
+    removed: dict[str, int] = Field({}, description="What is gone, counted by what it is.")
+    blocked: list[str] = Field([], description="The two questions that are never taken for each other again.")
+    cut: CutResult | None = Field(None, description="What holds for the flow's similar questions now.")
+    done: list[str] = Field([], description="What was done, in sentences.")
+    answer: AnswerResult | None = Field(None, description="The fresh answer; null unless fresh was set.")
+
+    @classmethod
+    def of(cls, receipt: ReportReceipt, answer: Answer | None) -> Self:
+        """The result for `receipt`, and `answer` where the flow was asked again."""
+        done = {name: getattr(receipt, name) for name in ("removed", "cut", "done")}
+        fresh = None if answer is None else AnswerResult.of(answer)
+        own = _renamed(receipt.report, report_id="id")
+        return cls.model_validate({**own, **done, "blocked": receipt.blocked or (), "answer": fresh})
 
 
 class LifetimeResult(Result):

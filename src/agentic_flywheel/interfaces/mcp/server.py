@@ -27,7 +27,8 @@ logger = logging.getLogger(__name__)
 _INSTRUCTIONS = (
     "Agentic Flywheel asks AI flows and remembers what they answered. Ask with flowise_query; give the session_id of "
     "an earlier answer to go on with that conversation, even days later. Every answer says where it came from "
-    "(outcome, reason, age, trace). Conversations are named by session_id alone, never by this connection."
+    "(outcome, reason, age, trace); report one that is wrong with flowise_report_answer. Conversations are named by "
+    "session_id alone, never by this connection."
 )
 #: What flushing may take; the rest of the two seconds is for leaving.
 _FLUSH_SECONDS = 1.4
@@ -44,6 +45,7 @@ def build_server(flywheel: Flywheel) -> FlywheelServer:
     from agentic_flywheel.interfaces.mcp.caching import add_cache_tools
     from agentic_flywheel.interfaces.mcp.coaia import add_coaia_tools
     from agentic_flywheel.interfaces.mcp.flows import add_flow_tools
+    from agentic_flywheel.interfaces.mcp.reporting import add_reporting_tools
     from agentic_flywheel.interfaces.mcp.resources import add_resources
     from agentic_flywheel.interfaces.mcp.sessions import add_session_tools
     from agentic_flywheel.interfaces.mcp.surface import FlywheelServer
@@ -53,6 +55,7 @@ def build_server(flywheel: Flywheel) -> FlywheelServer:
     add_flow_tools(server)
     add_session_tools(server)
     add_cache_tools(server)
+    add_reporting_tools(server)
     add_coaia_tools(server)
     add_resources(server)
     return server

@@ -1,0 +1,167 @@
+"""`afw explain`: what would become of a question and why; nothing is asked, stored or counted.
+
+Invariant: only what the facade says of a question is laid out here; nothing is decided.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
+
+import click
+
+from agentic_flywheel.interfaces.cli.frame import FlywheelCommand, Invocation
+
+if TYPE_CHECKING:
+    from agentic_flywheel.likeness import Considered, Cut, Explanation
+    from agentic_flywheel.model import Candidate
+
+_NAMES = 15  # columns of what stands in front of a line
+_MARGIN = 2
+_SIMILARITY = 7  # columns of a similarity and the space after it
+
+
+@click.command("explain", cls=FlywheelCommand, epilog="Example: afw explain 'How do I turn persistence off?'")
+@click.argument("question")
+@click.option("--flow", metavar="KEY", help="As asked of this flow; else the question is routed.")
+@click.option("--session", metavar="ID", help="As asked in this session.")
+@click.option("--user", metavar="ID", help="As asked by this user.")
+@click.option("--intent", metavar="WORD", help="As asked with this intent.")
+@click.option("--standalone", is_flag=True, help="As asked with --standalone.")
+@click.option(
+    "--count", type=click.IntRange(1, 50), default=5, show_default=True, help="Show the N nearest stored questions."
+)
+@click.pass_obj
+def explain(
+    invocation: Invocation,
+    question: str,
+    flow: str | None,
+    session: str | None,
+    user: str | None,
+    intent: str | None,
+    standalone: bool,
+    count: int,
+) -> None:
+    """Show what would become of QUESTION ("-" reads it from stdin), and why.
+
+    Nothing is asked, stored or counted. Route, key and configuration; the stored answers that were looked for; the
+    nearest stored questions with what each guard says of them; the cut in force; the decision.
+    """
+    from agentic_flywheel.interfaces.cli.ask import read_question
+    from agentic_flywheel.interfaces.cli.terminal import print_json
+    from agentic_flywheel.model import Directives
+
+    if question == "-":
+        question = read_question()
+    found = invocation.run(
+        lambda flywheel: flywheel.similar.explain(
+            question,
+            session=session,
+            flow=flow,
+            user=user,
+            intent=intent,
+            directives=Directives(standalone=standalone),
+            count=count,
+        )
+    )
+    if invocation.as_json:
+        print_json(found)
+    else:
+        show_explanation(found)
+
+
+def show_explanation(found: Explanation) -> None:
+    """The whole decision on stdout."""
+    from agentic_flywheel.interfaces.cli.ask import ROUTES
+    from agentic_flywheel.interfaces.cli.terminal import bold, dim, paragraphs, words
+
+    print("\n".join(bold(line) for line in paragraphs(found.question, "").splitlines()))
+    print()
+    decided = found.outcome if found.outcome == found.reason else f"{found.outcome}: {words(found.reason)}"
+    terms = found.terms
+    facts = (
+        ("decision", (decided, found.decision)),
+        ("flow", (f"{found.flow}, {ROUTES.get(found.route, found.route)}",)),
+        ("shared with", (found.scope or "nobody",)),
+        ("key", (found.key or "nothing would be stored",)),
+        ("configuration", (found.fingerprint or "unknown",)),
+        ("exact", found.exact or ("no stored answer is looked for",)),
+        ("similar", () if terms is None else (f"{terms.profile}, mode {terms.mode}", terms.origin)),
+        ("cut", () if found.cut is None else (cut_text(found.cut),)),
+        ("embedder", (found.embedder,)),
+        ("partition", (found.partition,)),
+    )
+    for name, values in facts:
+        for line in rows(name, (value for value in values if value)):
+            print(line)
+    if found.similar:
+        print(f"\n{dim('Nearest stored questions')}")
+        for considered in found.similar:
+            for line in considered_lines(considered):
+                print(" " * _MARGIN + line)
+    elif found.terms is not None:
+        print(f"\n{dim('No stored question is near.')}")
+    for remark in found.notes:
+        print(f"\n{paragraphs(remark, '')}")
+
+
+def cut_text(cut: Cut) -> str:
+    """A cut and why it is where it is."""
+    return f"{'closed' if cut.value is None else f'{cut.value:.3f}'}: {cut.why}"
+
+
+def considered_lines(considered: Considered) -> Iterator[str]:
+    """A stored question that was weighed: how near, what came of it, what every guard says."""
+    from agentic_flywheel.interfaces.cli.terminal import dim
+
+    yield from _beside(considered.similarity, considered.question, considered.age_seconds, _MARGIN)
+    yield from _below(f"{'served' if considered.served else 'not served'}: {considered.why}", _MARGIN)
+    for verdict in considered.guards:
+        if not verdict.passed and verdict.evidence not in considered.why:
+            yield from _below(f"refused by {verdict.guard} too: {verdict.evidence}", _MARGIN)
+    passed = [verdict.guard for verdict in considered.guards if verdict.passed]
+    if passed:
+        yield from _below(f"passed: {', '.join(passed)}", _MARGIN)
+    yield from (dim(line) for line in _below(considered.key, _MARGIN))
+
+
+def candidate_lines(candidate: Candidate, margin: int) -> Iterator[str]:
+    """A stored question that an answer's question was compared with, for a place `margin` columns from the left."""
+    from agentic_flywheel.interfaces.cli.terminal import words
+    from agentic_flywheel.model import Reason
+
+    yield from _beside(candidate.similarity or 0, candidate.question, candidate.age_seconds, margin)
+    yield from _below("served" if candidate.verdict is Reason.SIMILAR else words(candidate.verdict), margin)
+    for refusal in candidate.refusals:
+        yield from _below(f"refused by {refusal}", margin)
+
+
+def rows(name: str, values: Iterable[str]) -> Iterator[str]:
+    """`name` once in front of `values`, each wrapped beside it; nothing where there are none."""
+    from agentic_flywheel.interfaces.cli.terminal import dim
+
+    for number, value in enumerate(values):
+        for place, line in enumerate(wrapped(value, _NAMES)):
+            yield dim((name if not number + place else "").ljust(_NAMES)) + line
+
+
+def wrapped(text: str, taken: int) -> list[str]:
+    """`text` in lines as wide as the terminal less `taken` columns; long keys stay whole."""
+    import textwrap
+
+    from agentic_flywheel.interfaces.cli.terminal import clean, width
+
+    return textwrap.wrap(clean(text), width() - taken, break_long_words=False, break_on_hyphens=False) or [""]
+
+
+def _beside(similarity: float, question: str, age_seconds: float | None, margin: int) -> Iterator[str]:
+    """A similarity, and beside it the stored question with its answer's age."""
+    from agentic_flywheel.interfaces.cli.terminal import old
+
+    text = question if age_seconds is None else f"{question} · {old(age_seconds)}"
+    for place, line in enumerate(wrapped(text or "(gone)", margin + _SIMILARITY)):
+        yield ("" if place else f"{similarity:.3f}").ljust(_SIMILARITY) + line
+
+
+def _below(text: str, margin: int) -> Iterator[str]:
+    return (" " * _SIMILARITY + line for line in wrapped(text, margin + _SIMILARITY))
