@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -252,9 +252,8 @@ class SessionStore:
     async def find(self, turn: str) -> str | None:
         """The session that holds a turn. Turns of late are found by their events; for any other one, all sessions are
         gone through (one look-up each)."""
-        async for sessions in self._told_of(turn):
-            if found := await self._holder(turn, sessions):
-                return found
+        if found := await self._holder(turn, await self._told_of(turn)):
+            return found
         cursors = dict.fromkeys((self._keys.sessions(shard) for shard in range(SHARDS)), b"0")
         while cursors:
             scans = [("ZSCAN", index, cursor, "COUNT", _PAGE) for index, cursor in cursors.items()]
@@ -265,15 +264,17 @@ class SessionStore:
             cursors = {index: cursor for index, (cursor, _) in replies.items() if int(cursor)}
         return None
 
-    async def _told_of(self, turn: str) -> AsyncIterator[list[str]]:
-        """Sessions of which events say that they got this turn, by pages of events, newest first."""
+    async def _told_of(self, turn: str) -> list[str]:
+        """The sessions of which the newest event about a turn says that they got it."""
         edges = dict.fromkeys(self._keys.feeds(), "+")
         while edges:
             pages = [("XREVRANGE", feed, edge, "-", "COUNT", _PAGE) for feed, edge in edges.items()]
             replies = dict(zip(list(edges), await self._link.run(*pages, slow=True), strict=True))
-            events = [fields for page in replies.values() for _, fields in page]
-            yield [session for fields in events for told, session in _events(fields) if told == turn]
+            events = [event for page in replies.values() for _, fields in page for event in _events(fields)]
+            if told := [session for id_, session in events if id_ == turn]:
+                return told
             edges = {feed: "(" + page[-1][0].decode() for feed, page in replies.items() if len(page) == _PAGE}
+        return []
 
     async def _holder(self, turn: str, sessions: Sequence[str]) -> str | None:
         """The first of these sessions that has the turn."""
@@ -369,8 +370,8 @@ def _turns_of(entries: Any) -> tuple[tuple[Turn, ...], int]:
 
 def _events(fields: Any) -> Iterator[tuple[str, str]]:
     """Turns and their sessions in one event, whose fields are `turn`, `session`, and so on in turn."""
-    values = [raw.decode() for raw in fields[1::2]]
-    return zip(values[::2], values[1::2], strict=True)
+    values = [raw.decode("utf-8", "replace") for raw in fields[1::2]]
+    return zip(values[::2], values[1::2], strict=False)
 
 
 def _pairs(reply: Any) -> list[tuple[bytes, float]]:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from operator import itemgetter
 from typing import Any
 
 import xxhash
@@ -134,7 +135,7 @@ class VectorStore:
                     places[shard] = entries[-1][0]
                 if len(reply) > page:
                     more.append(shard)
-            told.sort()
+            told.sort(key=itemgetter(0))  # stable: each shard stays in its order
             # A key that was told of twice stands where it was told of last.
             latest = list(dict.fromkeys(key for _, key in reversed(told)))
             for likeness in await self._read(embedder, partition, latest[::-1]):
