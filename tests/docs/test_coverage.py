@@ -11,7 +11,7 @@ from agentic_flywheel.model import Directives, Outcome, Reason
 from agentic_flywheel.settings import _OTHER_VARIABLES, SETTINGS
 from agentic_flywheel.store.address import _OPTIONS
 from agentic_flywheel.store.keys import Keys
-from agentic_flywheel.store.rights import COMMANDS, MORE
+from agentic_flywheel.store.rights import COMMANDS, MODULES, MORE
 from pages import ROOT, first_column, read
 
 
@@ -66,6 +66,13 @@ def test_the_key_table_has_every_key_and_no_other() -> None:
         "sessions": [keys.sessions(0)],
         "user_sessions": [keys.user_sessions("U")],
         "feed": [keys.feed("S")],
+        "feeds": keys.feeds(),
+        "similar": [keys.similar("F")],
+        "evidence": [keys.evidence("F", "E")],
+        "cut_changes": [keys.cut_changes("F", "E")],
+        "blocked": [keys.blocked("F")],
+        "vector": [re.sub("{.*}", "{H}", keys.vector("E", "P", ""))],
+        "vector_log": [keys.vector_log("E", "P", 0)],
         "lease": list(keys.lease("H:V")),
         "refresh": [keys.refresh("H:V")],
         "calls": list(keys.calls("F")),
@@ -73,7 +80,7 @@ def test_the_key_table_has_every_key_and_no_other() -> None:
         "count": [keys.count("F", "YYYYMMDD")],
     }
     methods = {name for name, _ in inspect.getmembers(Keys, inspect.isfunction) if not name.startswith(("_", "is_"))}
-    methods.remove("shared_prefixes")
+    methods -= {"shared_prefixes", "vector_prefix"}
     assert methods == set(made), "a kind of key was added or removed: this test and the table need it too"
     attributes = {name for name in vars(keys) if name != "root"}
     expected = {re.sub(r"(?<=:)\d+$", "N", key) for kind in made.values() for key in kind}
@@ -113,5 +120,5 @@ def test_the_least_rights_are_those_of_the_code() -> None:
     section = read("docs/configuration.md").split("\n## Redis: least rights\n", 1)[1].split("\n## ", 1)[0]
     block = section.split("```")[1]
     assert re.findall(r"\+(\S+)", block) == list(COMMANDS)
-    named = set(re.findall(r"\+([a-z|]+)", section.replace("\\|", "|")))
-    assert {command for use in MORE.values() for command in use} <= named
+    named = set(re.findall(r"\+([a-z|._]+)", section.replace("\\|", "|")))
+    assert {command for use in (*MORE.values(), *MODULES.values()) for command in use} <= named

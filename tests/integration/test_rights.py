@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from datetime import timedelta
 from pathlib import Path
 
@@ -10,12 +11,15 @@ import pytest
 
 from agentic_flywheel import Flywheel
 from agentic_flywheel.flows.protocol import FlowQuestion
+from agentic_flywheel.likeness import CutChange, Proposal, Report, ReportKind
 from agentic_flywheel.model import Outcome
+from agentic_flywheel.settings import load_settings
 from agentic_flywheel.store.link import Link
 from agentic_flywheel.store.node import Node
-from agentic_flywheel.store.rights import COMMANDS, MORE, access_list
+from agentic_flywheel.store.rights import COMMANDS, MODULES, MORE, access_list
+from agentic_flywheel.store.store import Store
 from flywheels import Oracle, opened
-from servers import Server, wait_until
+from servers import Server, Servers, wait_until
 
 pytestmark = pytest.mark.anyio
 
@@ -74,6 +78,33 @@ async def walk(flywheel: Flywheel, other: Flywheel, gate: Gate) -> None:
     await flywheel.doctor()
 
 
+async def similar(store: Store) -> None:
+    """Everything that similar questions, reports and proposals do with Redis."""
+    embedder, partition, key = "e" * 32, "p" * 32, store.keys.entry("team", "oracle", "0" * 32)
+    await store.vectors.put(embedder, partition, key, b"\0\x3c" * 4, seconds=10, now=time.time())
+    assert len((await store.vectors.news(embedder, partition, ())).items) == 1
+    if await store.vectors.has_engine():
+        assert len(await store.vectors.nearest(embedder, partition, b"\0\x3c" * 4, dimension=4, count=1)) == 1
+    await store.vectors.remove(embedder, partition, [key])
+    state = await store.similar.record("oracle", embedder, {"miss:97:right": 1})
+    change = CutChange(at=1.0, old=None, new=0.97, why="labels")
+    assert await store.similar.set_cut("oracle", embedder, version=state.version, cut=0.97, change=change)
+    await store.similar.block("oracle", "pair")
+    await store.similar.set_override("oracle", max_error=0.01, profile=None)
+    assert (await store.similar.state("oracle", embedder, ["pair"])).blocked == (True,)
+    await store.similar.reset("oracle", embedder, change)
+    assert len(await store.similar.changes("oracle", embedder)) == 2
+    await store.similar.add_report(
+        Report(id="r", kind=ReportKind.WRONG, turn_id="t", session_id="s", flow="oracle", question="q")
+    )
+    assert len(await store.similar.reports(5)) == 1
+    proposal = Proposal(id="p", flow="oracle", setting="ttl", now="1 h", proposed="2 h", evidence="", at=1.0)
+    assert await store.similar.put_proposal(proposal)
+    assert await store.similar.decide_proposal("p", "accepted", by="ana", reason="", at=2.0)
+    assert len(await store.similar.proposals()) == 1
+    assert await store.sessions.find("no such turn") is None
+
+
 async def outage(link: Link) -> None:
     """What is sent to a server that was away, and turns that waited for it."""
     assert isinstance(link._connections, Node)
@@ -103,6 +134,7 @@ async def walked(server: Server, folder: Path) -> set[str]:
         named = {"session_retention_days": 1, "near.enabled": True}
         async with opened(url, folder, flows, **named) as flywheel, opened(url, folder, flows) as other:
             await walk(flywheel, other, gate)
+            await similar(flywheel._store)
             await outage(flywheel._store.link)
     finally:
         with server.client() as client:
@@ -124,3 +156,38 @@ async def test_the_documented_rights_are_enough_and_none_is_too_many(valkey: Ser
     used = {name.removeprefix("cmdstat_") for name, row in counted.items() if row["calls"]}
     needed = {*COMMANDS, *(command for use in USES for command in MORE[use])}
     assert needed - used == set(), "rights that nothing needs"
+
+
+async def test_the_rights_for_the_query_engine_are_enough_and_none_is_too_many(servers: Servers) -> None:
+    server = servers.get("stack74")
+    with server.client() as client:
+        client.execute_command("ACL SETUSER", *access_list("flywheel", "engine"), ">secret")
+        client.execute_command("ACL LOG", "RESET")
+        client.config_resetstat()
+    settings = load_settings({"redis_url": f"unix://flywheel:secret@{server.socket}"}, environ={}, directory=Path("/"))
+    store = Store(settings)
+    try:
+        await similar(store)
+    finally:
+        await store.aclose()
+        with server.client() as client:
+            log, counted = client.execute_command("ACL LOG"), client.info("commandstats")
+            client.execute_command("ACL DELUSER", "flywheel")
+    assert log == []
+    used = {name.removeprefix("cmdstat_").lower() for name, row in counted.items() if row["calls"]}
+    assert set(MODULES["engine"]) - used == set(), "rights that nothing needs"
+
+
+async def test_without_those_rights_similar_questions_are_found_in_the_process(servers: Servers) -> None:
+    server = servers.get("stack74")
+    with server.client() as client:
+        client.execute_command("ACL SETUSER", *access_list("flywheel"), ">secret")
+    settings = load_settings({"redis_url": f"unix://flywheel:secret@{server.socket}"}, environ={}, directory=Path("/"))
+    store = Store(settings)
+    try:
+        assert not await store.vectors.has_engine()
+        await similar(store)
+    finally:
+        await store.aclose()
+        with server.client() as client:
+            client.execute_command("ACL DELUSER", "flywheel")

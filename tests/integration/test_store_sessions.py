@@ -273,3 +273,41 @@ async def test_what_survives_a_restart_of_the_script_cache(redis_server: Server)
             client.script_flush()
         assert not await store.sessions.append(turn(0))
         assert await store.sessions.append(turn(1))
+
+
+async def test_a_turn_is_found_by_its_event(redis_server: Server) -> None:
+    async with stored(redis_server) as store:
+        for number in range(600):
+            await store.sessions.append(turn(number, f"s{number % 40}"))
+        before = store.link.round_trips
+        assert await store.sessions.find("t599") == "s39"
+        assert store.link.round_trips == before + 2, "one page of events, and whether it is still there"
+        assert await store.sessions.find("t0") == "s0"
+        assert await store.sessions.find("t600") is None
+
+
+async def test_a_turn_is_found_without_its_event_too(redis_server: Server) -> None:
+    """Events of long ago fall off: then all sessions are gone through, more of them than a page of the index has."""
+    async with stored(redis_server) as store:
+        turns = [turn(number, f"s{number}", user="ana") for number in range(1500)]
+        await store.link.run(*store.sessions.append_commands(*turns), slow=True)
+        await store.link.run(*(("UNLINK", feed) for feed in store.keys.feeds()))
+        assert await store.sessions.find("t1499") == "s1499"
+        assert await store.sessions.find("t0") == "s0"
+        assert await store.sessions.find("t1500") is None
+
+
+async def test_a_turn_of_a_deleted_session_is_not_found(redis_server: Server) -> None:
+    async with stored(redis_server) as store:
+        await store.sessions.append(turn(0))
+        header = await store.sessions.header("s")
+        assert header is not None
+        await store.sessions.delete(header)
+        assert await store.sessions.find("t0") is None
+
+
+async def test_a_turn_among_many_that_came_together_is_found(redis_server: Server) -> None:
+    async with stored(redis_server) as store:
+        turns = [turn(number, f"s{number % 3}") for number in range(30)]
+        await store.link.run(*store.sessions.append_commands(*turns))
+        assert [await store.sessions.find(f"t{number}") for number in (0, 16, 29)] == ["s0", "s1", "s2"]

@@ -36,6 +36,14 @@ def every_key(tenant: str, name: str) -> list[str]:
         keys.sessions(3),
         keys.user_sessions(name),
         keys.feed(name),
+        keys.similar(name),
+        keys.evidence(name, name),
+        keys.cut_changes(name, name),
+        keys.blocked(name),
+        keys.reports,
+        keys.proposals,
+        keys.vector(name, name, keys.entry("team", name, HASH)),
+        keys.vector_log(name, name, 3),
         keys.count(name, "20260101"),
         *keys.calls(name),
         *keys.lease(flight_name(keys.entry("user", name, HASH, user=name), "1")),
@@ -84,7 +92,7 @@ def test_no_two_purposes_share_a_key() -> None:
     shared = {keys_ for keys_ in keys if keys.count(keys_) > 1}
     k = Keys("t")
     # What belongs to the whole tenant or to a shard is the same for every name.
-    assert shared <= {k.flows, k.lifetimes, k.sessions(3), *(k.feed(name) for name in names)}
+    assert shared <= {k.flows, k.lifetimes, k.reports, k.proposals, k.sessions(3), *(k.feed(name) for name in names)}
 
 
 @given(ids)
@@ -92,11 +100,29 @@ def test_all_keys_of_one_script_share_a_slot(name: str) -> None:
     keys = Keys("t")
     assert len({slot(key) for key in (keys.session(name), keys.turns(name), keys.turn_ids(name))}) == 1
     assert len({slot(key) for key in (keys.flow(name), keys.changes(name))}) == 1
+    similar = (keys.similar(name), keys.evidence(name, "e"), keys.cut_changes(name, "e"), keys.blocked(name))
+    assert {slot(key) for key in similar} == {slot(keys.flow(name))}
+    assert len({slot(keys.vector_log("e", name, shard)) for shard in range(SHARDS)}) == 1, "read together"
 
 
 def test_answers_shared_by_the_team_spread_over_a_cluster() -> None:
     keys = Keys("t")
     assert len({slot(keys.entry("team", "f", question_hash(str(n)))) for n in range(50)}) == 50
+
+
+def test_vectors_spread_over_a_cluster_and_begin_as_their_index_expects() -> None:
+    keys = Keys("t")
+    vectors = [keys.vector("e" * 32, "p", str(n)) for n in range(50)]
+    assert len({slot(vector) for vector in vectors}) == 50
+    assert all(vector.startswith(keys.vector_prefix("e" * 32)) for vector in vectors)
+    logs = [keys.vector_log("e" * 32, "p", shard) for shard in range(SHARDS)]
+    assert not any(log.startswith(keys.vector_prefix("e" * 32)) for log in logs)
+
+
+def test_embedders_are_told_apart_by_the_beginning_of_their_fingerprints() -> None:
+    keys = Keys("t")
+    assert keys.evidence("f", "a" * 32) == keys.evidence("f", "a" * 16)
+    assert keys.evidence("f", "a" * 15 + "b") != keys.evidence("f", "a" * 16)
 
 
 @given(ids, st.sampled_from(["team", "user", "session"]))

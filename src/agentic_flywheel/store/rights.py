@@ -14,7 +14,7 @@ COMMANDS = tuple(
     hello select ping eval evalsha
     get set unlink del exists expire pexpire pttl time
     hget hmget hset hsetnx hdel hexists hgetall hincrby
-    sadd smembers lpush ltrim lrange
+    sadd smembers smismember lpush ltrim lrange
     zadd zrem zcard zcount zscore zscan zrangebyscore zremrangebyscore zrevrange zrevrangebyscore
     xadd xread xrange xrevrange
     """.split()
@@ -27,6 +27,8 @@ MORE = {
     "sentinel": ("role",),
     "cluster": ("cluster|slots", "asking", "wait"),
 }
+#: What uses need that only servers with a module have: any other server refuses a list with such names.
+MODULES = {"engine": ("ft._list", "ft.create", "ft.info", "ft.search")}
 
 
 def access_list(user: str, *uses: str) -> list[str]:
@@ -35,5 +37,5 @@ def access_list(user: str, *uses: str) -> list[str]:
     >>> " ".join(access_list("flywheel", "doctor"))[:62]
     'flywheel on resetkeys ~afw:v1:* resetchannels -@all +hello +se'
     """
-    commands = dict.fromkeys([*COMMANDS, *(command for use in uses for command in MORE[use])])
+    commands = dict.fromkeys([*COMMANDS, *(command for use in uses for command in {**MORE, **MODULES}[use])])
     return [user, "on", "resetkeys", f"~{KEYS}", "resetchannels", "-@all", *(f"+{command}" for command in commands)]
