@@ -13,18 +13,23 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
 OWN := $(PIP) install --no-deps --no-build-isolation --editable .
 CORE := $(VENV)/core.stamp
+SEMANTIC := $(VENV)/semantic.stamp
 DEV := $(VENV)/dev.stamp
 
-.PHONY: help demo test lint types contracts sizes format bench openings lock servers clean
+.PHONY: help demo test lint types contracts sizes format bench openings lock servers embedder clean
 .DEFAULT_GOAL := help
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
 
 demo: $(CORE) ## See it work: no Redis, no service, no network needed
+	@$(MAKE) --no-print-directory embedder || { test "$$CI" != true && \
+		echo "There is no embedder: the demo goes on with exact answers only. Later: make embedder"; }
 	@$(BIN)/python demo/demo.py
 
 test: lint types contracts sizes ## Everything that CI checks
+	@$(MAKE) --no-print-directory embedder || { test "$$CI" != true && \
+		echo "There is no embedder: tests that need it are skipped."; }
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup
 
 lint: $(DEV) ## Style of the code, and its layout
@@ -53,6 +58,7 @@ bench: $(DEV) ## Measure; the figures depend on the machine
 	$(BIN)/python bench/bench_footprint.py --write
 	$(BIN)/python bench/bench_outage.py --write
 	$(BIN)/python bench/bench_start.py
+	$(BIN)/python bench/bench_embedding.py --write
 
 openings: $(DEV) ## Write down anew what MCP clients are told first
 	$(BIN)/python -m agentic_flywheel.interfaces.mcp.openings
@@ -63,6 +69,9 @@ lock: $(DEV) ## Write requirements/*.lock anew from pyproject.toml
 
 servers: $(DEV) ## Fetch the rarer Redis servers that tests run against
 	$(BIN)/python tests/fetch_servers.py
+
+embedder: $(SEMANTIC) ## Install and fetch what similar questions are found with
+	@AFW_EMBEDDER_MODEL=minilm $(BIN)/afw embedder fetch >/dev/null
 
 clean: ## Remove what was made here
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
@@ -82,8 +91,13 @@ $(CORE): requirements/core.lock pyproject.toml | $(BIN)/python
 	@$(OWN)
 	@touch $@
 
+$(SEMANTIC): requirements/semantic.lock | $(CORE)
+	@echo "Installing requirements/semantic.lock"
+	@$(PIP) install --require-hashes -r requirements/semantic.lock
+	@touch $@
+
 $(DEV): requirements/dev.lock pyproject.toml | $(BIN)/python
 	@echo "Installing requirements/dev.lock"
 	@$(PIP) install --require-hashes -r requirements/dev.lock
 	@$(OWN)
-	@touch $@ $(CORE)
+	@touch $@ $(CORE) $(SEMANTIC)

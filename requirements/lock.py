@@ -2,8 +2,8 @@
 
     make lock
 
-`core.lock` is what the product and its installation from a checkout need; `dev.lock` adds every extra and the tools,
-at the same versions. Both are for Python 3.11 and later, whatever the machine they are made on. Newer releases are only
+`core.lock` is what the product and its installation from a checkout need; `semantic.lock` adds the extra of that name,
+`dev.lock` every extra and the tools, all at the same versions. Both are for Python 3.11 and later, whatever the machine they are made on. Newer releases are only
 taken with `make lock UPGRADE=1`.
 """
 
@@ -31,4 +31,5 @@ def compile_lock(name: str, *selection: str) -> None:
 
 if __name__ == "__main__":
     compile_lock("core.lock", "--group", "build")
-    compile_lock("dev.lock", "--all-extras", "--group", "dev", "--constraint", str(FOLDER / "core.lock"))
+    compile_lock("semantic.lock", "--extra", "semantic", "--group", "build", "--constraint", str(FOLDER / "core.lock"))
+    compile_lock("dev.lock", "--all-extras", "--group", "dev", "--constraint", str(FOLDER / "semantic.lock"))

@@ -29,7 +29,7 @@ def _pins(lock: str) -> dict[str, str]:
     return {name: version for name, version, _ in _PINNED.findall(read(f"requirements/{lock}"))}
 
 
-@pytest.mark.parametrize("lock", ["core.lock", "dev.lock"])
+@pytest.mark.parametrize("lock", ["core.lock", "semantic.lock", "dev.lock"])
 def test_locks_are_hashed_and_name_no_index(lock: str) -> None:
     text = read(f"requirements/{lock}")
     entries = re.split(r"\n(?=\S)", text.strip())
@@ -43,12 +43,15 @@ def test_locks_cover_what_is_declared() -> None:
     core = _names([*PROJECT["project"]["dependencies"], *groups["build"], *PROJECT["build-system"]["requires"]])
     extras = _names([name for extra in PROJECT["project"]["optional-dependencies"].values() for name in extra])
     assert core - set(_pins("core.lock")) == set()
+    semantic = _names(PROJECT["project"]["optional-dependencies"]["semantic"])
+    assert (core | semantic) - set(_pins("semantic.lock")) == set()
     assert core | _names(groups["dev"]) | (extras - {PROJECT["project"]["name"]}) <= set(_pins("dev.lock"))
 
 
 def test_locks_agree() -> None:
     dev = _pins("dev.lock")
-    assert {name: version for name, version in _pins("core.lock").items() if dev.get(name) != version} == {}
+    for lock in ("core.lock", "semantic.lock"):
+        assert {name: version for name, version in _pins(lock).items() if dev.get(name) != version} == {}
 
 
 def test_all_extras_are_in_all() -> None:

@@ -115,6 +115,12 @@ class Embedding:
             raise EmbedderUnavailable(self.why)
         return self._embedder
 
+    def load_now(self) -> Embedder:
+        """The embedder, loaded while the caller waits; whoever asks closes it. Raises `FlywheelError`."""
+        if self.state == "off":
+            raise EmbedderUnavailable(self.why)
+        return self._make()
+
     def start(self) -> None:
         """Begin to load, unless that has begun. After a failure that may pass, and not too soon, try it again."""
         self._look()
