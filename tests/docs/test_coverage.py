@@ -72,7 +72,7 @@ def test_the_key_table_has_every_key_and_no_other() -> None:
         "cut_changes": [keys.cut_changes("F", "E")],
         "blocked": [keys.blocked("F")],
         "vector": [re.sub("{.*}", "{H}", keys.vector("E", "P", ""))],
-        "vector_log": [keys.vector_log("E", "P", 0)],
+        "vector_log": [keys.vector_log("E", "P")],
         "lease": list(keys.lease("H:V")),
         "refresh": [keys.refresh("H:V")],
         "calls": list(keys.calls("F")),

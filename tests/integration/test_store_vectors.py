@@ -15,7 +15,6 @@ import pytest
 from agentic_flywheel.errors import StoreDamaged, StoreError, StoreMisused
 from agentic_flywheel.likeness import Neighbour
 from agentic_flywheel.settings import load_settings
-from agentic_flywheel.store.keys import shard_of
 from agentic_flywheel.store.store import Store
 from servers import Server, Servers
 from stores import stored
@@ -36,10 +35,8 @@ def key_of(store: Store, number: int) -> str:
     return store.keys.entry("team", "f", f"{number:032x}")
 
 
-def of_shard(store: Store, shard: int, count: int) -> list[str]:
-    """Keys of entries that are told of in one shard of the log."""
-    keys = (key_of(store, number) for number in range(100_000))
-    return [key for key, _ in zip((k for k in keys if shard_of(k) == shard), range(count), strict=False)]
+def keys_of(store: Store, count: int) -> list[str]:
+    return [key_of(store, number) for number in range(count)]
 
 
 async def put(store: Store, key: str, value: bytes = vector(1), **named: Any) -> None:
@@ -83,16 +80,16 @@ async def test_partitions_embedders_and_tenants_share_nothing(redis_server: Serv
 
 async def test_the_latest_vector_of_a_question_wins(redis_server: Server) -> None:
     async with stored(redis_server) as store:
-        one, other = of_shard(store, 3, 2)
+        one, other = keys_of(store, 2)
         for number, key in enumerate((one, other, one)):
             await put(store, key, vector(number))
         found = await store.vectors.news(E, P, ())
         assert [(item.key, item.vector) for item in found.items] == [(other, vector(1)), (one, vector(2))]
 
 
-async def test_more_than_a_page_of_one_shard_comes_whole(redis_server: Server) -> None:
+async def test_more_than_a_page_comes_whole(redis_server: Server) -> None:
     async with stored(redis_server) as store:
-        keys = of_shard(store, 5, 350)
+        keys = keys_of(store, 350)
         await put(store, keys[0])
         known = await store.vectors.news(E, P, ())
         await asyncio.gather(*(put(store, key) for key in keys[1:]))
@@ -114,10 +111,10 @@ async def test_what_is_gone_is_left_out(redis_server: Server) -> None:
 
 async def test_vectors_and_log_end_with_the_answers(redis_server: Server) -> None:
     async with stored(redis_server) as store:
-        one, other = of_shard(store, 7, 2)
+        one, other = keys_of(store, 2)
         await put(store, one, seconds=1000)
         await put(store, other, seconds=10)
-        log = store.keys.vector_log(E, P, 7)
+        log = store.keys.vector_log(E, P)
         keys = (store.keys.vector(E, P, one), store.keys.vector(E, P, other), log)
         left = await store.link.run(*(("PTTL", key) for key in keys))
         assert 990_000 < left[0] <= 1_000_000
@@ -131,13 +128,13 @@ async def test_vectors_and_log_end_with_the_answers(redis_server: Server) -> Non
 async def test_the_log_forgets_what_is_over(redis_server: Server) -> None:
     """Also where it forgets more than it gains, and none that lives on."""
     async with stored(redis_server) as store:
-        keys = of_shard(store, 2, 60)
+        keys = keys_of(store, 60)
         now = time.time()
         for key in keys[:40]:
             await put(store, key, now=now - 2000)  # over for a long time, by its own account
         for key in keys[40:45]:
             await put(store, key)
-        log = store.keys.vector_log(E, P, 2)
+        log = store.keys.vector_log(E, P)
         (told,) = await store.link.run(("XRANGE", log, "-", "+"))
         assert len(told) <= 45 - 40 + 1
         for key in keys[45:]:
@@ -146,18 +143,14 @@ async def test_the_log_forgets_what_is_over(redis_server: Server) -> None:
         assert [fields[1].decode() for _, fields in told] == keys[40:]
 
 
-def places_in(found: Any, shard: int) -> str:
-    return str(found.places[shard])
-
-
 @pytest.mark.parametrize("how", ["evicted", "flushed"])
 async def test_a_log_that_was_lost_hides_nothing(redis_server: Server, how: str) -> None:
     async with stored(redis_server) as store:
-        keys = of_shard(store, 4, 20)
+        keys = keys_of(store, 20)
         for key in keys[:10]:
             await put(store, key)
         known = await store.vectors.news(E, P, ())
-        await store.link.run(("UNLINK", store.keys.vector_log(E, P, 4)) if how == "evicted" else ("FLUSHALL",))
+        await store.link.run(("UNLINK", store.keys.vector_log(E, P)) if how == "evicted" else ("FLUSHALL",))
         lost = await store.vectors.news(E, P, known.places)
         assert lost.items == ()
         for key in keys[10:]:
@@ -168,15 +161,28 @@ async def test_a_log_that_was_lost_hides_nothing(redis_server: Server, how: str)
             assert (await store.vectors.news(E, P, found.places)).items == ()
 
 
+async def test_a_log_begun_anew_with_the_same_ids_hides_nothing(redis_server: Server) -> None:
+    """As it happens within a millisecond."""
+    async with stored(redis_server) as store:
+        one, other = keys_of(store, 2)
+        await put(store, one)
+        await put(store, other)
+        known = await store.vectors.news(E, P, ())
+        id_, log = known.places[0].split()[0], store.keys.vector_log(E, P)
+        anew = ("XADD", log, id_, "k", one, "x", repr(time.time() + 1000))
+        await store.link.run(("UNLINK", log), anew, ("PEXPIRE", log, 1_000_000))
+        assert [item.key for item in (await store.vectors.news(E, P, known.places)).items] == [one]
+
+
 @pytest.mark.parametrize("behind", [True, False])
 async def test_a_log_begun_anew_by_a_slow_clock_hides_nothing(redis_server: Server, behind: bool) -> None:
     """Another server took over, or its clock was set back: places of the log from before lie in the future."""
     async with stored(redis_server) as store:
-        old, first, second = of_shard(store, 4, 3)
-        log = store.keys.vector_log(E, P, 4)
+        old, first, second = keys_of(store, 3)
+        log = store.keys.vector_log(E, P)
         await put(store, old)
         known = await store.vectors.news(E, P, ())
-        ahead = int(known.places[4].partition("-")[0])
+        ahead = int(known.places[0].partition("-")[0])
         await store.link.run(("UNLINK", log))
         await put(store, first)
         await put(store, second)
@@ -192,14 +198,14 @@ async def test_a_log_begun_anew_by_a_slow_clock_hides_nothing(redis_server: Serv
 
 async def test_a_place_that_was_trimmed_is_no_reason_to_read_anything_twice(redis_server: Server) -> None:
     async with stored(redis_server) as store:
-        keys = of_shard(store, 6, 8)
+        keys = keys_of(store, 8)
         for key in keys[:4]:
             await put(store, key, now=time.time() - 2000)
         known = await store.vectors.news(E, P, ())
         for key in keys[4:]:
             await put(store, key)
-        (told,) = await store.link.run(("XRANGE", store.keys.vector_log(E, P, 6), "-", "+"))
-        assert places_in(known, 6).encode() not in [place for place, _ in told]
+        (told,) = await store.link.run(("XRANGE", store.keys.vector_log(E, P), "-", "+"))
+        assert known.places[0].split()[0].encode() not in [place for place, _ in told]
         found = await store.vectors.news(E, P, known.places)
         assert [item.key for item in found.items] == keys[4:]
 
@@ -207,7 +213,7 @@ async def test_a_place_that_was_trimmed_is_no_reason_to_read_anything_twice(redi
 async def test_places_of_another_form_mean_the_beginning(valkey: Server) -> None:
     async with stored(valkey) as store:
         await put(store, key_of(store, 1))
-        assert len((await store.vectors.news(E, P, ("1-1",))).items) == 1
+        assert len((await store.vectors.news(E, P, ("1-1", "2-2"))).items) == 1
 
 
 @pytest.mark.parametrize(
@@ -242,7 +248,7 @@ async def test_keys_of_another_type(redis_server: Server) -> None:
         )
         assert [item.key for item in (await store.vectors.news(E, P, ())).items] == [good]
         assert store.vectors.damaged == 1
-        log = store.keys.vector_log(E, P, shard_of(good))
+        log = store.keys.vector_log(E, P)
         await store.link.run(("UNLINK", log), ("SET", log, "x", "EX", 9))
         with pytest.raises(StoreMisused):
             await store.vectors.news(E, P, ())
@@ -252,8 +258,8 @@ async def test_keys_of_another_type(redis_server: Server) -> None:
 
 async def test_a_log_with_foreign_entries_is_nonsense_and_does_not_stop_writers(redis_server: Server) -> None:
     async with stored(redis_server) as store:
-        (key,) = of_shard(store, 1, 1)
-        log = store.keys.vector_log(E, P, 1)
+        key = key_of(store, 1)
+        log = store.keys.vector_log(E, P)
         await store.link.run(("XADD", log, "*", "other", "field"), ("PEXPIRE", log, 9000))
         with pytest.raises(StoreDamaged):
             await store.vectors.news(E, P, ())

@@ -43,7 +43,7 @@ def every_key(tenant: str, name: str) -> list[str]:
         keys.reports,
         keys.proposals,
         keys.vector(name, name, keys.entry("team", name, HASH)),
-        keys.vector_log(name, name, 3),
+        keys.vector_log(name, name),
         keys.count(name, "20260101"),
         *keys.calls(name),
         *keys.lease(flight_name(keys.entry("user", name, HASH, user=name), "1")),
@@ -102,7 +102,6 @@ def test_all_keys_of_one_script_share_a_slot(name: str) -> None:
     assert len({slot(key) for key in (keys.flow(name), keys.changes(name))}) == 1
     similar = (keys.similar(name), keys.evidence(name, "e"), keys.cut_changes(name, "e"), keys.blocked(name))
     assert {slot(key) for key in similar} == {slot(keys.flow(name))}
-    assert len({slot(keys.vector_log("e", name, shard)) for shard in range(SHARDS)}) == 1, "read together"
 
 
 def test_answers_shared_by_the_team_spread_over_a_cluster() -> None:
@@ -115,8 +114,7 @@ def test_vectors_spread_over_a_cluster_and_begin_as_their_index_expects() -> Non
     vectors = [keys.vector("e" * 32, "p", str(n)) for n in range(50)]
     assert len({slot(vector) for vector in vectors}) == 50
     assert all(vector.startswith(keys.vector_prefix("e" * 32)) for vector in vectors)
-    logs = [keys.vector_log("e" * 32, "p", shard) for shard in range(SHARDS)]
-    assert not any(log.startswith(keys.vector_prefix("e" * 32)) for log in logs)
+    assert not keys.vector_log("e" * 32, "p").startswith(keys.vector_prefix("e" * 32))
 
 
 def test_embedders_are_told_apart_by_the_beginning_of_their_fingerprints() -> None:

@@ -104,9 +104,9 @@ class Keys:
         """What the keys of all vectors of one embedder begin with."""
         return f"{self.root}:vec:{_short(embedder)}:"
 
-    def vector_log(self, embedder: str, partition: str, shard: int) -> str:
-        """One shard of the log of a partition's vectors; all of them in one slot, to be read together."""
-        return f"{self.root}:veclog:{_short(embedder)}:{{{safe(partition)}}}:{shard}"
+    def vector_log(self, embedder: str, partition: str) -> str:
+        """The log of a partition's vectors."""
+        return f"{self.root}:veclog:{_short(embedder)}:{{{safe(partition)}}}"
 
     def session(self, session: str) -> str:
         """What is known of a session without its turns."""

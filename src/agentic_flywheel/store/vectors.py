@@ -7,13 +7,15 @@ entries from its old end, so whoever finds its place gone finds what came after 
 
 A vector is a hash `v` (float16, little endian), `k` (the entry's key), `p` (the partition), `x` (its end, epoch
 seconds) and `c` (xxh3_64 of key and vector). The query engine reads `v` and `p` (`store.vector_engine`).
+
+A partition has one log, not shards: it is read with every similar question, sixteen reads in one round trip cost as
+much as the whole look-up besides, and a stream is read and written at the same price however long it is.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from operator import itemgetter
 from typing import Any
 
 import xxhash
@@ -21,14 +23,14 @@ import xxhash
 from agentic_flywheel.errors import StoreError
 from agentic_flywheel.likeness import Likeness, Neighbour, News
 from agentic_flywheel.store.failures import NONSENSE, nonsense
-from agentic_flywheel.store.keys import SHARDS, Keys, shard_of
+from agentic_flywheel.store.keys import Keys
 from agentic_flywheel.store.link import Command, Link, Script
 from agentic_flywheel.store.vector_engine import VectorIndexes
 from agentic_flywheel.store.wire import Refusal
 
-#: Entries of one shard's log that are read in one go: on the way of a question, and as slow work where there are more.
-_FEW = 16
-_PAGE = 100
+#: Entries of a log that are read in one go: on the way of a question, and as slow work where there are more.
+_FEW = 64
+_PAGE = 500
 #: More vectors than this (some 800 bytes each) are slow work.
 _FEW_VECTORS = 32
 _FIELDS = ("v", "k", "c", "x")
@@ -76,7 +78,7 @@ class VectorStore:
         `seconds` is as long as the entry is kept. `embedder` is the whole fingerprint.
         """
         kept, end = max(1, round(seconds * 1000)), repr(now + seconds)
-        log = self._keys.vector_log(embedder, partition, shard_of(key))
+        log = self._keys.vector_log(embedder, partition)
         document = self._keys.vector(embedder, partition, key)
         return [
             KEEP.call((document,), kept, vector, key, _checksum(key, vector), end, partition),
@@ -110,39 +112,31 @@ class VectorStore:
 
         One round trip where there is nothing new. Raises `StoreError`; then nothing was read.
         """
-        logs = [self._keys.vector_log(embedder, partition, shard) for shard in range(SHARDS)]
-        places = list(after) if len(after) == SHARDS else [""] * SHARDS
+        log, place = self._keys.vector_log(embedder, partition), after[0] if len(after) == 1 else ""
         found: dict[str, Likeness] = {}
-        due, page, slow = list(range(SHARDS)), _FEW, False
-        while due:
-            commands = [("XRANGE", logs[s], places[s] or "-", "+", "COUNT", page + 1) for s in due]
-            replies = await self._link.run(*commands, slow=slow)
-            told: list[tuple[int, str]] = []
-            more: list[int] = []
-            for shard, reply in zip(due, replies, strict=True):
-                try:
-                    entries = [_told(entry) for entry in reply]
-                except NONSENSE as error:
-                    raise nonsense(error, "the log of new vectors") from error
-                if places[shard]:
-                    if not entries or entries[0][0] != places[shard]:
-                        places[shard] = ""
-                        more.append(shard)
-                        continue
-                    del entries[0]
-                if entries:
-                    told += [(int(place.partition("-")[0]), key) for place, key in entries]
-                    places[shard] = entries[-1][0]
-                if len(reply) > page:
-                    more.append(shard)
-            told.sort(key=itemgetter(0))  # stable: each shard stays in its order
+        page, slow = _FEW, False
+        while True:
+            (reply,) = await self._link.run(
+                ("XRANGE", log, place.partition(" ")[0] or "-", "+", "COUNT", page + 1), slow=slow
+            )
+            try:
+                told = [_told(entry) for entry in reply]
+            except NONSENSE as error:
+                raise nonsense(error, "the log of new vectors") from error
+            if place:
+                if not told or told[0][0] != place:
+                    place = ""
+                    continue
+                del told[0]
             # A key that was told of twice stands where it was told of last.
-            latest = list(dict.fromkeys(key for _, key in reversed(told)))
-            for likeness in await self._read(embedder, partition, latest[::-1]):
+            latest = list(dict.fromkeys(key for _, key in reversed(told)))[::-1]
+            for likeness in await self._read(embedder, partition, latest):
                 found.pop(likeness.key, None)
                 found[likeness.key] = likeness
-            due, page, slow = more, _PAGE, True
-        return News(tuple(found.values()), tuple(places))
+            place = told[-1][0] if told else place
+            if len(reply) <= page:
+                return News(tuple(found.values()), (place,))
+            page, slow = _PAGE, True
 
     async def has_engine(self) -> bool:
         """Whether the server can find vectors itself: its query engine is there, for us, and fits. Asked once."""
@@ -186,10 +180,12 @@ class VectorStore:
 
 
 def _told(entry: Any) -> tuple[str, str]:
-    """The place and the entry's key of one entry of a log."""
-    place, fields = entry
+    """The place and the entry's key of one entry of a log. Its id alone would not do: a log that is begun anew in the
+    same millisecond gives the same ids again."""
+    id_, fields = entry
     named = fields if isinstance(fields, dict) else dict(zip(fields[::2], fields[1::2], strict=True))
-    return place.decode(), named[b"k"].decode()
+    key = named[b"k"].decode()
+    return f"{id_.decode()} {named[b'x'].decode()} {key}", key
 
 
 def _checksum(key: str, vector: bytes) -> bytes:
