@@ -52,6 +52,10 @@ class VectorLog(Protocol):
 class VectorEngine(Protocol):
     """A server that finds vectors itself (implemented by `store.vectors` where the server has `FT.*`)."""
 
+    async def has_engine(self) -> bool:
+        """Whether this server can. Raises `StoreError` where nobody answers."""
+        ...
+
     async def nearest(
         self, embedder: str, partition: str, vector: bytes, *, dimension: int, count: int
     ) -> list[Neighbour]:
@@ -63,8 +67,13 @@ class VectorEngine(Protocol):
 class Recall(Protocol):
     """Finds the nearest stored questions of one partition; one interface for both places."""
 
-    async def nearest(self, partition: str, vector: Vector, *, count: int, floor: float) -> list[Neighbour]:
-        """At most `count` neighbours with at least `floor` similarity, nearest first. Raises `StoreError`."""
+    async def refresh(self, partition: str) -> None:
+        """Bring a partition up to date, while the question is still being embedded, say. Raises `StoreError`."""
+        ...
+
+    async def nearest(self, partition: str, vector: Vector, *, count: int, floor: float, now: float) -> list[Neighbour]:
+        """At most `count` neighbours with at least `floor` similarity that have not ended (`now`: epoch seconds),
+        nearest first. Raises `StoreError`."""
         ...
 
     def note(self, partition: str, likeness: Likeness) -> None:
@@ -73,4 +82,8 @@ class Recall(Protocol):
 
     def drop(self, partition: str, key: str) -> None:
         """An entry turned out to be gone."""
+        ...
+
+    async def aclose(self) -> None:
+        """End what is going on. Safe to call twice."""
         ...

@@ -362,7 +362,7 @@ class VectorSet:
         for number, here in self._by_piece(rows):
             full = self._pieces[number].vectors[rows[here] - number * PIECE].astype(np.float64)
             near[here] = np.einsum("ij,j->i", full, wide)
-        np.clip(near, 0.0, 1.0, out=near)
+        np.minimum(np.maximum(near, 0.0, out=near), 1.0, out=near)
         return np.round(near, DECIMALS, out=near)
 
     def _sweep(self, now: float) -> None:
