@@ -105,13 +105,18 @@ def _opposites(left: Reading, right: Reading) -> str:
 
 
 def _focus(left: Reading, right: Reading) -> str:
-    """Who, when, where, why, how much: another one is another question; "what" and "how" where nothing else differs."""
-    if left.asks == right.asks or not left.asks or not right.asks:
+    """Who, when, where, why, how much, can, should: another one is another question.
+
+    "What" and "how" are asked for almost anything: they count where nothing else differs.
+    """
+    if left.asks == right.asks or not left.asks or not right.asks or not left.asks.isdisjoint(right.asks):
         return ""
     loose = {"what", "how"}
-    if {left.asks, right.asks} & loose and left.content.keys() != right.content.keys():
+    if not (left.asks | right.asks).isdisjoint(loose) and left.content.keys() != right.content.keys():
         return ""
-    return f"asked: {left.asks}, stored: {right.asks}"
+    if left.asks <= loose and right.asks <= loose:
+        return ""
+    return _sides(sorted(left.asks), sorted(right.asks))
 
 
 def _names(left: Reading, right: Reading) -> str:
@@ -154,7 +159,13 @@ def _content(left: Reading, right: Reading, french: bool) -> str:
     if asked and stored:
         return _sides(asked.values(), stored.values())
     rare = [word for word in (*asked.values(), *stored.values()) if french or not is_common(word)]
-    return f"only {'asked' if asked else 'stored'}: {' '.join(rare)[:_SHOWN]}" if rare else ""
+    if rare:
+        return f"only {'asked' if asked else 'stored'}: {' '.join(rare)[:_SHOWN]}"
+    again = [word for word in left.content if left.sequence.count(word) != right.sequence.count(word) > 0]
+    if again:
+        return f"not as often: {' '.join(left.content[word] for word in again)[:_SHOWN]}"
+    more = (left.asks ^ right.asks) & {"who", "when", "where", "why"}
+    return f"only one asks {' '.join(sorted(more))}" if more else ""
 
 
 def _unshared(one: Reading, other: Reading, french: bool) -> dict[str, str]:

@@ -142,8 +142,6 @@ arrive arrival / depart departure
 come / go
 push / pop / peek
 enqueue / dequeue
-!with / without
-with / except
 for / against
 !from / to
 always / never / sometimes / often / rarely
@@ -153,7 +151,6 @@ everywhere / nowhere
 !all every each / none no / some
 both / neither / either
 !and / or
-!can could / must / should / may might
 true / false
 yes / no
 positive / negative / neutral

@@ -79,7 +79,6 @@ gauche / droite / centre
 devant avant / derriere arriere
 nord / sud / est / ouest
 dedans interieur interne / dehors exterieur externe
-!avec / sans
 !pour / contre
 !depuis / vers / jusque
 toujours / jamais / parfois / souvent / rarement

@@ -6,33 +6,34 @@ from the end to the beginning), it is not held against a pair.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from agentic_flywheel.policy.similarity.reading import Reading
+from agentic_flywheel.policy.similarity.stems import stem
 
 #: The share of neighbouring shared words that may change (reference figures: docs/guards.md).
 _MOST_CHANGED = 0.5
-#: Prepositions that begin a phrase which may stand at either end of a question.
+#: Prepositions of place and time: which one is used says little.
 _PLACES = frozenset("in on at using en dans".split())
-_MOVABLE = frozenset("in on for with using under without en dans pour avec sous sur sans chez at".split())
+#: Words, as stems, that stand here or there in a question without another meaning.
+_FOLDED_FLOATING = "best good popular easily easy quickly online important better famous meilleur facilement rapidement"
+_FLOATING = frozenset(stem(word, french) for word in _FOLDED_FLOATING.split() for french in (False, True))
 
 
 def changed_order(left: Reading, right: Reading) -> str:
     """Evidence that shared words changed places, "" if they did not."""
     if left.sequence == right.sequence:
         return ""
-    one, other = _shared(left.sequence, right.sequence), _shared(right.sequence, left.sequence)
-    if one == other or len(one) < 2:
+    one, gaps = _shared(left, right)
+    other, others = _shared(right, left)
+    if one == other or len(one) < 2 or (left.symmetric and right.symmetric):
         return ""
-    if len(one) == len(other):
-        before = set(zip(one, one[1:], strict=False))
-        kept = sum(pair in before for pair in zip(other, other[1:], strict=False))
-        whole = sorted(left.sequence) == sorted(right.sequence)
-        if not whole and kept >= (1 - _MOST_CHANGED) * (len(one) - 1):
-            return ""
-        if _linked(left, right) or _moved(one, other, left, right):
-            return ""
-    return f"order: {_show(one, other, left)} / {_show(other, one, right)}"
+    before = set(zip(one, one[1:], strict=False))
+    kept = sum(pair in before for pair in zip(other, other[1:], strict=False))
+    whole = set(left.sequence) == set(right.sequence)
+    if not whole and kept >= (1 - _MOST_CHANGED) * (len(one) - 1):
+        return ""
+    if _is_rephrased(one, gaps, other, others):
+        return ""
+    return f"{_show(one, other, left)} / {_show(other, one, right)}"
 
 
 def changed_roles(left: Reading, right: Reading) -> str:
@@ -46,46 +47,46 @@ def changed_roles(left: Reading, right: Reading) -> str:
     for role, word in sorted(right.roles):
         had = placed.get(word)
         if had is not None and had != role and role in both and (role, word) not in left.roles:
-            return f"order: {had} {word} / {role} {word}"
+            return f"{had} {word} / {role} {word}"
     return ""
 
 
-def _shared(one: Sequence[str], other: Sequence[str]) -> list[str]:
-    """The words of `one` that `other` has, each once, in order of first appearance."""
-    known = set(other)
-    return [word for word in dict.fromkeys(one) if word in known]
+def _shared(one: Reading, other: Reading) -> tuple[list[str], list[str]]:
+    """The words of `one` that `other` has, each once, in order of first appearance, and what stands before each."""
+    known = set(other.sequence)
+    found: dict[str, str] = {}
+    for word, gap in zip(one.sequence, one.gaps, strict=True):
+        if word in known:
+            found.setdefault(word, gap)
+    return list(found), list(found.values())
 
 
 def _show(one: list[str], other: list[str], reading: Reading) -> str:
-    pairs = zip(one, other, strict=False)
-    differing = [mine for mine, theirs in pairs if mine != theirs]
+    differing = [mine for mine, theirs in zip(one, other, strict=True) if mine != theirs]
     return " ".join(reading.content.get(stem, stem.lstrip("#")) for stem in differing[:4])
 
 
-def _linked(left: Reading, right: Reading) -> bool:
-    """Whether the orders differ only by what stands on the two sides of one "and", "or", "vs"."""
-    a, b = left.sequence, right.sequence
-    if len(a) != len(b):
-        return False
-    start = 0
-    while start < len(a) and a[start] == b[start]:
+def _is_rephrased(one: list[str], gaps: list[str], other: list[str], others: list[str]) -> bool:
+    """Whether two neighbouring phrases changed places without a change of meaning.
+
+    So it is with "X and Y", with "English newspaper" and "newspaper in English", with one phrase behind a preposition
+    that stands at either end, and with one adverb or superlative that floats.
+    """
+    start, end = 0, len(one)
+    while one[start] == other[start]:
         start += 1
-    end = len(a)
-    while end > start and a[end - 1] == b[end - 1]:
+    while one[end - 1] == other[end - 1]:
         end -= 1
-    for link in left.links:
-        if start < link < end and b[start:end] == (*a[link:end], *a[start:link]) and start + end - link in right.links:
+    mine, theirs = one[start:end], other[start:end]
+    for size in range(1, len(mine)):
+        if theirs != mine[size:] + mine[:size]:
+            continue
+        here, there = gaps[start + size], others[end - size]
+        if {here, there} == {"and"} or {here, there} == {"", "of"}:
             return True
-    return False
-
-
-def _moved(one: list[str], other: list[str], left: Reading, right: Reading) -> bool:
-    """Whether one phrase behind a preposition stands at the end here and at the beginning there."""
-    for size in range(1, min(4, len(one))):
-        for front, back, ends in ((one, other, left), (other, one, right)):
-            if [*front[size:], *front[:size]] == back:
-                role = next((role for role, word in ends.roles if word == front[0]), "")
-                again = {role for role, word in (right if ends is left else left).roles if word == front[0]}
-                if role in _MOVABLE and role in again:
-                    return True
+        if (size == 1 and mine[0] in _FLOATING) or (size == len(mine) - 1 and mine[-1] in _FLOATING):
+            return True
+        outer, outer_there = gaps[start], others[start]
+        whole = start == 0 and end == len(one)
+        return whole and ((outer == "of" and there == "of") or (outer_there == "of" and here == "of"))
     return False

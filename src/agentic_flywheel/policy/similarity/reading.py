@@ -57,6 +57,15 @@ _ROLES = frozenset(
     "from to into by with for against than over under as before after without de vers avec pour contre que par sans"
     " sous sur avant apres a chez in on at using en dans".split()
 )
+_BINDING = frozenset("of for in on at about with from by de du des d pour en sur dans avec au aux".split())
+_COMPARING = frozenset(
+    "difference differences differ different between compare comparison compared similarity similarities similar relation"
+    " relationship vs versus both distance comparer comparaison rapport entre ressemblance commun".split()
+)
+_MODAL = {
+    "can": "can", "could": "can", "should": "should", "must": "must", "may": "can", "puis": "can", "peut": "can",
+    "dois": "should", "doit": "should", "faut": "should", "will": "will", "did": "did", "was": "did", "were": "did",
+}  # fmt: skip
 _LINKS = frozenset({"and", "or", "vs", "versus", "et", "ou"})
 _SKIPPED = frozenset("the a an my your his her its our their le la les l un une des du mon ma mes son sa ses".split())
 
@@ -65,7 +74,8 @@ class Reading(msgspec.Struct, frozen=True, gc=False):
     """One question, read.
 
     `words` and `stems` are all of it, `content` stems with the word that each was, `sequence` the content in order
-    (stems and "#number"), `links` the indexes into it before which "and", "or", "vs" stand, `roles` pairs of
+    (stems and "#number"), `gaps` what stands before each of them: "" (nothing), "of" (a preposition), "and" or "x"
+    (anything else); `asks` what is asked for, `symmetric` whether things are compared; `roles` pairs of
     preposition and stem, `names` and `poles` as they are shown in evidence.
     """
 
@@ -73,7 +83,7 @@ class Reading(msgspec.Struct, frozen=True, gc=False):
     stems: frozenset[str]
     content: dict[str, str]
     sequence: tuple[str, ...]
-    links: frozenset[int]
+    gaps: tuple[str, ...]
     numbers: Counter[str]
     ones: int
     negations: tuple[str, ...]
@@ -83,7 +93,8 @@ class Reading(msgspec.Struct, frozen=True, gc=False):
     codes: frozenset[str]
     initials: str
     symbols: Counter[str]
-    asks: str
+    asks: frozenset[str]
+    symmetric: bool
     roles: frozenset[tuple[str, str]]
     text: str
 
@@ -105,7 +116,8 @@ class _Reader:
         self.stems: dict[str, None] = {}
         self.content: dict[str, str] = {}
         self.sequence: list[str] = []
-        self.links: set[int] = set()
+        self.gaps: list[str] = []
+        self.gap = "x"
         self.numbers: Counter[str] = Counter()
         self.ones = 0
         self.negations: list[str] = []
@@ -136,9 +148,9 @@ class _Reader:
                 self._code(token)
                 at += 1
         return Reading(
-            frozenset(self.words), frozenset(self.stems), self.content, tuple(self.sequence), frozenset(self.links),
+            frozenset(self.words), frozenset(self.stems), self.content, tuple(self.sequence), tuple(self.gaps),
             self.numbers, self.ones, tuple(self.negations), frozenset(self.scopes), self.poles, self.names,
-            frozenset(self.codes), "".join(self.initials), self.symbols, self._asks(), frozenset(self.roles), self.clean,
+            frozenset(self.codes), "".join(self.initials), self.symbols, frozenset(self.asked), not _COMPARING.isdisjoint(self.words), frozenset(self.roles), self.clean,
         )  # fmt: skip
 
     def _word(self, at: int, token: Token, plain: list[str]) -> int:
@@ -162,6 +174,8 @@ class _Reader:
             self._count(numeral, "")
             self.initials.append(word[0])
             return 1
+        if word in {"a", "an"} and unit_of(following, glued=False):
+            self.ones += 1
         self._note(word, at, plain)
         self._take(word, token, following)
         return 1
@@ -214,7 +228,7 @@ class _Reader:
 
     def _count(self, value: str, unit: str) -> None:
         self.numbers[f"{value} {unit}".rstrip()] += 1
-        self.sequence.append(f"#{value}")
+        self._place(f"#{value}")
         if self.role:
             self.roles.add((self.role, f"#{value}"))
 
@@ -224,9 +238,10 @@ class _Reader:
         before = plain[at - 1] if at else ""
         if word in _NEGATIONS:
             whole = before in {"or", "ou"} and word in {"not", "pas", "no"} and at + 1 >= len(plain) - 1
-            if not whole and not (word == "no" and following == ""):
+            rhetorical = word == "not" and before == "why" and at > 1 and plain[at - 2] == "or"
+            if not whole and not rhetorical and not (word == "no" and not following):
                 self.negations.append(word)
-        elif word in {"non"} and before != "ou":
+        elif word == "non" and before != "ou":
             self.negations.append(word)
         elif word == "ne":
             if not any(w in _NEGATIONS for w in plain[at + 1 : at + 7]):
@@ -237,10 +252,16 @@ class _Reader:
                     self.negations.append("ne")
         if word in _SCOPES:
             self.scopes.add(_SCOPES[word])
+        if at == 0 and word in _MODAL:
+            self.asked[_MODAL[word]] = None
         if word in _WH and (word != "qui" or at == 0):
             self._asked(word, plain[at + 1 : at + 5])
         if word in _LINKS:
-            self.links.add(len(self.sequence))
+            self.gap = "and"
+        elif word in _BINDING:
+            self.gap = self.gap or "of"
+        elif word not in _SKIPPED:
+            self.gap = "x" if word_of(word, self.french).content is False else self.gap
         if word in _ROLES:
             self.role = word
         elif word not in _SKIPPED and word in _STOPPERS:
@@ -252,11 +273,8 @@ class _Reader:
             kind = "how long" if following[0] == "long" else "how " + following[0]
             kind = "amount" if following[0] in {"many", "much"} else kind
         elif kind == "what":
-            kind = next((_WH_AFTER[w] for w in following if w in _WH_AFTER), "what")
+            self.asked.update(dict.fromkeys(_WH_AFTER[w] for w in following if w in _WH_AFTER))
         self.asked[kind] = None
-
-    def _asks(self) -> str:
-        return next(iter(self.asked)) if len(self.asked) == 1 else ""
 
     def _take(self, word: str, token: Token, following: str) -> None:
         """A word as content, pole, name."""
@@ -270,10 +288,15 @@ class _Reader:
         if known.content:
             if not known.light:
                 self.content.setdefault(known.stem, word)
-                self.sequence.append(known.stem)
+                self._place(known.stem)
             if self.role:
                 self.roles.add((self.role, known.stem))
                 self.role = ""
+
+    def _place(self, stem: str) -> None:
+        self.sequence.append(stem)
+        self.gaps.append(self.gap)
+        self.gap = ""
 
     def _pole(self, word: str) -> None:
         for group, pole in word_of(word, self.french).poles:
@@ -295,7 +318,7 @@ class _Reader:
 
     def _code(self, token: Token) -> None:
         self.codes.add(token.surface if token.kind == "code" else token.folded)
-        self.sequence.append(token.folded)
+        self._place(token.folded)
         self.stems[token.folded] = None
         self.words[token.folded] = None
 

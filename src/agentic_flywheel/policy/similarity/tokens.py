@@ -112,12 +112,17 @@ def _add_symbol(found: list[Token], symbol: str, text: str, start: int, end: int
         return ""
     if symbol == "/" and (before.isalpha() or after.isalpha() or before.isspace()):
         return ""  # and/or, TCP/IP
-    if symbol == "&" and before.isspace():
-        return ""  # salt & pepper
+    if symbol == "&" and before.isspace() and after.isspace():
+        found.append(Token("word", "and", "and"))  # salt & pepper
+        return ""
+    left, right = text[:start].rstrip()[-1:], text[end:].lstrip()[:1]
     if symbol == "-":
-        left, right = text[:start].rstrip()[-1:], text[end:].lstrip()[:1]
         if not (left.isdigit() and right.isdigit()):
             return ""
+    elif not (before.isalnum() or after.isalnum() or (left and right)):
+        return ""  # a lone mark at either end
+    elif symbol == "\\" and not (before.isalnum() and after.isalnum()):
+        return ""
     elif symbol == "!":
         if not (after == "=" or before.isdigit()):
             return ""
