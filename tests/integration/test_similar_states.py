@@ -153,6 +153,7 @@ async def test_a_reset_forgets_labels_and_cut_and_no_cut_from_before_comes_back(
         assert (newest.old, newest.new, newest.why) == (0.97, None, "forgotten")
         await store.similar.reset("f", E, change(None))
         assert len(await store.similar.changes("f", E)) == 2, "a cut that was closed does not change"
+        assert store.similar.damaged == 0
 
 
 async def test_blocked_pairs_are_found_among_those_asked_about(redis_server: Server) -> None:

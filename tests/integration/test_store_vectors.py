@@ -87,6 +87,16 @@ async def test_the_latest_vector_of_a_question_wins(redis_server: Server) -> Non
         assert [(item.key, item.vector) for item in found.items] == [(other, vector(1)), (one, vector(2))]
 
 
+async def test_a_question_that_was_told_of_twice_comes_where_it_was_told_of_last(valkey: Server) -> None:
+    """Also where pages lie between."""
+    async with stored(valkey) as store:
+        keys = keys_of(store, 700)
+        for key in (*keys, keys[0]):
+            await put(store, key)
+        found = await store.vectors.news(E, P, ())
+        assert [item.key for item in found.items] == [*keys[1:], keys[0]]
+
+
 async def test_more_than_a_page_comes_whole(redis_server: Server) -> None:
     async with stored(redis_server) as store:
         keys = keys_of(store, 350)
@@ -107,6 +117,15 @@ async def test_what_is_gone_is_left_out(redis_server: Server) -> None:
         assert await store.vectors.remove(E, P, keys[:250]) == 250
         assert await store.vectors.remove(E, P, keys[:250]) == 0
         assert sorted(item.key for item in (await store.vectors.news(E, P, ())).items) == sorted(keys[250:])
+
+
+async def test_entries_without_a_vector_are_named(redis_server: Server) -> None:
+    async with stored(redis_server) as store:
+        one, other = keys_of(store, 2)
+        await put(store, one)
+        assert await store.vectors.lacking(E, [(P, one), (P, other), ("0" * 32, one)]) == [other, one]
+        assert await store.vectors.lacking(OTHER, [(P, one)]) == [one]
+        assert await store.vectors.lacking(E, []) == []
 
 
 async def test_vectors_and_log_end_with_the_answers(redis_server: Server) -> None:
@@ -378,6 +397,15 @@ async def test_an_index_that_was_lost_is_made_again(stack: Server) -> None:
         await put(store, key_of(store, 2))
         found = await store.vectors.nearest(E, P, vector(1), dimension=DIMENSION, count=5)
         assert [one.key for one in found] == [key_of(store, 2)]
+
+
+async def test_an_engine_that_does_not_take_the_index_is_left_alone(stack: Server) -> None:
+    """As one without float16; here it is the dimension that it does not take."""
+    async with stored(stack) as store:
+        assert await store.vectors.has_engine()
+        with pytest.raises(StoreError, match=r"FT\.CREATE"):
+            await store.vectors.nearest(E, P, vector(1), dimension=0, count=1)
+        assert not await store.vectors.has_engine()
 
 
 async def test_many_askers_make_one_index(stack: Server) -> None:
