@@ -129,9 +129,13 @@ def build(tensors: Mapping[str, Array], model: Architecture, folder: Path, *, in
     try:
         graph = _Graph(tensors, model, int8=int8).made()
         words = tensors["embeddings.word_embeddings.weight"]
+        fits = words.shape[1] == model.hidden and model.hidden % model.heads == 0
     except (KeyError, ValueError) as error:
-        raise WeightsDamaged(f"the weights are not those of the model that its configuration describes: {error}") from (
-            error
+        raise WeightsDamaged(f"the weights are not what their configuration describes: {error}") from error
+    if not fits:
+        raise WeightsDamaged(
+            f"the weights are not what their configuration describes: {words.shape[1]} numbers for each word, and "
+            f"{model.heads} heads for {model.hidden}"
         )
     onnx.save(
         graph,
