@@ -22,6 +22,7 @@ COMMANDS = {
     "ttl": Late("ttl", "ttl", "How long answers stay good."),
     "config": Late("config", "config", "Settings, and where each came from."),
     "doctor": Late("doctor", "doctor", "What is fine, what is not, and what to do."),
+    "embedder": Late("embedder", "embedder", "What gives questions their vectors; fetch its model, try it."),
     "outbox": Late("outbox", "outbox", "Turns that wait until Redis is back."),
     "redis": Late("redis", "redis", "The embedded Redis server."),
     "mcp": Late("mcp", "mcp", "Serve MCP clients over stdio."),
