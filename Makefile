@@ -53,6 +53,7 @@ format: $(DEV) ## Lay the code out, and mend what can be mended
 bench: $(DEV) ## Measure; the figures depend on the machine
 	$(BIN)/python bench/hits.py
 	$(BIN)/python bench/followups.py
+	$(BIN)/python bench/similar --write
 	$(BIN)/python bench/bench_peers.py --write
 	$(BIN)/python bench/bench_growth.py --write
 	$(BIN)/python bench/bench_footprint.py --write
