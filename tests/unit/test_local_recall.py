@@ -183,7 +183,8 @@ async def test_axes_are_found_beside_and_change_nothing() -> None:
     assert known.tuning is not None
     recall.note(P, likeness("new", 301))
     recall.drop(P, before[1].key)
-    await known.tuning
+    await recall.settled(P)
+    await recall.settled("unknown")
     assert not known.vectors.wants_axes
     after = await recall.nearest(P, vector(7), count=9, floor=0.2, now=0.0)
     assert [one for one in after if one.key != "new"][:7] == [before[0], *before[2:]][:7]

@@ -74,6 +74,12 @@ class LocalRecall:
         known = self._partitions.get(partition)
         return 0 if known is None else len(known.vectors)
 
+    async def settled(self, partition: str) -> None:
+        """Wait until no axes are being found for a partition: from then on it is as fast as it gets."""
+        known = self._partitions.get(partition)
+        if known is not None and known.tuning is not None:
+            await asyncio.shield(known.tuning)
+
     async def refresh(self, partition: str) -> None:
         """Bring a partition up to date, unless it was a moment ago. Many may wait for one reading, which goes on when
         they give up. Raises `StoreError`."""
