@@ -11,6 +11,8 @@ from servers import MATRIX, PASSWORD, Server, Servers
 
 #: A busy test machine is not an outage: tests of impatience say how impatient.
 os.environ.setdefault("AFW_REDIS_COMMAND_TIMEOUT_SECONDS", "5")
+#: What this machine has of models plays no part: tests of similar questions name what they use.
+os.environ.setdefault("AFW_EMBEDDER_MODEL", "off")
 
 
 @pytest.fixture

@@ -47,11 +47,13 @@ def settings_for(server: Server | str, folder: Path, **arguments: Any) -> Settin
         "data_dir": str(folder / "data"),
         "redis.command_timeout_seconds": 20.0,
         "redis.connect_timeout_seconds": 20.0,
+        "embedder.model": "off",  # whoever tests similar questions says so
+        "similar.patience_seconds": 20.0,
     }
     # Nothing is kept past its lifetime or refreshed behind the back of a test that does not ask for it.
     quiet = {"ttl.stale_seconds": 0, "ttl.refresh_after": 1.0}
     named |= {name: value for name, value in quiet.items() if name in {setting.name for setting in SETTINGS}}
-    sections = ("redis", "embedded", "outbox", "session", "ttl", "near", "question", "flow")
+    sections = ("redis", "embedded", "outbox", "session", "ttl", "near", "question", "flow", "embedder", "similar")
     environ = {"AFW_CONFIG_DIR": str(folder)}
     for name, value in arguments.items():
         if name.startswith("environ_"):
@@ -67,15 +69,20 @@ async def opened(
     server: Server | str,
     folder: Path,
     flows: Mapping[str, Any] | None = None,
+    *,
+    given: Mapping[str, Any] | None = None,
     **arguments: Any,
 ) -> AsyncIterator[Flywheel]:
-    """A flywheel with flows of this process: by key, a callable, or a callable with fields of `FlowSpec`."""
+    """A flywheel with flows of this process: by key, a callable, or a callable with fields of `FlowSpec`.
+
+    `given` is what `Flywheel.open` is given besides settings: embedder, comparer, draw.
+    """
     settings = settings_for(server, folder, **arguments)
     registry = Registry(settings)
     for key, flow in (flows or {}).items():
         answer, fields = flow if isinstance(flow, tuple) else (flow, {})
         registry.register(key, answer, **fields)
-    async with Flywheel.open(settings=settings, registry=registry) as flywheel:
+    async with Flywheel.open(settings=settings, registry=registry, **given or {}) as flywheel:
         yield flywheel
 
 

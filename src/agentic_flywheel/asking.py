@@ -24,7 +24,9 @@ from agentic_flywheel.familiar import Familiar
 from agentic_flywheel.flights import RESTARTED, Flight, Flights, Landed
 from agentic_flywheel.flows.clients import ClientPool
 from agentic_flywheel.flows.protocol import FlowClient, FlowEvent, SourcesFound, TextPart
+from agentic_flywheel.learning import Learning
 from agentic_flywheel.lifetimes import Lifetimes
+from agentic_flywheel.matching import Matching
 from agentic_flywheel.model import Answer, Outcome, Reason, Source, Turn
 from agentic_flywheel.near import NearCache
 from agentic_flywheel.policy.decision import Ask, Facts, Refuse, Serve, ServeStale, decide, stand_in
@@ -60,6 +62,8 @@ class Asking:
         flights: Flights,
         *,
         familiar: Familiar,
+        matching: Matching,
+        learning: Learning,
         near: NearCache | None = None,
         refreshes: bool = True,
     ) -> None:
@@ -71,6 +75,8 @@ class Asking:
         self._lifetimes = lifetimes
         self._calling = calling
         self._familiar = familiar
+        self._matching = matching
+        self._learning = learning
         self._near = near
         self._flights = flights
         self._jitter = settings.number("ttl.jitter")
@@ -124,7 +130,8 @@ class Asking:
             yield SourcesFound(answer.sources)
         yield answer
 
-    async def _decide(self, asked: Asked) -> Step:
+    async def look(self, asked: Asked) -> Step:
+        """A question planned, looked up and decided as by exact words alone; nothing is asked or written."""
         if asked.resumed and self._behind.holds(asked.session):
             await self._flush_first()
         patience = self._store.link.patience()
@@ -147,7 +154,7 @@ class Asking:
             stale_seconds=self._stale_seconds,
         )
         decision, considered = decide(facts)
-        step = Step(
+        return Step(
             asked=asked,
             plan=plan,
             read=read,
@@ -156,11 +163,16 @@ class Asking:
             considered=considered,
             patience=patience,
         )
-        if isinstance(decision, Refuse):
+
+    async def _decide(self, asked: Asked) -> Step:
+        step = await self.look(asked)
+        if self._matching.concerns(asked, step.plan, step.facts, step.decision):
+            step = step.with_match(await self._matching.look(asked, step.plan, step.facts))
+        if isinstance(step.decision, Refuse):
             raise NotCached(
                 f"no stored answer may be served: {step.reason}",
                 reason=step.reason,
-                flow=plan.spec.key,
+                flow=step.plan.spec.key,
                 session_id=asked.session if asked.resumed else None,
             )
         return step
@@ -219,6 +231,8 @@ class Asking:
             warnings=_warnings(step, landed),
             **facts,
         )
+        if mine and landed.stored:
+            self._learning.after_call(step, entry)
         return await self._remember(step, answer, saved_ms=0.0 if mine else entry.flow_ms or 0.0)
 
     async def _landed(self, step: Step, flight: Flight, *, joined: bool) -> tuple[Landed, bool]:
@@ -246,9 +260,10 @@ class Asking:
         if step.facts.lifetime.sliding and fresh:
             seconds = step.facts.lifetime.ttl.total_seconds()
             renewal = self._store.entries.renew_commands(key, entry, seconds=seconds, now=asked.at)
+        served = step.match.choice.served if decision.reason is Reason.SIMILAR and step.match else None
         answer = _answer(
             step,
-            outcome=Outcome.HIT if fresh else Outcome.STALE,
+            outcome=Outcome.SIMILAR if served else Outcome.HIT if fresh else Outcome.STALE,
             reason=decision.reason,
             text=entry.answer,
             sources=entry.sources,
@@ -258,8 +273,12 @@ class Asking:
             ttl_seconds=max(0.0, decision.ttl_seconds),
             fingerprint=entry.fingerprint,
             origin_trace_id=entry.trace_id,
+            similarity=served.similarity if served else None,
+            matched_question=entry.asked or entry.question if served else "",
             warnings=(*_warnings(step), warning) if warning else _warnings(step),
         )
+        if served:
+            self._learning.after_similar(step)
         if decision.wanted.first_only:  # found by its words alone: no earlier turn had a part in what is served
             answer = msgspec.structs.replace(answer, context=())
         if isinstance(decision, Serve) and decision.refresh and decision.wanted is step.plan.wanted[0]:
@@ -286,7 +305,11 @@ class Asking:
             return
         if self._flights.under_way(name) is None:
             kept = msgspec.structs.replace(step, decision=Ask(Reason.EXPIRED))
-            self._flights.launch(name, lambda flight: self._calling.fly(kept, flight, shared=name, refresh=True))
+            flight = self._flights.launch(
+                name, lambda flight: self._calling.fly(kept, flight, shared=name, refresh=True)
+            )
+            with suppress(FlowError):  # counted and logged where it happened
+                self._learning.after_refresh(step, await flight.landed())
 
     async def _remember(
         self, step: Step, answer: Answer, commands: list[Command] | None = None, *, saved_ms: float = 0.0

@@ -21,6 +21,7 @@ from agentic_flywheel.errors import FlowError, FlowGarbled, FlowTimeout, FlowUna
 from agentic_flywheel.flights import Flight, Landed
 from agentic_flywheel.flows.clients import ClientPool
 from agentic_flywheel.flows.protocol import AnswerDone, FlowQuestion, TextPart
+from agentic_flywheel.matching import Matching
 from agentic_flywheel.model import Entry, Reason, Sharing
 from agentic_flywheel.policy.context import compose
 from agentic_flywheel.policy.decision import Found, verdict
@@ -41,12 +42,19 @@ class Calling:
     """Makes the flow calls of one tenant."""
 
     def __init__(
-        self, settings: Settings, clients: ClientPool, store: Store, behind: WriteBehind, admission: Admission
+        self,
+        settings: Settings,
+        clients: ClientPool,
+        store: Store,
+        behind: WriteBehind,
+        admission: Admission,
+        matching: Matching,
     ) -> None:
         self._clients = clients
         self._store = store
         self._behind = behind
         self._admission = admission
+        self._matching = matching
         self._jitter = settings.number("ttl.jitter")
         self._stale_seconds = settings.number("ttl.stale_seconds")
         self._join_seconds = settings.number("flow.join_seconds")
@@ -216,6 +224,7 @@ class Calling:
             flow_ms=flow_ms,
             sources=done.sources,
             config=plan.config,
+            alone=not plan.enrichment.exchanges,
         )
 
     async def _store_entry(self, step: Step, entry: Entry, lease: Lease | None, ended: Ended) -> bool:
@@ -226,6 +235,8 @@ class Calling:
             # Redis alone knows when a sliding life ends, so such an entry goes when its life does.
             stale_seconds = 0.0 if step.facts.lifetime.sliding else self._stale_seconds
             commands = self._store.entries.put_commands(key, entry, stale_seconds=stale_seconds)
+            if step.match is not None:  # so the next question finds it by its meaning as well
+                commands += self._matching.keep_commands(step.match, key, entry)
         try:
             if lease is not None:
                 await lease.finish(ended, *commands)
@@ -234,6 +245,8 @@ class Calling:
         except StoreError as error:
             _log.warning("an answer was not stored: %s", error)
             return False
+        if step.match is not None and commands:
+            self._matching.kept(step.match, step.plan.wanted[0].key, entry)
         return bool(commands)
 
 

@@ -325,7 +325,7 @@ def _receipt(action: str, target: str, removed: dict[str, int], unreachable: int
 def _figures(flow: str, fields: Mapping[str, int], entries: int) -> FlowFigures:
     outcomes = {outcome.value: fields.get(f"outcome:{outcome}", 0) for outcome in Outcome}
     questions = sum(outcomes.values())
-    served = outcomes["hit"] + outcomes["stale"] + outcomes["joined"]
+    served = sum(outcomes[name] for name in ("hit", "similar", "stale", "joined"))
     asked = outcomes["miss"] + outcomes["bypass"]
     return FlowFigures(
         flow=flow,

@@ -11,6 +11,7 @@ from agentic_flywheel.errors import RegistryError, StoreError
 from agentic_flywheel.flows.registry import Registry
 from agentic_flywheel.model import Check
 from agentic_flywheel.near import NearCache
+from agentic_flywheel.search.embedding import Embedding
 from agentic_flywheel.store import probe
 from agentic_flywheel.store.breaker import State
 from agentic_flywheel.store.outbox import Outbox
@@ -18,17 +19,33 @@ from agentic_flywheel.store.store import Store
 
 #: How long the doctor waits for the near cache's channel to prove itself.
 NEAR_PROOF_SECONDS = 2.0
+#: How long it waits for the embedder to be loaded.
+EMBEDDER_SECONDS = 30.0
 
 
-async def examine(registry: Registry, store: Store, flows: Flows, near: NearCache | None = None) -> list[Check]:
+async def examine(
+    registry: Registry, store: Store, flows: Flows, near: NearCache | None, embedding: Embedding
+) -> list[Check]:
     """Every finding, in the order in which a person would ask: configuration, Redis, flows."""
     return [
         *_registry_checks(registry),
         *await _redis_checks(store),
         *await _near_checks(store, near),
         *await _outbox_checks(store.outbox),
+        *await _similar_checks(embedding),
         *await _flow_checks(registry, flows),
     ]
+
+
+async def _similar_checks(embedding: Embedding) -> list[Check]:
+    if await embedding.ready(EMBEDDER_SECONDS):
+        embedder = embedding.embedder
+        found = f"{embedder.name}, {embedder.dimension} dimensions, fingerprint {embedder.fingerprint[:12]}"
+        return [Check(name="similar questions", state="ok", message=f"questions are compared by {found}")]
+    failure = embedding.failure
+    advice = failure.suggestions[0] if failure is not None and failure.suggestions else ""
+    state = "fail" if embedding.state == "failed" else "warn"
+    return [Check(name="similar questions", state=state, message=f"exact words only: {embedding.why}", advice=advice)]
 
 
 def _registry_checks(registry: Registry) -> list[Check]:

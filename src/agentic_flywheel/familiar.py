@@ -24,7 +24,7 @@ from agentic_flywheel.flows.clients import ClientPool
 from agentic_flywheel.flows.registry import Registry
 from agentic_flywheel.flows.snapshot import RegistrySnapshot
 from agentic_flywheel.identifiers import new_id, new_session_id
-from agentic_flywheel.model import Answer, Directives, Turn
+from agentic_flywheel.model import Answer, Directives, Reason, Turn
 from agentic_flywheel.policy.decision import Serve
 from agentic_flywheel.settings import Settings
 from agentic_flywheel.steps import Step, turn_of
@@ -119,7 +119,9 @@ class Familiar:
         asked, decision, read = step.asked, step.decision, step.read
         if asked.resumed or asked.config or asked.domain is not None or asked.directives != _NO_DIRECTIVES:
             return
-        if not isinstance(decision, Serve) or decision.refresh or step.facts.lifetime.sliding:
+        if not isinstance(decision, Serve) or decision.reason is not Reason.EXACT:
+            return
+        if decision.refresh or step.facts.lifetime.sliding:
             return
         if answer.warnings or not read.replies:
             return

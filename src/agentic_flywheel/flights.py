@@ -148,6 +148,11 @@ class Flights:
         if not task.cancelled() and (error := task.exception()) is not None and not isinstance(error, FlywheelError):
             _log.error("work that nobody waited for failed", exc_info=error)
 
+    async def settled(self) -> None:
+        """Wait until nothing is under way any more; what failed is none of this caller's business."""
+        while self._work:
+            await asyncio.wait(set(self._work))
+
     async def aclose(self, *, patience: float) -> None:
         """Let what is under way end within `patience` seconds, then give up the calls, whose askers hear of it, and
         after `patience` once more the rest."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping
+import random
+from collections.abc import AsyncGenerator, Callable, Mapping
 from datetime import timedelta
 from types import TracebackType
 from typing import Any, Self
@@ -11,23 +12,34 @@ from agentic_flywheel.admission import Admission
 from agentic_flywheel.asking import Asking
 from agentic_flywheel.behind import WriteBehind
 from agentic_flywheel.calling import Calling
+from agentic_flywheel.comparing import Comparer, as_comparer, comparer_of
 from agentic_flywheel.curation import Cache, Flows
 from agentic_flywheel.errors import InputError
+from agentic_flywheel.explaining import Explaining
 from agentic_flywheel.familiar import Familiar
 from agentic_flywheel.flights import Flights
 from agentic_flywheel.flows.clients import ClientPool
 from agentic_flywheel.flows.protocol import FlowEvent
 from agentic_flywheel.flows.registry import Registry
 from agentic_flywheel.housekeeping import Housekeeping
+from agentic_flywheel.learning import Learning
 from agentic_flywheel.lifetimes import Lifetimes
+from agentic_flywheel.matching import Matching
 from agentic_flywheel.model import Answer, Check, Directives
 from agentic_flywheel.near import NearCache
 from agentic_flywheel.policy.admission import admit_id
 from agentic_flywheel.policy.context import Domain
+from agentic_flywheel.proposing import Proposing
 from agentic_flywheel.questions import Planner
 from agentic_flywheel.recollection import Recollection
+from agentic_flywheel.reembedding import Reembedding
+from agentic_flywheel.reporting import Reporting
+from agentic_flywheel.search.embedding import embedder_of
+from agentic_flywheel.search.protocols import Embedder, Recall
+from agentic_flywheel.search.recall import recall_of
 from agentic_flywheel.sessions import Sessions
 from agentic_flywheel.settings import SETTINGS, Settings, load_settings
+from agentic_flywheel.similar import Similar
 from agentic_flywheel.store.embedded import EmbeddedServer
 from agentic_flywheel.store.store import Store
 from agentic_flywheel.watching import FlowWatch
@@ -50,7 +62,16 @@ class Flywheel:
             print(answer.text, answer.outcome, answer.age_seconds)
     """
 
-    def __init__(self, settings: Settings, registry: Registry | None = None, *, background: bool = True) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        registry: Registry | None = None,
+        *,
+        background: bool = True,
+        embedder: Embedder | Callable[..., Any] | None = None,
+        comparer: Comparer | None = None,
+        draw: Callable[[], float] = random.random,
+    ) -> None:
         admit_id(settings.text("tenant"), "tenant")
         self.settings = settings
         self.registry = registry or Registry(settings)
@@ -71,6 +92,23 @@ class Flywheel:
         recollection = Recollection(self._planner, self._store, self._behind)
         admission = Admission(settings, self._store.limits)
         self._familiar = Familiar(settings, self.registry, self._store, self._clients, self._watch, self._behind)
+        self._embedding = embedder_of(settings, embedder)
+        self._matching = matching = Matching(
+            settings, self._store, self._embedding, self._recall, waits_for_model=not background
+        )
+        if background:
+            matching.catch_up = Reembedding(self._store, matching, self._flights).look
+        calling = Calling(settings, self._clients, self._store, self._behind, admission, matching)
+        learning = Learning(
+            self._store,
+            matching,
+            as_comparer(comparer) if comparer else comparer_of(settings, self._embedding, self.registry, self._clients),
+            calling,
+            self._flights,
+            self._behind,
+            audits=background,
+            draw=draw,
+        )
         self._asking = Asking(
             settings,
             recollection,
@@ -79,14 +117,30 @@ class Flywheel:
             self._watch,
             self._behind,
             self.lifetimes,
-            Calling(settings, self._clients, self._store, self._behind, admission),
+            calling,
             self._flights,
             familiar=self._familiar,
+            matching=matching,
+            learning=learning,
             near=self._near,
             refreshes=background,
         )
         self.cache = Cache(self.registry, self._store, self._planner, self.lifetimes, self._behind, forget)
         self.flows = Flows(self.registry, self._store, self._watch, self._clients, self._planner, self._asking)
+        self.similar = Similar(
+            self.registry,
+            self._store,
+            self._planner,
+            self._behind,
+            self._embedding,
+            matching,
+            learning,
+            Explaining(self._asking, matching, self._embedding),
+            Reporting(
+                self.registry, self._store, self._planner, self._asking, matching, learning, self._behind, forget
+            ),
+            Proposing(self.registry, self._store, matching, self.lifetimes),
+        )
 
     @classmethod
     def open(
@@ -95,10 +149,17 @@ class Flywheel:
         settings: Settings | None = None,
         registry: Registry | None = None,
         background: bool = True,
+        embedder: Embedder | Callable[..., Any] | None = None,
+        comparer: Comparer | None = None,
+        draw: Callable[[], float] = random.random,
         **arguments: Any,
     ) -> Self:
         """Make a flywheel; use it as `async with`. Without `background`, a hit near its end refreshes nothing: for
         programs that end after one question.
+
+        `embedder` (an `Embedder`, or a function from texts to rows of numbers) and `comparer` take the place of what
+        the settings `embedder.model` and `similar.comparer` name; `draw` gives the random numbers from 0 to 1 that pick
+        similar hits to audit.
 
         `arguments` are settings by name with `_` for the dot (`redis_url=...`, `tenant=...`, `session_turns=...`);
         they win over environment and files. Raises `SettingsError`.
@@ -106,7 +167,7 @@ class Flywheel:
         if settings is None:
             named = {_ARGUMENTS.get(name, name): value for name, value in arguments.items()}
             settings = load_settings(named)
-        return cls(settings, registry, background=background)
+        return cls(settings, registry, background=background, embedder=embedder, comparer=comparer, draw=draw)
 
     async def __aenter__(self) -> Self:
         return self
@@ -211,6 +272,10 @@ class Flywheel:
         """The Redis in use, password hidden, and where its address came from."""
         return self._store.link.address.shown
 
+    async def settled(self) -> None:
+        """Wait until nothing that answers gave rise to is under way: refreshes, labels, audits, vectors."""
+        await self._flights.settled()
+
     async def flush(self) -> None:
         """Send everything that is written behind. Raises `StoreError`."""
         await self._behind.flush()
@@ -219,7 +284,11 @@ class Flywheel:
         """Look at registry, Redis and flows; what is fine, what is not, what to do."""
         from agentic_flywheel.examination import examine
 
-        return await examine(self.registry, self._store, self.flows, self._near)
+        return await examine(self.registry, self._store, self.flows, self._near, self._embedding)
+
+    def _recall(self, embedder: Embedder) -> Recall:
+        where = self.settings.text("similar.recall")
+        return recall_of(where, self._store.vectors, embedder, engine=self._store.vectors)
 
     async def plain_get(self, key: str) -> bytes | None:
         """A value outside of our own keys, as `coaia fetch` reads it. Raises `StoreError`."""
@@ -245,6 +314,8 @@ class Flywheel:
         await self._flights.aclose(patience=CLOSE_SECONDS)
         if self._near is not None:
             await self._near.aclose()
+        await self._matching.aclose()
+        await self._embedding.aclose()
         await self._watch.aclose()
         await self._behind.aclose()
         await self._clients.aclose()

@@ -22,7 +22,7 @@ from agentic_flywheel.behind import Repeat, WriteBehind, repeated
 from agentic_flywheel.flows.registry import Registry
 from agentic_flywheel.flows.snapshot import RegistrySnapshot
 from agentic_flywheel.identifiers import new_id, new_session_id
-from agentic_flywheel.model import Answer, Directives, Turn
+from agentic_flywheel.model import Answer, Directives, Reason, Turn
 from agentic_flywheel.policy.decision import Serve
 from agentic_flywheel.policy.sharing import Scope
 from agentic_flywheel.settings import Settings
@@ -165,7 +165,7 @@ class NearCache:
     def keep(self, step: Step, answer: Answer, *, since: Moment) -> None:
         """Keep an answer that was just served from Redis, unless something changed `since` its question began."""
         asked, decision, facts, spec = step.asked, step.decision, step.facts, step.plan.spec
-        if self._closed or not isinstance(decision, Serve):
+        if self._closed or not isinstance(decision, Serve) or decision.reason is not Reason.EXACT:
             return
         looked = self._look(step, since)
         if asked.resumed or asked.config or asked.domain or asked.directives != _NO_DIRECTIVES:

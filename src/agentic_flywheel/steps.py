@@ -6,6 +6,7 @@ import time
 
 import msgspec
 
+from agentic_flywheel.matching import Match
 from agentic_flywheel.model import Answer, Candidate, Reason, Turn
 from agentic_flywheel.policy.decision import Ask, Decision, Facts
 from agentic_flywheel.questions import Asked, Plan
@@ -23,6 +24,17 @@ class Step(msgspec.Struct, gc=False, frozen=True, kw_only=True):
     decision: Decision
     considered: tuple[Candidate, ...]
     patience: Patience
+    match: Match | None = None  # what was found among similar questions; None where nothing was looked for
+
+    def with_match(self, match: Match) -> Step:
+        """The same question compared with similar ones; one of them may answer it."""
+        candidates = match.candidates(self.plan.wanted[0].scope)
+        return msgspec.structs.replace(
+            self,
+            match=match,
+            decision=match.choice.serve or self.decision,
+            considered=(*self.considered, *candidates),
+        )
 
     @property
     def keeps(self) -> bool:
@@ -59,4 +71,6 @@ def turn_of(step: Step, answer: Answer) -> Turn:
         private=asked.directives.private or plan.enrichment.private,
         sources=answer.sources,
         intent=asked.intent or "",
+        similarity=answer.similarity,
+        matched_question=answer.matched_question,
     )

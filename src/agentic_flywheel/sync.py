@@ -35,6 +35,7 @@ class FlywheelSync:
         self.cache = _Waiting(flywheel.cache, self._wait)
         self.flows = _Waiting(flywheel.flows, self._wait)
         self.lifetimes = _Waiting(flywheel.lifetimes, self._wait)
+        self.similar = _Waiting(flywheel.similar, self._wait)
 
     @classmethod
     def open(cls, **arguments: Any) -> Self:

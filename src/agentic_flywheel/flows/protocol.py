@@ -24,7 +24,7 @@ class FlowSpec(msgspec.Struct, frozen=True, kw_only=True):
     `config` is what the flow is asked with (Flowise: overrideConfig). `options` are the kind's own settings.
     `check_every` bounds the age of what is known about the flow's own configuration. `context_turns` and
     `context_tokens` are None where the global setting holds. `verbatim` allows the word-for-word exception
-    (docs/sharing.md). `acts` marks a flow that acts on the world (it books, sends, deletes): a similar question is never
+    (docs/sharing.md). `acts` marks a flow that acts on the world (it books, sends): a similar question is never
     given its answer.
     """
 

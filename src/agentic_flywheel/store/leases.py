@@ -150,6 +150,11 @@ class Leases:
             raise self._link.error(ours, "acquiring a lease") from ours
         return (Lease(self._link, keys, token) if ours else None), replies
 
+    async def forget(self, name: str) -> None:
+        """Remove what is left of a flight: who listens to it now asks anew."""
+        lease, parts = self._keys.lease(name)
+        await self._link.run(("UNLINK", lease, parts), slow=True)
+
     async def may_refresh(self, name: str) -> bool:
         """Whether nobody has begun to refresh this answer lately; from now on somebody has."""
         pause = _milliseconds(REFRESH_PAUSE_SECONDS)

@@ -50,7 +50,7 @@ def terms_of(
 
     `floor` of the settings counts as none where it is 0. A written floor replaces the profile's, unless the profile was
     named by a more particular rule: then it can only raise it ("strict" chosen for one flow stays strict, whatever
-    the settings allow in general). An embedder without measured floors may only learn, and only above a written floor.
+    the settings allow in general). With an embedder without measured floors, nothing is served without a written one.
     """
     general = SimilarPolicy(
         mode=SimilarMode(settings["similar.mode"]),
@@ -83,8 +83,6 @@ def terms_of(
         floor = UNMEASURED
         if mode in {SimilarMode.LEARN, SimilarMode.FIXED}:
             mode, mode_words = SimilarMode.SHADOW, f"mode shadow instead of {mode}: write a floor to have it learn"
-    elif mode is SimilarMode.FIXED and floor_of(profile, calibration) is None:
-        mode, mode_words = SimilarMode.LEARN, "mode learn instead of fixed: nothing was measured for this embedder"
     return Terms(
         mode=mode,
         profile=profile,

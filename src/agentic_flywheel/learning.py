@@ -1,0 +1,176 @@
+"""What answers teach about similar questions: labels from misses, audits of hits, and the cut that follows.
+
+Invariant: nothing here is on an asker's way: it happens after the answer, and its failures cost a label at most. A
+wrong hit that was found out tightens the cut in the same step in which it is recorded, for every process, and its two
+questions are never taken for each other again.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from collections.abc import Callable
+
+import msgspec
+
+from agentic_flywheel.behind import WriteBehind
+from agentic_flywheel.calling import Calling
+from agentic_flywheel.comparing import Comparer, Said, Verdict
+from agentic_flywheel.errors import EmbedderError, FlowError, StoreError
+from agentic_flywheel.flights import Flights, Landed
+from agentic_flywheel.flows.protocol import FlowSpec
+from agentic_flywheel.likeness import Cut, CutChange, SimilarState
+from agentic_flywheel.matching import Match, Matching
+from agentic_flywheel.model import Entry, Reason
+from agentic_flywheel.policy.decision import Ask
+from agentic_flywheel.policy.similarity.budget import Label, LabelSource, increments
+from agentic_flywheel.policy.similarity.choice import Prospect, pair_of
+from agentic_flywheel.steps import Step
+from agentic_flywheel.store.store import Store
+
+#: Who loses a race for the cut looks again, so often at most; the winner's cut rests on nearly the same evidence.
+_ATTEMPTS = 5
+
+_log = logging.getLogger(__name__)
+
+
+class Learning:
+    """Gathers the evidence of one tenant. `draw` gives numbers from 0 to 1 that decide what is audited."""
+
+    def __init__(
+        self,
+        store: Store,
+        matching: Matching,
+        comparer: Comparer,
+        calling: Calling,
+        flights: Flights,
+        behind: WriteBehind,
+        *,
+        audits: bool,
+        draw: Callable[[], float] = random.random,
+    ) -> None:
+        self._store = store
+        self._matching = matching
+        self._comparer = comparer
+        self._calling = calling
+        self._flights = flights
+        self._behind = behind
+        self._audits = audits
+        self._draw = draw
+
+    def after_call(self, step: Step, entry: Entry) -> None:
+        """The flow answered, and its answer was stored: keep its vector, and label its nearest neighbour."""
+        match = step.match
+        if match is None or match.vector is None:
+            if not self._matching.unfit(step.plan):
+                self._flights.go_on(self._keep(step.plan.wanted[0].key, entry))
+        elif match.choice.nearest is not None:
+            self._flights.go_on(self._label(step, match, match.choice.nearest, entry, LabelSource.MISS))
+
+    def after_similar(self, step: Step) -> None:
+        """A similar question's answer was served: now and then, ask the flow as well."""
+        match = step.match
+        if self._audits and match is not None and match.terms is not None and self._draw() < match.terms.audit_share:
+            self._flights.go_on(self._audit(step, match))
+
+    def after_refresh(self, step: Step, landed: Landed) -> None:
+        """A stored answer was asked for anew: what its flow says now tells how well answers can be compared."""
+        before = next((found.entry for found in step.read.found if found.wanted is step.plan.wanted[0]), None)
+        if landed.own and landed.stored and before is not None and not self._matching.unfit(step.plan):
+            self._flights.go_on(self._probe(step, before, landed.entry))
+
+    async def _keep(self, key: str, entry: Entry) -> None:
+        """Make an entry findable by its meaning after all."""
+        try:
+            match = await self._matching.place(key, entry)
+            await self._store.link.run(*self._matching.keep_commands(match, key, entry), slow=True)
+        except (StoreError, EmbedderError) as error:
+            _log.info("an answer is found by its exact words alone: %s", error)
+        else:
+            self._matching.kept(match, key, entry)
+
+    async def _audit(self, step: Step, match: Match) -> None:
+        served = match.choice.served
+        if served is None:
+            return
+        # The flow's own answer is stored under the question's own words: the next asker of these words gets it.
+        kept = msgspec.structs.replace(step, decision=Ask(Reason.NOT_STORED))
+        flight = self._flights.launch(None, lambda flight: self._calling.fly(kept, flight, shared=None))
+        try:
+            landed = await flight.landed()
+        except FlowError as error:
+            _log.info("a similar hit could not be checked: %s", error)
+            return
+        if landed.complete:
+            await self._label(step, match, served, landed.entry, LabelSource.AUDIT)
+
+    async def _label(self, step: Step, match: Match, other: Prospect, entry: Entry, source: LabelSource) -> None:
+        """Compare the flow's answer with the neighbour's, and record what that shows."""
+        if other.entry is None:
+            return
+        spec, at = step.plan.spec, step.asked.at
+        verdict = await self._compare(entry, other.entry)
+        if verdict.same is None:
+            self._behind.count(spec.key, at, similar_unjudged=1)
+            return
+        label = Label(other.similarity, verdict.same, source)
+        self._behind.count(spec.key, at, **{f"similar_{source.value}_{'right' if verdict.same else 'wrong'}": 1})
+        try:
+            if source is LabelSource.AUDIT and not verdict.same:
+                for pair in pairs_of(step.plan.normal, step.plan.wanted[0].key, other):
+                    await self._store.similar.block(spec.key, pair)
+            await self.record(spec, match.embedder, increments(label))
+        except StoreError as error:
+            _log.warning("a label of flow %s was not recorded: %s", spec.key, error)
+
+    async def _probe(self, step: Step, before: Entry, after: Entry) -> None:
+        """Two answers of one flow to the same words should say the same: where they do not, the comparer errs or the
+        knowledge moved on."""
+        verdict = await self._compare(before, after)
+        if verdict.same is None:
+            return
+        spec = step.plan.spec
+        self._behind.count(spec.key, step.asked.at, **{f"refresh_{'same' if verdict.same else 'different'}": 1})
+
+    async def _compare(self, one: Entry, other: Entry) -> Verdict:
+        return await self._comparer.compare(
+            Said(one.asked or one.question, one.answer), Said(other.asked or other.question, other.answer)
+        )
+
+    async def record(self, spec: FlowSpec, embedder: str, fields: dict[str, int]) -> Cut:
+        """Add to a flow's evidence, and let the cut follow; the cut in force afterwards. Raises `StoreError`."""
+        return await self._follow(spec, embedder, await self._store.similar.record(spec.key, embedder, fields))
+
+    async def follow(self, spec: FlowSpec, embedder: str) -> Cut:
+        """Let the cut follow from what is known and decided now. Raises `StoreError`."""
+        return await self._follow(spec, embedder, await self._store.similar.state(spec.key, embedder))
+
+    async def _follow(self, spec: FlowSpec, embedder: str, state: SimilarState) -> Cut:
+        similar = self._store.similar
+        for _ in range(_ATTEMPTS):
+            terms = self._matching.terms_of(spec, state)
+            cut = self._matching.cut(spec.key, state, terms)
+            if cut.value == state.cut:
+                return cut
+            change = CutChange(
+                at=time.time(),
+                old=state.cut,
+                new=cut.value,
+                why=cut.why,
+                right=cut.right,
+                wrong=cut.wrong,
+                bound=cut.bound,
+                embedder=embedder,
+            )
+            if await similar.set_cut(spec.key, embedder, version=state.version, cut=cut.value, change=change):
+                _log.info("flow %s: the cut of similar questions is %s now: %s", spec.key, cut.value, cut.why)
+                return cut
+            state = await similar.state(spec.key, embedder)
+        return cut
+
+
+def pairs_of(normal: str, key: str, other: Prospect) -> tuple[str, ...]:
+    """The names under which a question, kept under `key`, and a stored one are never merged again, either way."""
+    back = () if other.entry is None else (pair_of(other.entry.question, key),)
+    return (pair_of(normal, other.key), *back)

@@ -1,0 +1,175 @@
+"""What people say of answers: wrong, outdated, private; and what that does at once.
+
+Invariant: a reported answer is served to nobody from the moment the report returns; a pair of questions that was
+called wrong is never merged again; an answer that was called private leaves nothing behind but a mark, without text,
+that keeps it from being stored for others once more.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from agentic_flywheel.asking import Asking
+from agentic_flywheel.behind import WriteBehind
+from agentic_flywheel.errors import EmbedderError, UnknownSession, UnknownTurn
+from agentic_flywheel.flows.registry import Registry
+from agentic_flywheel.identifiers import new_id
+from agentic_flywheel.learning import Learning
+from agentic_flywheel.likeness import Cut, Report, ReportKind, ReportReceipt
+from agentic_flywheel.matching import Matching
+from agentic_flywheel.model import Answer, Directives, Entry, Outcome, Turn
+from agentic_flywheel.policy.identity import normalise, question_hash
+from agentic_flywheel.policy.similarity.budget import Label, LabelSource, increments
+from agentic_flywheel.policy.similarity.choice import pair_of
+from agentic_flywheel.questions import Planner
+from agentic_flywheel.store.keys import flight_name
+from agentic_flywheel.store.store import Store
+
+#: How long the mark of a private answer keeps others from being given one like it, in seconds.
+WITHDRAWN_SECONDS = 365 * 86400.0
+
+
+class Reporting:
+    """Takes the reports of one tenant."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        store: Store,
+        planner: Planner,
+        asking: Asking,
+        matching: Matching,
+        learning: Learning,
+        behind: WriteBehind,
+        forget: Callable[[], None],
+    ) -> None:
+        self._registry = registry
+        self._store = store
+        self._planner = planner
+        self._asking = asking
+        self._matching = matching
+        self._learning = learning
+        self._behind = behind
+        self._forget = forget  # what this process has at hand
+
+    async def report(
+        self, turn_id: str, kind: ReportKind, *, note: str, session: str | None, user: str | None, fresh: bool
+    ) -> tuple[ReportReceipt, Answer | None]:
+        """See `Similar.report`."""
+        turn = await self._turn(turn_id, session, user)
+        now = time.time()
+        report = Report(
+            id=new_id(),
+            kind=kind,
+            turn_id=turn.id,
+            session_id=turn.session_id,
+            flow=turn.flow,
+            question=turn.question if kind is not ReportKind.PRIVATE else "",
+            matched_question=turn.matched_question if kind is not ReportKind.PRIVATE else "",
+            similarity=turn.similarity,
+            note=note,
+            by=user or "",
+            at=now,
+        )
+        looked = None
+        if turn.entry_key:
+            looked, _ = await self._store.entries.get(turn.entry_key)
+        entry = looked.entry if looked else None
+        removed: dict[str, int] = {}
+        if entry is not None and not entry.withdrawn:
+            removed = await self._withdraw(turn.entry_key, entry, kind, now)
+        blocked, cut = None, None
+        if kind is ReportKind.WRONG and turn.outcome is Outcome.SIMILAR:
+            blocked = (turn.question, turn.matched_question)
+            cut = await self._block(turn, entry)
+        await self._store.similar.add_report(report)
+        self._behind.count(turn.flow, now, **{f"report:{kind.value}": 1})
+        self._forget()
+        answer = await self._fresh(turn, kind) if fresh else None
+        return ReportReceipt(
+            report=report, removed=removed, blocked=blocked, cut=cut, done=tuple(_done(removed, blocked, cut, kind))
+        ), answer
+
+    async def _turn(self, turn_id: str, session: str | None, user: str | None) -> Turn:
+        await self._behind.flush()
+        place = session or await self._store.sessions.find(turn_id)
+        turns, _ = await self._store.sessions.turns(place) if place else ((), 0)
+        found = next((turn for turn in turns if turn.id == turn_id), None)
+        if turn_id == "last" and turns:
+            found = turns[-1]
+        if found is None:
+            where = f"session {session!r}" if session else "any session"
+            raise UnknownTurn(f"there is no turn {turn_id!r} in {where}", turn_id=turn_id)
+        header = await self._store.sessions.header(found.session_id)
+        if user and header is not None and header.owner and header.owner != user:
+            raise UnknownSession(
+                f"user {user!r} has no session {found.session_id!r}", session_id=found.session_id, user=user
+            )
+        return found
+
+    async def _withdraw(self, key: str, entry: Entry, kind: ReportKind, now: float) -> dict[str, int]:
+        """Take a stored answer out of use; what was removed."""
+        removed = {"entries": await self._store.entries.remove({key: entry})}
+        try:
+            removed["vectors"] = await self._matching.forget(key, entry)
+        except EmbedderError:
+            removed["vectors"] = 0  # whoever finds it sees that its answer is gone
+        if kind is ReportKind.PRIVATE:
+            flight = flight_name(key, f"{entry.fingerprint} {entry.generation}")
+            await self._store.leases.forget(flight)  # what its owner said is still there for those who joined late
+            mark = Entry(
+                question="",
+                identity="",
+                answer="",
+                flow=entry.flow,
+                flow_id=entry.flow_id,
+                flow_name=entry.flow_name,
+                fingerprint=entry.fingerprint,
+                generation=entry.generation,
+                created_at=now,
+                ttl_seconds=WITHDRAWN_SECONDS,
+                trace_id="",
+                turn_id="",
+                withdrawn=kind.value,
+            )
+            await self._store.entries.put(key, mark)
+        return removed
+
+    async def _block(self, turn: Turn, entry: Entry | None) -> Cut | None:
+        """Never merge the two questions again, and count the hit as a wrong one."""
+        normal, matched = normalise(turn.question), normalise(turn.matched_question)
+        own = question_hash(normal, entry.identity if entry else "")
+        await self._store.similar.block(turn.flow, pair_of(normal, turn.entry_key))
+        await self._store.similar.block(turn.flow, pair_of(matched, f":{own}"))
+        if turn.similarity is None or not (embedder := self._matching.fingerprint):
+            return None
+        spec = self._registry.current().get(turn.flow, inactive=True)
+        label = Label(turn.similarity, same=False, source=LabelSource.REPORT)
+        return await self._learning.record(spec, embedder, increments(label))
+
+    async def _fresh(self, turn: Turn, kind: ReportKind) -> Answer:
+        """Ask the flow again, in the turn's own session."""
+        directives = Directives(no_cache=True, standalone=not turn.context, private=kind is ReportKind.PRIVATE)
+        return await self._asking.answer(
+            self._planner.admit(
+                turn.question, session=turn.session_id, flow=turn.flow, user=turn.user or None, directives=directives
+            )
+        )
+
+
+def _done(removed: dict[str, int], blocked: tuple[str, str] | None, cut: Cut | None, kind: ReportKind) -> list[str]:
+    """What a report did, as sentences for people."""
+    done = []
+    if removed.get("entries"):
+        done.append("The answer is gone from the cache: nobody is given it any more.")
+    elif kind is not ReportKind.PRIVATE:
+        done.append("No stored answer had to be removed.")
+    if kind is ReportKind.PRIVATE:
+        done.append("An answer to this question is not kept for others any more.")
+    if blocked:
+        done.append("The two questions are never taken for each other again.")
+    if cut is not None:
+        state = "closed" if cut.value is None else f"{cut.value:.3f}"
+        done.append(f"The cut of the flow's similar questions is {state}: {cut.why}.")
+    return done
