@@ -26,6 +26,7 @@ TOOLS = {
     "flowise_cache_stats",
     "flowise_clear_cache",
     "flowise_set_ttl",
+    "flowise_report_answer",
     "coaia_tash",
     "coaia_fetch",
 }

@@ -72,6 +72,8 @@ async def test_every_tool_and_resource(afw: Afw, flowise: ReplayFlowise, era: st
         assert (stats["total"]["outcomes"]["hit"], stats["total"]["outcomes"]["miss"]) == (1, 2)
         ttl = await call("flowise_set_ttl", name="echo", ttl="36h")
         assert (ttl["kind"], ttl["ttl_seconds"]) == ("flow", 36 * 3600)
+        reported = await call("flowise_report_answer", turn_id=domain["turn_id"], kind="outdated", note="of last year")
+        assert (reported["removed"]["entries"], reported["flow"], reported["answer"]) == (1, "echo", None)
         preview = await call("flowise_clear_cache", flow="echo")
         assert preview["dry_run"]
         assert (await call("flowise_query", question=QUESTION, flow_override="echo"))["outcome"] == "hit"
@@ -116,6 +118,8 @@ async def test_failures_say_what_to_do_and_fit_the_output_schema(afw: Afw, era: 
         ("flowise_clear_cache", {}, "invalid_input"),
         ("flowise_clear_cache", {"flow": "echo", "everything": True}, "invalid_input"),
         ("flowise_set_ttl", {"name": "technical", "ttl": "soon"}, "invalid_input"),
+        ("flowise_report_answer", {"turn_id": "nothing", "kind": "wrong"}, "unknown_turn"),
+        ("flowise_report_answer", {"turn_id": "nothing", "kind": "ugly"}, "invalid_input"),
         ("coaia_tash", {"key": "afw:v1:x", "value": "v"}, "invalid_input"),
         ("coaia_fetch", {"key": "nothing"}, "not_found"),
         ("flowise_qeury", {"question": "hi"}, "invalid_input"),
@@ -343,7 +347,11 @@ async def test_tools_say_when_to_use_them_and_what_they_may_do(afw: Afw) -> None
         for name, argument in tool.input_schema["properties"].items():
             assert argument.get("description"), (tool.name, name)
     named = {tool.name: tool.annotations for tool in tools}
-    assert {name for name, a in named.items() if a and a.destructive_hint} == {"flowise_clear_cache", "coaia_tash"}
+    assert {name for name, a in named.items() if a and a.destructive_hint} == {
+        "flowise_clear_cache",
+        "flowise_report_answer",
+        "coaia_tash",
+    }
     assert {name for name, a in named.items() if a and a.read_only_hint} == {
         "flowise_list_flows",
         "flowise_browse",

@@ -107,7 +107,7 @@ def show_explanation(found: Explanation) -> None:
 
 def cut_text(cut: Cut) -> str:
     """A cut and why it is where it is."""
-    return f"{'closed' if cut.value is None else f'{cut.value:.3f}'}: {cut.why}"
+    return cut.why if cut.value is None else f"{cut.value:.3f}: {cut.why}"
 
 
 def considered_lines(considered: Considered) -> Iterator[str]:
@@ -131,9 +131,9 @@ def candidate_lines(candidate: Candidate, margin: int) -> Iterator[str]:
     from agentic_flywheel.model import Reason
 
     yield from _beside(candidate.similarity or 0, candidate.question, candidate.age_seconds, margin)
-    yield from _below("served" if candidate.verdict is Reason.SIMILAR else words(candidate.verdict), margin)
-    for refusal in candidate.refusals:
-        yield from _below(f"refused by {refusal}", margin)
+    told = ("served",) if candidate.verdict is Reason.SIMILAR else candidate.refusals or (words(candidate.verdict),)
+    for sentence in told:
+        yield from _below(sentence, margin)
 
 
 def rows(name: str, values: Iterable[str]) -> Iterator[str]:

@@ -92,9 +92,12 @@ def _show_decided(invocation: Invocation, decided: Proposal) -> None:
 def show_proposal(proposal: Proposal) -> None:
     """One proposal: what would change, on what evidence, and what became of it."""
     from agentic_flywheel.interfaces.cli.explain import rows
-    from agentic_flywheel.interfaces.cli.terminal import ago, bold
+    from agentic_flywheel.interfaces.cli.terminal import ago, bold, seconds
 
-    print(bold(f"{proposal.flow}: {proposal.setting} {proposal.now} -> {proposal.proposed}"))
+    now, proposed = proposal.now, proposal.proposed
+    if proposal.setting == "ttl":
+        now, proposed = seconds(float(now)), seconds(float(proposed))
+    print(bold(f"{proposal.flow}: {proposal.setting} {now} -> {proposed}"))
     decided = ""
     if proposal.decided_at is not None:
         by = f" by {proposal.decided_by}" if proposal.decided_by else ""

@@ -28,7 +28,9 @@ def add_reporting_tools(server: FlywheelServer) -> None:
         ),
     )
     async def flowise_report_answer(
-        turn_id: Annotated[str, Field(min_length=1, description="The turn_id of the answer.")],
+        turn_id: Annotated[
+            str, Field(min_length=1, description="The turn_id of the answer, or `last` for that of session_id.")
+        ],
         kind: Annotated[
             Literal["wrong", "outdated", "private"],
             Field(
