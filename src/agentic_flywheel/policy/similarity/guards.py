@@ -16,10 +16,12 @@ from agentic_flywheel.policy.similarity.reading import Reading, read
 from agentic_flywheel.policy.similarity.tokens import READ_CHARACTERS
 from agentic_flywheel.policy.similarity.words import is_common, is_weak, word_of
 
-#: The guards in the order in which their verdicts come; `content` stands in the profile `strict` only.
-GUARDS = ("language", "length", "numbers", "negation", "opposites", "focus", "names", "symbols", "order", "content")
+#: The guards in the order in which their verdicts come; `faq` has the first eight, `content` is wider in `strict`.
+GUARDS = ("language", "length", "numbers", "negation", "opposites", "names", "symbols", "order", "focus", "content")
 #: What evidence shows of one side at most.
 _SHOWN = 60
+#: "Never" and "ne ... plus" (no longer) are not "not"; all other negations are one.
+_NEGATION_KINDS = {"never": "never", "jamais": "never", "ne": "ne"}
 
 
 def weigh(asked: str, stored: str, profile: Profile) -> tuple[GuardVerdict, ...]:
@@ -33,21 +35,26 @@ def weigh(asked: str, stored: str, profile: Profile) -> tuple[GuardVerdict, ...]
     one, other = language_of(asked), language_of(stored)
     french = "fr" in {one, other}
     left, right = read(asked, french), read(stored, french)
-    same = asked == stored or normalise(asked) == normalise(stored)
+    faq = profile is Profile.FAQ
     evidence = {
         "language": _language(one, other),
         "length": _length(asked, stored),
         "numbers": _numbers(left, right),
         "negation": _negation(left, right),
         "opposites": _opposites(left, right),
-        "focus": _focus(left, right),
         "names": _names(left, right),
         "symbols": _symbols(left, right),
-        "order": changed_roles(left, right) or changed_order(left, right),
+        "order": changed_roles(left, right) or changed_order(left, right, only_whole=faq),
     }
-    if profile is Profile.STRICT:
-        evidence["content"] = _content(left, right, french)
-    return tuple(GuardVerdict(guard, same or not found, "" if same else found) for guard, found in evidence.items())
+    if not faq:
+        # Narrow flows know few things, and what is asked of one has one answer: these two cost hits there and catch
+        # nothing (measured: docs/guards.md).
+        evidence["focus"] = _focus(left, right)
+        strict = profile is Profile.STRICT
+        evidence["content"] = _content(left, right, french) if strict else _exchanged(left, right, french)
+    if any(evidence.values()) and normalise(asked) == normalise(stored):
+        evidence = dict.fromkeys(evidence, "")
+    return tuple(GuardVerdict(guard, not found, found) for guard, found in evidence.items())
 
 
 def refused(verdicts: Iterable[GuardVerdict]) -> bool:
@@ -84,7 +91,8 @@ def _numbers(left: Reading, right: Reading) -> str:
 
 
 def _negation(left: Reading, right: Reading) -> str:
-    if len(left.negations) != len(right.negations):
+    kinds = [sorted(_NEGATION_KINDS.get(word, "not") for word in side.negations) for side in (left, right)]
+    if kinds[0] != kinds[1]:
         return _sides(left.negations, right.negations)
     if left.scopes != right.scopes:
         return _sides(sorted(left.scopes - right.scopes), sorted(right.scopes - left.scopes))
@@ -109,7 +117,9 @@ def _focus(left: Reading, right: Reading) -> str:
 
     "What" and "how" are asked for almost anything: they count where nothing else differs.
     """
-    if left.asks == right.asks or not left.asks or not right.asks or not left.asks.isdisjoint(right.asks):
+    if left.asks == right.asks or not left.asks or not right.asks:
+        return ""
+    if not (left.asks | left.hints).isdisjoint(right.asks | right.hints):
         return ""
     loose = {"what", "how"}
     if not (left.asks | right.asks).isdisjoint(loose) and left.content.keys() != right.content.keys():
@@ -164,8 +174,18 @@ def _content(left: Reading, right: Reading, french: bool) -> str:
     again = [word for word in left.content if left.sequence.count(word) != right.sequence.count(word) > 0]
     if again:
         return f"not as often: {' '.join(left.content[word] for word in again)[:_SHOWN]}"
-    more = (left.asks ^ right.asks) & {"who", "when", "where", "why"}
+    more = (left.asks - right.asks - right.hints) | (right.asks - left.asks - left.hints)
+    more &= {"who", "when", "where", "why"}
     return f"only one asks {' '.join(sorted(more))}" if more else ""
+
+
+def _exchanged(left: Reading, right: Reading, french: bool) -> str:
+    """One word of content stands in the place of another, and nothing else differs."""
+    differing = [(a, b) for a, b in zip(left.sequence, right.sequence, strict=False) if a != b]
+    if len(left.sequence) != len(right.sequence) or len(differing) != 1:
+        return ""
+    asked, stored = _unshared(left, right, french), _unshared(right, left, french)
+    return _sides(asked.values(), stored.values()) if asked and stored else ""
 
 
 def _unshared(one: Reading, other: Reading, french: bool) -> dict[str, str]:
@@ -178,4 +198,14 @@ def _unshared(one: Reading, other: Reading, french: bool) -> dict[str, str]:
 
 def _has_synonym(word: str, other: Reading, french: bool) -> bool:
     senses = word_of(word, french).senses
-    return bool(senses) and any(not set(senses).isdisjoint(word_of(w, french).senses) for w in other.content.values())
+    if senses and any(not set(senses).isdisjoint(word_of(w, french).senses) for w in other.content.values()):
+        return True
+    return not french and any(_is_derived(word, w) for w in other.content.values())
+
+
+def _is_derived(one: str, other: str) -> bool:
+    """Whether two frequent English words are of one family: "recover" and "recovery", "different" and "difference"."""
+    if one[:6] != other[:6] or len(one) < 6:
+        return False
+    shared = next((at for at, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
+    return shared >= 0.65 * max(len(one), len(other)) and is_common(one) and is_common(other)

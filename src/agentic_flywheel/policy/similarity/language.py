@@ -1,6 +1,6 @@
 """Which language a question is in, as far as guards need to know: English, French, another, or not to be told.
 
-Invariant: deterministic, a vote of function words and scripts, no statistics. A short question without function words is
+Invariant: deterministic, a vote of function words and scripts, no statistics. A question without function words is
 "und": guards then apply their English and French lists together.
 """
 
@@ -22,10 +22,12 @@ _MARKS = {
     " would will shall may might must i you he she it we they my your his her its our their me us them this that these"
     " those with without from for to in on at by as if or and but not have has had there any some between into about"
     " than then much many get make don't doesn't isn't can't i'm what's",
-    "fr": "le la les l un une des du de d au aux est sont etait suis es etes et ou mais donc que qu qui quoi quel quelle"
+    "fr": "le la les l un une des du de d au aux est sont etait suis es etes et ou mais donc que qu qui quoi"
+    " quel quelle"
     " quels quelles comment pourquoi quand combien je j tu il elle on nous vous ils elles mon ma mes ton ta tes son sa"
     " ses notre nos votre vos leur leurs ce cet cette ces c ne n pas plus jamais rien aucun aucune sans avec dans sur"
-    " sous pour par chez entre vers puis-je peut peux peut-on faut fait faire y a-t-il est-ce dois doit se s me m lequel",
+    " sous pour par chez entre vers puis-je peut peux peut-on faut fait faire y a-t-il est-ce dois doit se s"
+    " me m lequel",
     "de": "der die das den dem des ein eine einen einem einer ist sind war wie was warum wann wo wer welche welcher"
     " ich du er wir ihr sie mein meine dein und oder aber nicht kein keine mit ohne von fur zu im auf aus bei nach"
     " kann man muss soll habe hat werden wird zwischen zum zur",

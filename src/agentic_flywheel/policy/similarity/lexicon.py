@@ -1,8 +1,7 @@
 """Terms that exclude each other, English: one group a line, poles between slashes, a pole's synonyms beside each other.
 
-Invariant: words are folded and in their base form (inflections are taken off by `stems`); no word stands at two poles of
-one group. A line that begins with "!" is of words with many uses: it counts only where both sides have a pole of their
-own. Written by hand for this project.
+Invariant: words are folded and in their base form (`stems` takes inflections off). A line that begins with "!" is of
+words with many uses: it counts only where both sides have a pole of their own. Written by hand for this project.
 """
 
 OPPOSED = """
@@ -329,11 +328,13 @@ am / pm
 today / tomorrow / yesterday / tonight
 monday mon / tuesday tue / wednesday wed / thursday thu / friday fri / saturday sat / sunday sun
 weekday / weekend
-january jan / february feb / march / april apr / may / june jun / july jul / august aug / september sept sep / october oct / november nov / december dec
+january jan / february feb / march / april apr / may / june jun / july jul / august aug / september sept sep \
+/ october oct / november nov / december dec
 spring / summer / autumn fall / winter
 christmas / easter / thanksgiving / halloween
 hourly / daily / weekly / biweekly / fortnightly / monthly / quarterly / yearly annual annually
-nanosecond / microsecond / millisecond / second / minute / hour / day / week / fortnight / month / quarter / year / decade / century / millennium
+nanosecond / microsecond / millisecond / second / minute / hour / day / week / fortnight / month / quarter \
+/ year / decade / century / millennium
 hour / day / night
 mile / kilometer kilometre km / meter metre / foot / inch / yard / centimeter centimetre cm / millimeter mm
 kg kilogram kilo / gram / pound lb / ounce / ton tonne / stone / mg milligram

@@ -180,7 +180,8 @@ lundi / mardi / mercredi / jeudi / vendredi / samedi / dimanche
 janvier / fevrier / mars / avril / mai / juin / juillet / aout / septembre / octobre / novembre / decembre
 printemps / ete / automne / hiver
 noel / paques
-quotidien quotidienne quotidiennement / hebdomadaire / mensuel mensuelle mensuellement / trimestriel / annuel annuelle annuellement
+quotidien quotidienne quotidiennement / hebdomadaire / mensuel mensuelle mensuellement / trimestriel \
+/ annuel annuelle annuellement
 milliseconde / seconde / minute / heure / jour journee / semaine / mois / trimestre / an annee / decennie / siecle
 kilometre km / metre / centimetre cm / millimetre mm / mile
 kilogramme kilo kg / gramme / tonne / milligramme mg

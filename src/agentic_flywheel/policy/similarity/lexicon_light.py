@@ -33,7 +33,8 @@ LIGHT = frozenset(
     tell explain describe know want need like wonder wondering ask asking help question let someone somebody anyone
     anybody person people way method manner possible able possibly exactly right now today given get use etc
     still ever even quite very well thing things something anything go going come happen happens work works mean
-    is are does do good find show give see think idea curious sure guy guys everyone quora yet kind sort actual
+    is are does do good best great find show give see think idea curious sure guy guys everyone quora yet
+    kind sort actual
     stp svp plait bonjour salut merci bonsoir coucou peut-etre donc vraiment exactement simplement actuellement
     expliquer expliquez explique dire dites dis savoir sais sait voudrais aimerais aimer vouloir veux souhaite
     souhaiter souhaiterais besoin question quelqu quelqu'un aider aidez aide possible moyen maniere facon utiliser
@@ -153,6 +154,11 @@ contact reach
 cancel abort
 refund reimburse reimbursement
 forgot forget
+relation relationship
+afraid scared
+hate dislike
+center centre
+allowed permissible
 modify edit
 """
 SAME_FRENCH = """

@@ -18,16 +18,20 @@ DIGITS = (
 )
 _GROUPED = re.compile(r"^\d{1,3}(?:[, \u00a0\u202f]\d{3})+(?:[.,]\d+)?$")
 
-_ENGLISH = dict(
-    zero=0, two=2, three=3, four=4, five=5, six=6, seven=7, eight=8, nine=9, ten=10, eleven=11, twelve=12, thirteen=13,
-    fourteen=14, fifteen=15, sixteen=16, seventeen=17, eighteen=18, nineteen=19, twenty=20, thirty=30, forty=40,
-    fourty=40, fifty=50, sixty=60, seventy=70, eighty=80, ninety=90,
-)  # fmt: skip
-_FRENCH = dict(
-    deux=2, trois=3, quatre=4, cinq=5, sept=7, huit=8, neuf=9, dix=10, onze=11, douze=12, treize=13, quatorze=14,
-    quinze=15, seize=16, vingt=20, vingts=20, trente=30, quarante=40, cinquante=50, soixante=60, septante=70,
-    octante=80, huitante=80, nonante=90,
-)  # fmt: skip
+_ENGLISH = {
+        "zero": 0, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9, "ten":
+    10, "eleven": 11, "twelve": 12, "thirteen": 13,
+        "fourteen": 14, "fifteen": 15, "sixteen": 16, "seventeen": 17, "eighteen": 18, "nineteen": 19, "twenty": 20,
+    "thirty": 30, "forty": 40,
+    "fourty": 40, "fifty": 50, "sixty": 60, "seventy": 70, "eighty": 80, "ninety": 90,
+}  # fmt: skip
+_FRENCH = {
+        "deux": 2, "trois": 3, "quatre": 4, "cinq": 5, "sept": 7, "huit": 8, "neuf": 9, "dix": 10, "onze": 11,
+    "douze": 12, "treize": 13, "quatorze": 14,
+        "quinze": 15, "seize": 16, "vingt": 20, "vingts": 20, "trente": 30, "quarante": 40, "cinquante": 50,
+    "soixante": 60, "septante": 70,
+    "octante": 80, "huitante": 80, "nonante": 90,
+}  # fmt: skip
 #: French number words that are other words in English ("neuf" is also French for new, and is read as nine in both).
 _FRENCH_ONLY = {"sept", "cent", "cents", "mille", "neuf", "tiers", "demi", "second", "seconde"}
 _ONES = frozenset({"one", "un", "une"})
@@ -38,14 +42,18 @@ _MULTIPLIERS = {
     "milliards": 10**9, "douzaine": 12, "vingtaine": 20, "dizaine": 10, "centaine": 100, "millier": 1000,
     "milliers": 1000,
 }  # fmt: skip
-_ORDINALS = dict(
-    first=1, second=2, third=3, fourth=4, fifth=5, sixth=6, seventh=7, eighth=8, ninth=9, tenth=10, eleventh=11,
-    twelfth=12, thirteenth=13, fourteenth=14, fifteenth=15, sixteenth=16, seventeenth=17, eighteenth=18,
-    nineteenth=19, twentieth=20, thirtieth=30, fortieth=40, fiftieth=50, hundredth=100,
-    premier=1, premiere=1, premiers=1, premieres=1, deuxieme=2, seconde=2, troisieme=3, quatrieme=4, cinquieme=5,
-    sixieme=6, septieme=7, huitieme=8, neuvieme=9, dixieme=10, onzieme=11, douzieme=12, quinzieme=15, vingtieme=20,
-    centieme=100,
-)  # fmt: skip
+_ORDINALS = {
+        "first": 1, "second": 2, "third": 3, "fourth": 4, "fifth": 5, "sixth": 6, "seventh": 7, "eighth": 8,
+    "ninth": 9, "tenth": 10, "eleventh": 11,
+        "twelfth": 12, "thirteenth": 13, "fourteenth": 14, "fifteenth": 15, "sixteenth": 16, "seventeenth": 17,
+    "eighteenth": 18,
+    "nineteenth": 19, "twentieth": 20, "thirtieth": 30, "fortieth": 40, "fiftieth": 50, "hundredth": 100,
+        "premier": 1, "premiere": 1, "premiers": 1, "premieres": 1, "deuxieme": 2, "seconde": 2, "troisieme": 3,
+    "quatrieme": 4, "cinquieme": 5,
+        "sixieme": 6, "septieme": 7, "huitieme": 8, "neuvieme": 9, "dixieme": 10, "onzieme": 11, "douzieme": 12,
+    "quinzieme": 15, "vingtieme": 20,
+    "centieme": 100,
+}  # fmt: skip
 _SHARES = {
     "half": "1/2", "halves": "1/2", "halve": "1/2", "moitie": "1/2", "demi": "1/2", "demie": "1/2", "double": "x2",
     "doubled": "x2", "doubles": "x2", "doubling": "x2", "twice": "x2", "doubler": "x2", "triple": "x3", "thrice": "x3",
@@ -111,7 +119,7 @@ def roman(word: str) -> str:
     return str(total)
 
 
-def spelled(words: list[str], start: int, french: bool) -> tuple[str, int]:
+def spelled(words: list[str], start: int, french: bool) -> tuple[str, int]:  # noqa: PLR0912 - the grammar of numbers
     """The number that begins at `start` as words, and how many words it takes; ("", 0) if none does.
 
     "~1" is a one that may be an article or a pronoun; ordinals end in "º".
@@ -181,6 +189,8 @@ def _plain(word: str, french: bool) -> int | None:
 
 def _joins(part: int, plain: int, last: int) -> bool:
     """Whether `plain` goes on the number before it: "twenty" "three", "soixante" "dix", "vingt" "neuf"."""
+    if last == 10 and part % 100 in {10, 70, 90}:
+        return 7 <= plain <= 9  # dix-neuf, quatre-vingt-dix-sept
     return last >= 20 and plain < (20 if last in {60, 20} and part % 100 in {60, 80} else 10) and plain > 0
 
 

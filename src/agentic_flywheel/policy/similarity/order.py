@@ -6,6 +6,8 @@ from the end to the beginning), it is not held against a pair.
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from agentic_flywheel.policy.similarity.reading import Reading
 from agentic_flywheel.policy.similarity.stems import stem
 
@@ -18,18 +20,21 @@ _FOLDED_FLOATING = "best good popular easily easy quickly online important bette
 _FLOATING = frozenset(stem(word, french) for word in _FOLDED_FLOATING.split() for french in (False, True))
 
 
-def changed_order(left: Reading, right: Reading) -> str:
-    """Evidence that shared words changed places, "" if they did not."""
+def changed_order(left: Reading, right: Reading, *, only_whole: bool = False) -> str:
+    """Evidence that shared words changed places, "" if they did not.
+
+    `only_whole` holds it against questions of the very same words only.
+    """
     if left.sequence == right.sequence:
         return ""
     one, gaps = _shared(left, right)
     other, others = _shared(right, left)
     if one == other or len(one) < 2 or (left.symmetric and right.symmetric):
         return ""
-    before = set(zip(one, one[1:], strict=False))
-    kept = sum(pair in before for pair in zip(other, other[1:], strict=False))
+    before = set(pairwise(one))
+    kept = sum(pair in before for pair in pairwise(other))
     whole = set(left.sequence) == set(right.sequence)
-    if not whole and kept >= (1 - _MOST_CHANGED) * (len(one) - 1):
+    if not whole and (only_whole or kept >= (1 - _MOST_CHANGED) * (len(one) - 1)):
         return ""
     if _is_rephrased(one, gaps, other, others):
         return ""
@@ -43,11 +48,11 @@ def changed_roles(left: Reading, right: Reading) -> str:
     both = {role for role, _ in left.roles} & {role for role, _ in right.roles} - _PLACES
     if len(both) < 2:
         return ""
-    placed = {word: role for role, word in left.roles if role in both}
-    for role, word in sorted(right.roles):
-        had = placed.get(word)
-        if had is not None and had != role and role in both and (role, word) not in left.roles:
-            return f"{had} {word} / {role} {word}"
+    for word in sorted({word for _, word in left.roles} & {word for _, word in right.roles}):
+        had = {role for role, placed in left.roles if placed == word} & both
+        has = {role for role, placed in right.roles if placed == word} & both
+        if had - has and has - had:
+            return f"{min(had - has)} {word} / {min(has - had)} {word}"
     return ""
 
 

@@ -22,7 +22,7 @@ _JOINED = {
     ("check", "in"): "checkin", ("check", "out"): "checkout", ("opt", "in"): "optin", ("opt", "out"): "optout",
     ("pick", "up"): "pickup", ("drop", "off"): "dropoff", ("back", "up"): "backup", ("roll", "back"): "rollback",
     ("e", "mail"): "email", ("wi", "fi"): "wifi", ("zoom", "in"): "zoomin", ("zoom", "out"): "zoomout",
-    ("can", "not"): "cannot", ("mot", "passe"): "motdepasse", ("hors", "ligne"): "horsligne", ("web", "site"): "website",
+    ("mot", "passe"): "motdepasse", ("hors", "ligne"): "horsligne", ("web", "site"): "website",
     ("on", "line"): "online", ("off", "line"): "offline", ("bon", "marche"): "bonmarche", ("up", "load"): "upload",
     ("grand", "mere"): "grandmere", ("grand", "pere"): "grandpere", ("petit", "dejeuner"): "petitdejeuner",
     ("apres", "midi"): "aprem", ("front", "end"): "frontend", ("back", "end"): "backend", ("pass", "word"): "password",
@@ -55,17 +55,19 @@ _WH_AFTER = {
 _HOW_AFTER = frozenset("many much long far old tall big often fast high deep soon large heavy wide".split())
 _ROLES = frozenset(
     "from to into by with for against than over under as before after without de vers avec pour contre que par sans"
-    " sous sur avant apres a chez in on at using en dans".split()
+    " sous sur avant apres chez in on at using en dans du des d".split()
 )
 _BINDING = frozenset("of for in on at about with from by de du des d pour en sur dans avec au aux".split())
 _COMPARING = frozenset(
-    "difference differences differ different between compare comparison compared similarity similarities similar relation"
+    "difference differences differ different between compare comparison compared similarity similarities similar"
+    " relation"
     " relationship vs versus both distance comparer comparaison rapport entre ressemblance commun".split()
 )
 _MODAL = {
     "can": "can", "could": "can", "should": "should", "must": "must", "may": "can", "puis": "can", "peut": "can",
     "dois": "should", "doit": "should", "faut": "should", "will": "will", "did": "did", "was": "did", "were": "did",
 }  # fmt: skip
+_ONE_ROLE = {"du": "de", "des": "de", "d": "de"}
 _LINKS = frozenset({"and", "or", "vs", "versus", "et", "ou"})
 _SKIPPED = frozenset("the a an my your his her its our their le la les l un une des du mon ma mes son sa ses".split())
 
@@ -75,7 +77,8 @@ class Reading(msgspec.Struct, frozen=True, gc=False):
 
     `words` and `stems` are all of it, `content` stems with the word that each was, `sequence` the content in order
     (stems and "#number"), `gaps` what stands before each of them: "" (nothing), "of" (a preposition), "and" or "x"
-    (anything else); `asks` what is asked for, `symmetric` whether things are compared; `roles` pairs of
+    (anything else); `asks` what is asked for, `hints` the same by a noun
+    ("what time"), `symmetric` whether things are compared; `roles` pairs of
     preposition and stem, `names` and `poles` as they are shown in evidence.
     """
 
@@ -94,6 +97,7 @@ class Reading(msgspec.Struct, frozen=True, gc=False):
     initials: str
     symbols: Counter[str]
     asks: frozenset[str]
+    hints: frozenset[str]
     symmetric: bool
     roles: frozenset[tuple[str, str]]
     text: str
@@ -117,7 +121,7 @@ class _Reader:
         self.content: dict[str, str] = {}
         self.sequence: list[str] = []
         self.gaps: list[str] = []
-        self.gap = "x"
+        self.gap = ""
         self.numbers: Counter[str] = Counter()
         self.ones = 0
         self.negations: list[str] = []
@@ -128,6 +132,7 @@ class _Reader:
         self.initials: list[str] = []
         self.symbols: Counter[str] = Counter()
         self.asked: dict[str, None] = {}
+        self.hints: set[str] = set()
         self.roles: set[tuple[str, str]] = set()
         self.role = ""
 
@@ -150,7 +155,8 @@ class _Reader:
         return Reading(
             frozenset(self.words), frozenset(self.stems), self.content, tuple(self.sequence), tuple(self.gaps),
             self.numbers, self.ones, tuple(self.negations), frozenset(self.scopes), self.poles, self.names,
-            frozenset(self.codes), "".join(self.initials), self.symbols, frozenset(self.asked), not _COMPARING.isdisjoint(self.words), frozenset(self.roles), self.clean,
+            frozenset(self.codes), "".join(self.initials), self.symbols, frozenset(self.asked), frozenset(self.hints),
+            not _COMPARING.isdisjoint(self.words), frozenset(self.roles), self.clean,
         )  # fmt: skip
 
     def _word(self, at: int, token: Token, plain: list[str]) -> int:
@@ -162,7 +168,7 @@ class _Reader:
             if joined is None and following == "de":
                 joined, taken = _JOINED.get((word, beyond)), 2
             if joined is not None:
-                self._take(joined, token, joined)
+                self._take(joined, token)
                 self.words[word] = None
                 return taken + 1
             taken = 1
@@ -177,7 +183,7 @@ class _Reader:
         if word in {"a", "an"} and unit_of(following, glued=False):
             self.ones += 1
         self._note(word, at, plain)
-        self._take(word, token, following)
+        self._take(word, token)
         return 1
 
     @staticmethod
@@ -195,8 +201,6 @@ class _Reader:
                 self.ones += 1
                 return length
             value = "1"
-        for word in plain[at : at + length]:
-            self._pole(word)
         self._count(value, unit)
         return length
 
@@ -211,9 +215,7 @@ class _Reader:
                 value, taken = _times(value, 1000), 2
             elif (scale := _SCALES.get(word)) and not following.glued:
                 value, taken = _times(value, scale), 2
-            elif word == "per" and self._folded(at + 2) == "cent":
-                unit, taken = "%", 3
-            elif word == "pour" and self._folded(at + 2) == "cent":
+            elif word in {"per", "pour"} and self._folded(at + 2) == "cent":
                 unit, taken = "%", 3
             elif not unit and (unit := unit_of(word, glued=following.glued)) and following.glued:
                 taken = 2
@@ -232,7 +234,7 @@ class _Reader:
         if self.role:
             self.roles.add((self.role, f"#{value}"))
 
-    def _note(self, word: str, at: int, plain: list[str]) -> None:
+    def _note(self, word: str, at: int, plain: list[str]) -> None:  # noqa: PLR0912 - one walk over one word
         """Negations, scopes, question words, links: what function words say."""
         following = plain[at + 1] if at + 1 < len(plain) else ""
         before = plain[at - 1] if at else ""
@@ -243,28 +245,30 @@ class _Reader:
                 self.negations.append(word)
         elif word == "non" and before != "ou":
             self.negations.append(word)
-        elif word == "ne":
-            if not any(w in _NEGATIONS for w in plain[at + 1 : at + 7]):
-                rest = plain[at + 1 : at + 9]
-                if "que" in rest or "qu" in rest:
-                    self.scopes.add("only")
-                else:
-                    self.negations.append("ne")
+        elif word == "ne" and not any(w in _NEGATIONS for w in plain[at + 1 : at + 7]):
+            rest = plain[at + 1 : at + 9]
+            if "que" in rest or "qu" in rest:
+                self.scopes.add("only")
+            else:
+                self.negations.append("ne")
         if word in _SCOPES:
             self.scopes.add(_SCOPES[word])
         if at == 0 and word in _MODAL:
             self.asked[_MODAL[word]] = None
         if word in _WH and (word != "qui" or at == 0):
             self._asked(word, plain[at + 1 : at + 5])
+        toward = self.french and word in {"a", "au", "aux"}
         if word in _LINKS:
             self.gap = "and"
+        elif toward:
+            self.gap = "x"
         elif word in _BINDING:
             self.gap = self.gap or "of"
         elif word not in _SKIPPED:
             self.gap = "x" if word_of(word, self.french).content is False else self.gap
-        if word in _ROLES:
-            self.role = word
-        elif word not in _SKIPPED and word in _STOPPERS:
+        if toward or word in _ROLES:
+            self.role = "a" if toward else _ONE_ROLE.get(word, word)
+        elif word in _STOPPERS:
             self.role = ""
 
     def _asked(self, word: str, following: list[str]) -> None:
@@ -273,10 +277,10 @@ class _Reader:
             kind = "how long" if following[0] == "long" else "how " + following[0]
             kind = "amount" if following[0] in {"many", "much"} else kind
         elif kind == "what":
-            self.asked.update(dict.fromkeys(_WH_AFTER[w] for w in following if w in _WH_AFTER))
+            self.hints.update(_WH_AFTER[w] for w in following if w in _WH_AFTER)
         self.asked[kind] = None
 
-    def _take(self, word: str, token: Token, following: str) -> None:
+    def _take(self, word: str, token: Token) -> None:
         """A word as content, pole, name."""
         known = word_of(word, self.french)
         self.words[word] = None
@@ -304,6 +308,10 @@ class _Reader:
 
     def _is_name(self, token: Token, content: bool) -> bool:
         surface = token.surface
+        if word_of(token.folded, self.french).light:
+            return False
+        if len(surface) == 1 and surface.isascii():
+            return self.cased and surface.isupper() and surface != "I" and not token.starts
         if not surface.isascii() and surface[0].isalpha() and ord(surface[0]) > 0x24F:
             return True
         if surface.islower() or surface == "I" or (not content and not surface[1:].isupper()):

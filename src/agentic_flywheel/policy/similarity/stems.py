@@ -6,6 +6,7 @@ sides of a pair are always cut by the same rules.
 
 from __future__ import annotations
 
+import re
 from functools import lru_cache
 
 _VOWELS = frozenset("aeiouy")
@@ -58,9 +59,13 @@ def stem(word: str, french: bool) -> str:
     return _IRREGULAR.get(word) or _english(word)
 
 
+_BRITISH = re.compile(r"(?<=[a-z]{3})(?:our(?=$|s|ed|i|a|h)|is(?=e$|es$|ed$|ing$|ation))")
+
+
 def _english(word: str) -> str:
     if len(word) < 4 or not word.isalpha():
         return word
+    word = _BRITISH.sub(lambda found: "or" if found[0] == "our" else "iz", word)
     if word.endswith("ies") and len(word) > 4:
         return word[:-3] + "y"
     if word.endswith("s") and not word.endswith(("ss", "us", "is")):
@@ -78,11 +83,13 @@ def _english_past(word: str) -> str:
             if len(root) > 3 and root[-1] == root[-2] and root[-1] not in "aeiouls":
                 return root[:-1]
             return root
-    return word[:-1] if word.endswith("e") and len(word) > 4 else word
+    return word[:-1] if word.endswith("e") and len(word) > 3 else word
 
 
 #: Verb endings and the feminine, after the plural's mark is gone. Long ones first.
-_FRENCH_ENDINGS = ("issent", "issez", "erait", "aient", "erez", "era", "ait", "ant", "ent", "ai", "ez", "ee", "er", "ir", "it", "e")  # fmt: skip
+_FRENCH_ENDINGS = (
+    "issent", "issez", "erait", "aient", "erez", "era", "ait", "ant", "ent", "ai", "ez", "ee", "er", "ir", "it", "e",
+)  # fmt: skip
 #: Endings that many nouns have by nature (client, plaisir): taken off long words only.
 _LONG = frozenset({"ent", "ant", "ir", "it", "ait", "ai", "era", "ee"})
 

@@ -49,7 +49,7 @@ _STARTS = frozenset('.?!:;"([')
 class Token(msgspec.Struct, frozen=True, gc=False):
     """One piece: `kind` is word, number, code, whole (an address, a path, an identifier) or symbol.
 
-    `glued`: nothing stands between it and the piece before. `starts`: a sentence begins here, so a capital says nothing.
+    `glued`: nothing stands between it and the piece before. `starts`: a sentence begins here, its capital is no sign.
     """
 
     kind: str
@@ -97,8 +97,8 @@ def tokens_of(text: str) -> tuple[tuple[Token, ...], str]:
     return tuple(found), text
 
 
-def _add_symbol(found: list[Token], symbol: str, text: str, start: int, end: int) -> str:
-    """Append it if it says something; the currency's sign is returned if a number follows, which then has it as unit."""
+def _add_symbol(found: list[Token], symbol: str, text: str, start: int, end: int) -> str:  # noqa: PLR0912 - by symbol
+    """Append it if it says something; a currency's sign is returned where a number follows that has it as unit."""
     before, after = text[start - 1 : start], text[end : end + 1]
     if symbol in _CURRENCIES:
         if text[end:].lstrip()[:1].isdigit() or text[end : end + 2].lstrip()[:1].isdigit():
@@ -128,7 +128,10 @@ def _add_symbol(found: list[Token], symbol: str, text: str, start: int, end: int
             return ""
     elif symbol not in _MEANING and unicodedata.category(symbol) != "Sm":
         return ""
-    found.append(Token("symbol", symbol, symbol, before != "" and not before.isspace()))
+    if found and found[-1].kind == "symbol" and before == found[-1].surface[-1]:
+        found[-1] = Token("symbol", found[-1].surface + symbol, found[-1].surface + symbol)
+    else:
+        found.append(Token("symbol", symbol, symbol))
     return ""
 
 

@@ -17,7 +17,7 @@ from agentic_flywheel.policy.similarity.stems import stem
 
 
 class Word(msgspec.Struct, frozen=True, gc=False):
-    """What one word is, whatever its place: its stem ("" for stop words), the poles it stands at, whether it is light."""
+    """What one word is, whatever its place; `poles` are (group, pole), `senses` groups of words that mean the same."""
 
     stem: str
     content: bool
