@@ -22,7 +22,8 @@ from agentic_flywheel.store.link import Command, Link, Script
 
 _FIELDS = ("id", "owner", "title", "tags", "flow", "turns", "created_at", "last_active_at", "config")
 _TITLE_CHARACTERS = 80
-_FEED_LENGTH = 10_000
+#: Events that each stream of the feed keeps, about.
+FEED_LENGTH = 10_000
 _PAGE = 200
 
 _log = logging.getLogger(__name__)
@@ -63,6 +64,22 @@ end
 return appended
 """)
 
+# Takes one turn out of its session; its id stays, without a place, so that the same turn never comes in again. ARGV:
+# the turn, the title that it gave the session, the title that the session has without it. 1 where there was such a turn.
+REMOVE = Script("""
+local session, turns, ids = KEYS[1], KEYS[2], KEYS[3]
+local place = redis.call('HGET', ids, ARGV[1])
+if not place or place == '' then return 0 end
+redis.call('XDEL', turns, place)
+redis.call('HSET', ids, ARGV[1], '')
+redis.call('HINCRBY', session, 'turns', -1)
+if redis.call('HGET', session, 'title') == ARGV[2] then
+    if ARGV[3] == '' then redis.call('HDEL', session, 'title')
+    else redis.call('HSET', session, 'title', ARGV[3]) end
+end
+return 1
+""")
+
 # Changes fields of a session that exists; 0 where it does not.
 AMEND = Script("""
 if redis.call('EXISTS', KEYS[1]) == 0 then return 0 end
@@ -92,7 +109,7 @@ class SessionStore:
         """What to send to read a session's header, newest `count` turns and first turn; see `recalled`."""
         turns = self._keys.turns(session)
         return [
-            ("HMGET", self._keys.session(session), *_FIELDS),
+            header_command(self._keys, session),
             ("XREVRANGE", turns, "+", "-", "COUNT", max(1, count)),
             ("XRANGE", turns, "-", "+", "COUNT", 1),
         ]
@@ -100,7 +117,7 @@ class SessionStore:
     def recalled(self, replies: Sequence[Any]) -> Recalled:
         """The replies to `recall_commands`."""
         header, newest, oldest = replies
-        session = _session_of(header)
+        session = header_of(header)
         if session is None:
             return Recalled()
         turns, damaged = _turns_of(reversed(newest))
@@ -138,7 +155,7 @@ class SessionStore:
             for index, active in indexes.items()
         ]
         # One event tells of all turns that came together: its fields are pairs of a turn and its session.
-        commands += [("XADD", feed, "MAXLEN", "~", _FEED_LENGTH, "*", *told) for feed, told in feeds.items()]
+        commands += [("XADD", feed, "MAXLEN", "~", FEED_LENGTH, "*", *told) for feed, told in feeds.items()]
         return commands
 
     def present_command(self, session: str, turns: Sequence[str]) -> Command:
@@ -191,18 +208,18 @@ class SessionStore:
 
     async def header(self, session: str) -> Session | None:
         """What is known of a session, None where there is no such session."""
-        (reply,) = await self._link.run(("HMGET", self._keys.session(session), *_FIELDS), slow=True)
-        return _session_of(reply)
+        (reply,) = await self._link.run(header_command(self._keys, session), slow=True)
+        return header_of(reply)
 
     async def headers(self, sessions: Sequence[str]) -> list[Session]:
         """The headers of those sessions that exist, in the order given; damaged ones are left out and logged."""
         if not sessions:
             return []
-        replies = await self._link.run(*(("HMGET", self._keys.session(s), *_FIELDS) for s in sessions), slow=True)
+        replies = await self._link.run(*(header_command(self._keys, s) for s in sessions), slow=True)
         found = []
         for reply in replies:
             try:
-                session = _session_of(reply)
+                session = header_of(reply)
             except StoreDamaged as error:
                 _log.warning("a session is left out: %s", error)
                 continue
@@ -215,8 +232,10 @@ class SessionStore:
         flat: list[str | bytes] = []
         for name, value in fields.items():
             flat += [name, value if isinstance(value, str) else msgspec.json.encode(value)]
-        (done,) = await self._link.run(AMEND.call((self._keys.session(session),), *flat), slow=True)
-        return bool(done)
+        commands = [AMEND.call((self._keys.session(session),), *flat)]
+        if fields.keys() & {"title", "tags"}:
+            commands.append(self._told(session, "changed", session))
+        return bool((await self._link.run(*commands, slow=True))[0])
 
     async def begin(self, session: str, *, at: float) -> None:
         """Create a session without turns; without effect where there is one."""
@@ -280,7 +299,7 @@ class SessionStore:
         """The first of these sessions that has the turn."""
         if not sessions:
             return None
-        commands = [("HEXISTS", self._keys.turn_ids(session), turn) for session in sessions]
+        commands = [("HGET", self._keys.turn_ids(session), turn) for session in sessions]  # "": it was deleted
         replies = await self._link.run(*commands, slow=True)
         return next((session for session, there in zip(sessions, replies, strict=True) if there), None)
 
@@ -293,7 +312,37 @@ class SessionStore:
         ]
         if session.owner:
             commands.append(("ZREM", keys.user_sessions(session.owner), id_))
+        commands.append(self._told(id_, "gone", id_))
         await self._link.run(*commands, slow=True)
+
+    async def delete_turn(self, turn: Turn, *, title: str) -> bool:
+        """Remove one turn of a session; False where it is gone already. `title` is what the session would be called
+        without it, where nobody gave it a title."""
+        keys, session = self._keys, turn.session_id
+        own = (keys.session(session), keys.turns(session), keys.turn_ids(session))
+        (removed, _) = await self._link.run(
+            REMOVE.call(own, turn.id, title_of(turn), title),
+            self._told(session, "gone_turn", turn.id, "session", session),
+            slow=True,
+        )
+        return bool(removed)
+
+    async def read_turns(self, named: Sequence[tuple[str, str]]) -> list[Turn | None]:
+        """Turns by (session, turn), in the order given; None for one that is gone or damaged. Two round trips."""
+        places = await self._link.run(*(self.present_command(s, (t,)) for s, t in named), slow=True) if named else []
+        there = [(number, place) for number, (place,) in enumerate(places) if place]
+        found: list[Turn | None] = [None] * len(named)
+        if there:
+            keys = [self._keys.turns(named[number][0]) for number, _ in there]
+            commands = [("XRANGE", key, place, place) for key, (_, place) in zip(keys, there, strict=True)]
+            for (number, _), entries in zip(there, await self._link.run(*commands, slow=True), strict=True):
+                turns, _ = _turns_of(entries)
+                found[number] = turns[0] if turns else None
+        return found
+
+    def _told(self, session: str, *event: str) -> Command:
+        """What to send to tell those who follow the feed of an event."""
+        return ("XADD", self._keys.feed(session), "MAXLEN", "~", FEED_LENGTH, "*", *event)
 
 
 def title_of(turn: Turn) -> str:
@@ -336,7 +385,13 @@ def recalled_with(recalled: Recalled, turns: Sequence[Turn]) -> Recalled:
     )
 
 
-def _session_of(reply: Sequence[bytes | None]) -> Session | None:
+def header_command(keys: Keys, session: str) -> Command:
+    """What to send to read a session's header; see `header_of`."""
+    return ("HMGET", keys.session(session), *_FIELDS)
+
+
+def header_of(reply: Sequence[bytes | None]) -> Session | None:
+    """The reply to `header_command`, None where there is no such session. Raises `StoreDamaged`."""
     raw: Mapping[str, bytes] = {name: value for name, value in zip(_FIELDS, reply, strict=True) if value is not None}
     if "created_at" not in raw:
         return None

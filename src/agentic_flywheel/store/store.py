@@ -5,13 +5,14 @@ from __future__ import annotations
 from agentic_flywheel.settings import Settings
 from agentic_flywheel.store.counters import Counters
 from agentic_flywheel.store.entries import TRIM, EntryStore
+from agentic_flywheel.store.feed import Feed
 from agentic_flywheel.store.flow_states import OBSERVE, FlowStates
 from agentic_flywheel.store.keys import Keys
 from agentic_flywheel.store.leases import ACQUIRE, FINISH, SPEAK, Leases
 from agentic_flywheel.store.limits import ENTER, Limits
 from agentic_flywheel.store.link import Link
 from agentic_flywheel.store.outbox import Outbox
-from agentic_flywheel.store.sessions import AMEND, APPEND, SessionStore
+from agentic_flywheel.store.sessions import AMEND, APPEND, REMOVE, SessionStore
 from agentic_flywheel.store.similar_states import SCRIPTS, SimilarStates
 from agentic_flywheel.store.vectors import KEEP, TELL, VectorStore
 
@@ -20,9 +21,12 @@ class Store:
     """The store of one tenant; connects on first use. Whoever made it closes it."""
 
     def __init__(self, settings: Settings) -> None:
-        self.link = Link(settings, (APPEND, AMEND, OBSERVE, TRIM, ACQUIRE, SPEAK, FINISH, ENTER, KEEP, TELL, *SCRIPTS))
+        self.link = Link(
+            settings, (APPEND, AMEND, REMOVE, OBSERVE, TRIM, ACQUIRE, SPEAK, FINISH, ENTER, KEEP, TELL, *SCRIPTS)
+        )
         self.keys = Keys(settings.text("tenant"))
         self.sessions = SessionStore(self.link, self.keys)
+        self.feed = Feed(self.link, self.keys)
         self.entries = EntryStore(self.link, self.keys)
         self.flows = FlowStates(self.link, self.keys)
         self.counters = Counters(self.link, self.keys)
