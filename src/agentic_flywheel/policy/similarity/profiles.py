@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Protocol
 
 from agentic_flywheel.likeness import Profile, SimilarMode, SimilarPolicy, Terms
+from agentic_flywheel.policy.similarity.budget import Standing
 
 #: Least similarity per profile, by calibration of the embedder. Measured with all guards on question pairs
 #: (docs/similar-questions.md): wrong of hits .97: 0.9 %, .95: 1.7 %; .90 only for narrow flows. The int8 build gives
@@ -22,6 +23,14 @@ FLOORS: Mapping[str, Mapping[Profile, float]] = MappingProxyType(
         "minilm-int8": MappingProxyType({Profile.STRICT: 0.963, Profile.BALANCED: 0.943, Profile.FAQ: 0.893}),
     }
 )
+#: The same where the other neighbours agree with the nearest. Measured on streams of questions with the guards of
+#: `strict`, mode fixed, wrong of hits: BANKING77 .3 %, CLINC150 .1 % (docs/similar-questions.md).
+AGREED_FLOORS: Mapping[str, Mapping[Profile, float]] = MappingProxyType(
+    {
+        "minilm-fp32": MappingProxyType({Profile.STRICT: 0.90, Profile.BALANCED: 0.88, Profile.FAQ: 0.86}),
+        "minilm-int8": MappingProxyType({Profile.STRICT: 0.893, Profile.BALANCED: 0.873, Profile.FAQ: 0.853}),
+    }
+)
 #: The floor shown for an embedder without a measured one; nothing is served there.
 UNMEASURED = 1.0
 
@@ -29,18 +38,38 @@ _PERSON, _REGISTRY, _SETTINGS = "a person's choice", "the registry", "the settin
 _RANKS = {_PERSON: 2, _REGISTRY: 1, _SETTINGS: 0}
 
 
-def floor_of(profile: Profile, calibration: str) -> float | None:
+class Values(Protocol):
+    """Settings by dotted name, as `settings.Settings` has them."""
+
+    def __getitem__(self, name: str, /) -> Any: ...
+
+
+def floor_of(profile: Profile, calibration: str, standing: Standing = Standing.ALONE) -> float | None:
     """The profile's least similarity on the scale of an embedder; None where none was measured for it.
 
     >>> floor_of(Profile.STRICT, "minilm-fp32"), floor_of(Profile.STRICT, "")
     (0.97, None)
     """
-    floors = FLOORS.get(calibration)
+    floors = (AGREED_FLOORS if standing is Standing.AGREED else FLOORS).get(calibration)
     return None if floors is None else floors[profile]
 
 
+def floors_of(terms: Terms, calibration: str) -> dict[Standing, float]:
+    """The least similarity by standing. A floor that somebody wrote down holds for every standing alike.
+
+    >>> terms = Terms(mode=SimilarMode.FIXED, profile=Profile.FAQ, floor=0.9, max_error=0.01, audit_share=0.05)
+    >>> [floors_of(terms, "minilm-fp32")[standing] for standing in Standing]
+    [0.86, 0.9, 0.9]
+    """
+    floors = dict.fromkeys(Standing, terms.floor)
+    agreed = floor_of(terms.profile, calibration, Standing.AGREED)
+    if agreed is not None and terms.floor == floor_of(terms.profile, calibration):
+        floors[Standing.AGREED] = agreed
+    return floors
+
+
 def terms_of(
-    settings: Mapping[str, Any],
+    settings: Values,
     *,
     registry: SimilarPolicy | None = None,
     overrides: SimilarPolicy | None = None,
