@@ -65,7 +65,7 @@ return appended
 """)
 
 # Takes one turn out of its session; its id stays, without a place, so that the same turn never comes in again. ARGV:
-# the turn, the title that it gave the session, the title that the session has without it. 1 where there was such a turn.
+# the turn, the title that it gave the session, and the session's title without it. 1 where there was such a turn.
 REMOVE = Script("""
 local session, turns, ids = KEYS[1], KEYS[2], KEYS[3]
 local place = redis.call('HGET', ids, ARGV[1])
@@ -232,10 +232,10 @@ class SessionStore:
         flat: list[str | bytes] = []
         for name, value in fields.items():
             flat += [name, value if isinstance(value, str) else msgspec.json.encode(value)]
-        commands = [AMEND.call((self._keys.session(session),), *flat)]
-        if fields.keys() & {"title", "tags"}:
-            commands.append(self._told(session, "changed", session))
-        return bool((await self._link.run(*commands, slow=True))[0])
+        (done,) = await self._link.run(AMEND.call((self._keys.session(session),), *flat), slow=True)
+        if done and fields.keys() & {"title", "tags"}:
+            await self._link.run(self._told(session, "changed", session), slow=True)
+        return bool(done)
 
     async def begin(self, session: str, *, at: float) -> None:
         """Create a session without turns; without effect where there is one."""
