@@ -252,8 +252,10 @@ def recall_of(where: str, log: VectorLog, embedder: Embedder, *, engine: VectorE
 
 async def _tuned(known: _Partition) -> None:
     """Find new axes in a thread; the partition is used with the old ones meanwhile."""
-    found = known.vectors.new_axes()
     try:
+        if not known.vectors.wants_axes:
+            return  # it has shrunk meanwhile
+        found = known.vectors.new_axes()
         await asyncio.to_thread(found.find)
         known.vectors.adopt(found)
     except BaseException:
