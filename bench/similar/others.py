@@ -44,10 +44,13 @@ def run_swept(stream: Stream, place: Place) -> dict[float, Run]:
 
 
 def read_traps() -> list[tuple[str, str]]:
-    """Pairs of questions that one edit makes different questions, from the tests of the guards."""
-    try:
-        from traps import TRAPS
-    except ModuleNotFoundError:
-        return []
+    """Pairs of questions that one edit makes different questions, from the tests of the guards: those that guards were
+    tuned on, and those that were not."""
+    from traps import HELD_OUT, TUNED, traps
 
-    return [(trap.stored, trap.asked) for trap in TRAPS]
+    return [(pair.one, pair.other) for table in (TUNED, HELD_OUT) for pair in traps(table)]
+
+
+def trap_similarities(traps: list[tuple[str, str]], vectors: RememberedVectors) -> list[float]:
+    """How near the two questions of each trap are."""
+    return [float(np.dot(*vectors.embed(pair))) for pair in traps]

@@ -28,6 +28,9 @@ from similar.streams import Stream, answer_text
 if TYPE_CHECKING:
     from agentic_flywheel.model import Answer
 
+#: One person asks everything: an answer about "my card" is kept for who asked, and where nobody is named for nobody.
+_ASKER = "asker"
+
 
 class Place(msgspec.Struct, frozen=True):
     """Where and with what the product runs: address of the Redis, name of the embedder, folder of kept vectors."""
@@ -55,7 +58,7 @@ async def _run(policy: Ours, stream: Stream, place: Place) -> Run:
     async with _Opened(policy, answer, place) as flywheel:
         for asked in stream.asked:
             text = answers[asked.text] = answer_text(asked.answer_class)
-            given = await flywheel.ask(asked.text, flow="bench")
+            given = await flywheel.ask(asked.text, flow="bench", user=_ASKER)
             await flywheel.settled()
             outcomes.append(_outcome(given, right=given.text == text))
             if outcomes[-1] == WRONG:
@@ -80,9 +83,9 @@ async def _run_traps(traps: Sequence[tuple[str, str]], place: Place) -> Run:
     mistakes: list[tuple[str, str, float]] = []
     async with _Opened(STRICT, answer, place) as flywheel:
         for number, (stored, asked) in enumerate(traps):
-            await flywheel.ask(stored, flow="bench", config={"trap": number})
+            await flywheel.ask(stored, flow="bench", user=_ASKER, config={"trap": number})
             await flywheel.settled()
-            given = await flywheel.ask(asked, flow="bench", config={"trap": number})
+            given = await flywheel.ask(asked, flow="bench", user=_ASKER, config={"trap": number})
             await flywheel.settled()
             outcomes.append(_outcome(given, right=False))
             if outcomes[-1] == WRONG:

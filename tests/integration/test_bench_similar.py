@@ -56,7 +56,7 @@ def test_streams_are_asked_of_the_product_and_of_the_others(tmp_path: Path) -> N
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)["streams"]
     assert [runs["stream"]["name"] for runs in found] == ["banking77_made_up"]
-    rows = {row["policy"]: row["outcomes"] for row in (*found[0]["others"], *found[0]["ours"])}
+    rows = {row["policy"]: row["outcomes"] for row in found[0]["rows"]}
     assert rows["exact only"] == "....x."
     assert rows["**strict**"] == ".s..x."
     assert rows["**learn, 1%**"] == "....x."  # six questions teach nothing
