@@ -205,6 +205,18 @@ async def test_idle_partitions_go_first_when_there_are_too_many() -> None:
     assert recall.size("c") == 0
 
 
+async def test_one_that_is_too_large_alone_is_kept_while_it_is_asked_for() -> None:
+    log = Log()
+    log.put("a", *(likeness(str(n), n) for n in range(100)))
+    log.put("b", likeness("b", 1))
+    recall = recalled(log, max_bytes=1000, fresh_seconds=1e6)
+    assert await keys(recall, 3, "a") == ["3"]
+    assert await keys(recall, 4, "a") == ["4"]
+    assert len(log.reads) == 1
+    assert await keys(recall, 1, "b") == ["b"]
+    assert (recall.size("a"), recall.size("b")) == (0, 1)
+
+
 async def test_vectors_of_another_length_are_left_out(caplog: pytest.LogCaptureFixture) -> None:
     log = Log()
     log.put(P, Likeness("odd", b"123", 1e9), likeness("a", 1))

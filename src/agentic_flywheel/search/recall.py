@@ -143,7 +143,7 @@ class LocalRecall:
                 _log.warning("%d vectors of partition %s do not have %d numbers", refused, partition, self._dimension)
             self._tune(known)
             if news.items:
-                self._make_room(partition)
+                self._make_room()
         finally:
             known.reading = None
 
@@ -151,13 +151,13 @@ class LocalRecall:
         if known.tuning is None and known.vectors.wants_axes:
             known.tuning = asyncio.get_running_loop().create_task(_tuned(known))
 
-    def _make_room(self, wanted: str) -> None:
-        """Give up what has been idle longest until the rest fits; never the one that is wanted."""
+    def _make_room(self) -> None:
+        """Give up what has been idle longest until the rest fits; never one that is being read."""
         size = self.size_bytes
         for partition, known in list(self._partitions.items()):
             if size <= self._max_bytes:
                 return
-            if partition != wanted and known.reading is None:
+            if known.reading is None:
                 size -= known.vectors.size_bytes
                 del self._partitions[partition]
 
