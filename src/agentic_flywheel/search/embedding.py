@@ -80,7 +80,6 @@ class Embedding:
         self._kept: OrderedDict[str, Vector] = OrderedDict()
         self._waiting: dict[str, asyncio.Future[Vector]] = {}
         self._questions = 0
-        self._closed = False
 
     @classmethod
     def off(cls, why: str, *, wanted: str = "off") -> Embedding:
@@ -165,7 +164,7 @@ class Embedding:
 
     async def aclose(self) -> None:
         """Give up what waits, and close the embedder. Safe to call twice."""
-        self._closed = True
+        self._missing = None
         was_ready = self._state == "ready"
         self._state, self._why, self._embedder = "off", "the embedder is closed", None
         self._kept.clear()
