@@ -6,7 +6,7 @@ The same weights in three processes of their own: a whole flywheel with `minilm`
 sentence-transformers, each on one thread. They embed the same questions one at a time, in turns of 25, so that what
 disturbs the machine disturbs all of them. Processor time counts all threads of the process. The model has to be there
 (`make embedder`); `minilm-int8` and an environment with torch are made where they are missing (.cache/torch-venv, some
-gigabytes; AFW_BENCH_TORCH_VENV names another place).
+gigabytes; BENCH_TORCH_VENV names another place).
 
 Questions: of ../shared/data/questions beside the project (BANKING77, CLINC150 and others, a third each), where it is;
 else headings of this project's documentation.
@@ -39,7 +39,7 @@ from private_server import private_server
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = ROOT.parent / "shared" / "data" / "questions"
-ENVIRONMENT = Path(os.environ.get("AFW_BENCH_TORCH_VENV") or ROOT / ".cache" / "torch-venv")
+ENVIRONMENT = Path(os.environ.get("BENCH_TORCH_VENV") or ROOT / ".cache" / "torch-venv")
 PINNED = ("torch==2.15.0", "sentence-transformers==6.2.0", "transformers==5.23.0")
 MODEL = ROOT / ".cache" / "bench-model"
 OURS, SMALL, TORCH = "Agentic Flywheel, minilm", "Agentic Flywheel, minilm-int8", "sentence-transformers on torch"

@@ -82,7 +82,7 @@ def torch(model: str) -> None:
 
 
 if __name__ == "__main__":
-    os.environ |= {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+    os.environ |= {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "TQDM_DISABLE": "1"}
     if sys.argv[1] == "torch":
         torch(sys.argv[2])
     else:
