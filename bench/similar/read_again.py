@@ -24,6 +24,7 @@ SAME = frozenset(
         "deed4e16ba116a16",
         "4b4a6884f3839931",
         "249a2aee4381a60d",
+        "873cec9b19b44f34",
         "d66bd7023e9769ec",  # CLINC150
         "907d0c1df94005bf",
         "f0e9d9037518e1ef",  # QQP
