@@ -28,13 +28,12 @@ LONGEST_PIECE = 900
 #: name to be a plain contradiction (docs/comparer.md: below, paraphrases begin to look like contradictions).
 PLAIN = 0.9
 
-_FENCE = re.compile(r"^\s*(?:```|~~~).*$", re.MULTILINE)
-_LINK = re.compile(r"!?\[([^\]\n]{0,500})\]\([^)\s]{0,2000}\)")
-#: What only looks: headings, bullets, numbers of list items, quotation bars, rules, table bars, emphasis.
-_LEAD = re.compile(r"^[ \t]*(?:#{1,6}[ \t]+|>[ \t]?|[-*+•][ \t]+|\(?\d{1,3}[.)][ \t]+)+", re.MULTILINE)
-_RULE = re.compile(r"^[ \t]*(?:[-*_=]{3,}|[|:\- ]{3,})[ \t]*$", re.MULTILINE)
+_LINK = re.compile(r"!?\[([^\[\]]{0,300})\]\([^()\s]{0,1000}\)")
+#: What only looks, at the beginning of a line: headings, bullets, numbers of list items, quotation bars.
+_LEAD = re.compile(r"(?:#{1,6} |> ?|[-*+•] |\(?\d{1,3}[.)] )+")
+_RULES = frozenset("-*_=|: ")
 _EMPHASIS = re.compile(r"\*\*|__|(?<![\w*])\*(?=\S)|(?<=\S)\*(?![\w*])|`")
-_END = re.compile(r"(?<=[.!?…])[\"')\]»]*\s+(?=[\"'(\[«]*[^\W_a-z])|\n+")
+_END = re.compile(r"(?:(?<=[.!?…])|(?<=[.!?…][\"')\]»]))\s(?=[\"'(\[«]?[^\W_a-z])|\n+")
 _SPACE = re.compile(r"\s+")
 _WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
 
@@ -69,9 +68,12 @@ def plain(answer: str) -> str:
     'Yes: see the manual.\\nOpen it\\nRead it'
     """
     text = unicodedata.normalize("NFC", answer[:LONGEST])
-    text = _RULE.sub("", _FENCE.sub("", text))
-    text = _EMPHASIS.sub("", _LINK.sub(r"\1", _LEAD.sub("", text)))
-    lines = (" ".join(line.split()) for line in text.splitlines())
+    lines = []
+    for written in text.splitlines():
+        line = " ".join(written.split())
+        if not line.startswith(("```", "~~~")) and not (len(line) > 2 and _RULES.issuperset(line)):
+            lead = _LEAD.match(line)
+            lines.append(_EMPHASIS.sub("", _LINK.sub(r"\1", line[lead.end() if lead else 0 :])).strip())
     return "\n".join(line for line in lines if line)
 
 
