@@ -41,20 +41,21 @@ if TYPE_CHECKING:
 
 
 def measure(
-    streams: list[Stream], traps: list[tuple[str, str]], place: Place, jobs: int
+    streams: list[Stream], traps: list[tuple[str, str]], place: Place, jobs: int, *, perfect: bool
 ) -> tuple[list[StreamRuns], Run]:
     """Every policy on every stream, `jobs` of them at a time."""
     from similar.others import run_others, run_swept
-    from similar.policies import FIXED, LEARN
+    from similar.policies import FIXED, LEARN, LEARN_PERFECT
     from similar.product import run_ours, run_traps
     from similar.table import StreamRuns
 
+    policies = (*FIXED, *LEARN, *(LEARN_PERFECT if perfect else ()))
     with ProcessPoolExecutor(jobs, get_context("spawn")) as pool:
         trapped = pool.submit(run_traps, traps, place)
         ours: dict[int, list[Future[Run]]] = {}
         others = {}
         for number, stream in sorted(enumerate(streams), key=lambda item: -len(item[1].asked)):
-            ours[number] = [pool.submit(run_ours, policy, stream, place) for policy in (*FIXED, *LEARN)]
+            ours[number] = [pool.submit(run_ours, policy, stream, place) for policy in policies]
             others[number] = (pool.submit(run_others, stream, place), pool.submit(run_swept, stream, place))
         found = []
         for number, stream in enumerate(streams):
@@ -82,6 +83,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1, help="of the order, of what is drawn, of the audits (default 1)")
     parser.add_argument("--order", choices=("shuffled", "file"), default="shuffled", help="of the questions")
     parser.add_argument("--embedder", choices=("minilm", "minilm-int8"), default="minilm")
+    parser.add_argument("--perfect", action="store_true", help="learn with a comparer that makes no mistakes, too")
     parser.add_argument("--server", default="valkey", help="valkey (default), redis, or a Redis address")
     parser.add_argument("--cache", type=Path, help="folder for vectors (default: in the temporary directory)")
     parser.add_argument("--jobs", type=int, default=min(2, os.cpu_count() or 1), help="processes (default 2)")
@@ -90,6 +92,8 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="exit with 1 where a claim does not hold")
     parser.add_argument("--write", action="store_true", help="put the table into docs/similar-questions.md")
     given = parser.parse_args()
+    if given.write and (given.only or given.quick):
+        parser.error("--write puts the whole table into the page: without --only and --quick")
     streams = read_streams(
         given.data,
         only=tuple(filter(None, given.only.split(","))),
@@ -109,7 +113,9 @@ def main() -> int:
     vectors.close()
     with private_server(given.server) as server:
         url = server.urls.get("unix socket") or next(iter(server.urls.values()))
-        found, trapped = measure(streams, traps, Place(url, given.embedder, cache, given.seed), given.jobs)
+        found, trapped = measure(
+            streams, traps, Place(url, given.embedder, cache, given.seed), given.jobs, perfect=given.perfect
+        )
     trap_runs = TrapRuns(ours=trapped, similarities=near)
     seconds = time.monotonic() - start
     text = page(found, trap_runs, server.name, given.embedder, seconds)

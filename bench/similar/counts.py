@@ -39,13 +39,15 @@ class Share(msgspec.Struct, gc=False, frozen=True):
 
 
 class Run(msgspec.Struct, frozen=True, kw_only=True):
-    """What one policy did with one stream. `mistakes` are the wrong similar hits: asked, taken for, similarity."""
+    """What one policy did with one stream. `mistakes` are the wrong similar hits: asked, taken for, similarity. Ours
+    compare pairs of answers: how many, and how many were judged otherwise than the labels say."""
 
     policy: str
     outcomes: str
     mistakes: list[tuple[str, str, float]] = []
     seconds: float = 0.0
-    note: str = ""
+    compared: int = 0
+    misjudged: int = 0
 
     def first(self, count: int) -> Run:
         """The same, as if the stream had ended after `count` questions."""

@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from agentic_flywheel import Flywheel, Outcome
-from agentic_flywheel.comparing import Said, as_comparer
+from agentic_flywheel.comparing import EmbeddingComparer, Said, Verdict, as_comparer
 from agentic_flywheel.flows.registry import Registry
+from agentic_flywheel.search.embedding import embedder_of
 from private_server import private_settings
 from similar.counts import EXACT, EXACT_WRONG, MISS, SIMILAR, WRONG, Run
 from similar.policies import STRICT, Ours
@@ -55,7 +56,8 @@ async def _run(policy: Ours, stream: Stream, place: Place) -> Run:
     outcomes: list[str] = []
     mistakes: list[tuple[str, str, float]] = []
     start = perf_counter()
-    async with _Opened(policy, answer, place) as flywheel:
+    opened = _Opened(policy, answer, place)
+    async with opened as flywheel:
         for asked in stream.asked:
             text = answers[asked.text] = answer_text(asked.answer_class)
             given = await flywheel.ask(asked.text, flow="bench", user=_ASKER)
@@ -63,8 +65,14 @@ async def _run(policy: Ours, stream: Stream, place: Place) -> Run:
             outcomes.append(_outcome(given, right=given.text == text))
             if outcomes[-1] == WRONG:
                 mistakes.append((asked.text, given.matched_question, given.similarity or 0.0))
-    seconds = perf_counter() - start
-    return Run(policy=policy.name, outcomes="".join(outcomes), mistakes=mistakes, seconds=seconds)
+    return Run(
+        policy=policy.name,
+        outcomes="".join(outcomes),
+        mistakes=mistakes,
+        seconds=perf_counter() - start,
+        compared=opened.comparer.compared,
+        misjudged=opened.comparer.misjudged,
+    )
 
 
 def run_traps(traps: Sequence[tuple[str, str]], place: Place) -> Run:
@@ -93,8 +101,20 @@ async def _run_traps(traps: Sequence[tuple[str, str]], place: Place) -> Run:
     return Run(policy=STRICT.name, outcomes="".join(outcomes), mistakes=mistakes)
 
 
+class _Watched(EmbeddingComparer):
+    """The product's own comparer; counts how often it judges otherwise than the labels: answers of one class are the
+    same text."""
+
+    compared = misjudged = 0
+
+    async def compare(self, one: Said, other: Said) -> Verdict:
+        verdict = await super().compare(one, other)
+        self.compared += 1
+        self.misjudged += verdict.same is not (one.answer == other.answer)
+        return verdict
+
+
 async def _perfect(one: Said, other: Said) -> bool:
-    """Compares answers without mistakes: those of one class are the same text."""
     return one.answer == other.answer
 
 
@@ -112,22 +132,25 @@ class _Opened:
         registry = Registry(settings)
         registry.register("bench", answer)
         vectors = RememberedVectors(real_embedder(place.embedder), place.cache)
+        self._embedding = embedder_of(settings, vectors)
+        self.comparer = _Watched(self._embedding)
         self._flywheel = Flywheel.open(
             settings=settings,
             registry=registry,
             embedder=vectors,
-            comparer=as_comparer(_perfect) if policy.perfect else None,
+            comparer=as_comparer(_perfect) if policy.perfect else self.comparer,
             draw=random.Random(place.seed).random,
         )
 
     async def __aenter__(self) -> Flywheel:
         flywheel = await self._flywheel.__aenter__()
-        if not await flywheel.similar.ready():
+        if not (await flywheel.similar.ready() and await self._embedding.ready(60)):
             raise SystemExit("the embedder does not work: afw doctor says why")
         return flywheel
 
     async def __aexit__(self, *error: Any) -> None:
         await self._flywheel.aclose()
+        await self._embedding.aclose()
         self._folder.cleanup()
 
 

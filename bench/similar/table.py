@@ -160,8 +160,13 @@ def page(found: list[StreamRuns], traps: TrapRuns, server: str, embedder: str, s
     """All of it, as docs/similar-questions.md shows it."""
     parts = [stream_table(runs) for runs in found]
     said = [f"- {'met' if claim.met else '**missed**'}: {claim.text}" for claim in claims(found, traps)]
+    compared = sum(run.compared for runs in found for run in runs.ours)
+    misjudged = sum(run.misjudged for runs in found for run in runs.ours)
+    judged = (
+        f"{compared:,} pairs of answers were compared to learn from them, {misjudged:,} judged otherwise than labelled."
+    )
     below = f"{circumstances(server)} Vectors by {embedder}. {seconds / 60:.0f} minutes."
-    return "\n\n".join([*parts, _wrapped(said), _wrapped([below])])
+    return "\n\n".join([*parts, _wrapped(said), _wrapped([judged, below])])
 
 
 def _wrapped(lines: Sequence[str]) -> str:
