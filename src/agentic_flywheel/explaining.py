@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from agentic_flywheel.asking import Asking
 from agentic_flywheel.errors import EmbedderError, StoreError
-from agentic_flywheel.likeness import Explanation
+from agentic_flywheel.likeness import Cut, Explanation
 from agentic_flywheel.matching import Match, Matching
 from agentic_flywheel.model import Candidate, Outcome, Reason
 from agentic_flywheel.policy.decision import Ask, Bypass, Decision, Refuse, Serve, ServeStale
+from agentic_flywheel.policy.similarity.budget import loosest
 from agentic_flywheel.questions import Asked
 from agentic_flywheel.search.embedding import Embedding
 from agentic_flywheel.steps import Step
@@ -51,7 +52,7 @@ class Explaining:
             exact=tuple(_exact(candidate) for candidate in step.considered),
             similar=match.choice.considered,
             terms=match.terms,
-            cut=match.cut,
+            cut=_cut(match),
             partition=match.partition,
             embedder=self._embedding.embedder.name if self._embedding.state == "ready" else "",
             notes=tuple(note for note in notes if note),
@@ -69,6 +70,13 @@ class Explaining:
             return await self._matching.weigh(step.asked, step.plan, step.facts, count=count, floor=0.0), ""
         except (StoreError, EmbedderError) as error:
             return Match(), f"similar questions could not be looked for: {error.message}"
+
+
+def _cut(match: Match) -> Cut | None:
+    """The cut that held for what is served, or for the nearest; without any, the loosest."""
+    if not match.cuts:
+        return None
+    return match.cuts[match.choice.standing] if match.choice.standing else loosest(match.cuts)
 
 
 def _told(decision: Decision, step: Step) -> tuple[str, str]:

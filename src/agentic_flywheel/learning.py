@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import msgspec
 
@@ -24,8 +24,9 @@ from agentic_flywheel.likeness import Cut, CutChange, SimilarState
 from agentic_flywheel.matching import Match, Matching
 from agentic_flywheel.model import Entry, Reason
 from agentic_flywheel.policy.decision import Ask
-from agentic_flywheel.policy.similarity.budget import Label, LabelSource, increments
-from agentic_flywheel.policy.similarity.choice import Prospect, pair_of
+from agentic_flywheel.policy.similarity.budget import WINDOW, Label, LabelSource, increments, loosest
+from agentic_flywheel.policy.similarity.choice import Prospect, name_in, pair_of, same_answer
+from agentic_flywheel.policy.similarity.probes import Probe, label_increments, probe_increments
 from agentic_flywheel.steps import Step
 from agentic_flywheel.store.store import Store
 
@@ -106,23 +107,49 @@ class Learning:
             await self._label(step, match, served, landed.entry, LabelSource.AUDIT)
 
     async def _label(self, step: Step, match: Match, other: Prospect, entry: Entry, source: LabelSource) -> None:
-        """Compare the flow's answer with the neighbour's, and record what that shows."""
-        if other.entry is None:
-            return
+        """Compare the flow's answer with the neighbours', and record what that shows of the one in question."""
         spec, at = step.plan.spec, step.asked.at
-        verdict = await self._compare(entry, other.entry)
-        if verdict.same is None:
-            self._behind.count(spec.key, at, similar_unjudged=1)
-            return
-        label = Label(other.similarity, verdict.same, source)
-        self._behind.count(spec.key, at, **{f"similar_{source.value}_{'right' if verdict.same else 'wrong'}": 1})
+        verdicts = await self._verdicts(match, other, entry)
+        verdict = verdicts[other.key]
         try:
+            await self._name(match, step.plan.wanted[0].key, verdicts)
+            if verdict.same is None:
+                self._behind.count(spec.key, at, similar_unjudged=1)
+                return
+            told = "right" if verdict.same else "wrong"
+            self._behind.count(spec.key, at, **{f"similar_{source.value}_{told}": 1})
+            fields = increments(Label(other.similarity, verdict.same, source, match.choice.standing))
+            if verdict.same and verdict.similarity != 1.0:  # the comparer's word for it, not the words themselves
+                fields |= label_increments(self._comparer.fingerprint)
             if source is LabelSource.AUDIT and not verdict.same:
                 for pair in pairs_of(step.plan.normal, step.plan.wanted[0].key, other):
                     await self._store.similar.block(spec.key, pair)
-            await self.record(spec, match.embedder, increments(label))
+            await self.record(spec, match.embedder, fields)
         except StoreError as error:
             _log.warning("a label of flow %s was not recorded: %s", spec.key, error)
+
+    async def _verdicts(self, match: Match, other: Prospect, entry: Entry) -> dict[str, Verdict]:
+        """What the comparer says of the new answer and those of the neighbours, by their entries' keys. Of neighbours
+        that have one answer, one is compared; those far away are left alone."""
+        verdicts: dict[str, Verdict] = {}
+        near = [one for one in match.choice.fit if one is not other and abs(one.similarity - other.similarity) < WINDOW]
+        judged: list[Prospect] = []
+        for one in (other, *near):
+            alike = next((known for known in judged if same_answer(known, one)), None)
+            if alike is not None:
+                verdicts[one.key] = verdicts[alike.key]
+            elif one.entry is not None:
+                verdicts[one.key] = await self._compare(entry, one.entry)
+                judged.append(one)
+        return verdicts
+
+    async def _name(self, match: Match, key: str, verdicts: Mapping[str, Verdict]) -> None:
+        """Note which neighbour's answer the new one is the same as: the next question knows by it how they stand."""
+        for one in match.choice.fit:
+            if (known := verdicts.get(one.key)) is not None and known.same:
+                name = one.answer or name_in(one.key)
+                await self._store.vectors.name_answer(match.embedder, match.partition, key, name)
+                return
 
     async def _probe(self, step: Step, before: Entry, after: Entry) -> None:
         """Two answers of one flow to the same words should say the same: where they do not, the comparer errs or the
@@ -130,8 +157,16 @@ class Learning:
         verdict = await self._compare(before, after)
         if verdict.same is None:
             return
-        spec = step.plan.spec
-        self._behind.count(spec.key, step.asked.at, **{f"refresh_{'same' if verdict.same else 'different'}": 1})
+        spec, embedder = step.plan.spec, self._matching.fingerprint
+        told = "same" if verdict.same else "different"
+        self._behind.count(spec.key, step.asked.at, **{f"refresh_{told}": 1})
+        if not embedder:
+            return
+        fields = probe_increments(self._comparer.fingerprint, Probe.REFRESH, verdict.same)
+        try:
+            await self._store.similar.record(spec.key, embedder, fields)
+        except StoreError as error:
+            _log.warning("a check of the comparer was not recorded: %s", error)
 
     async def _compare(self, one: Entry, other: Entry) -> Verdict:
         return await self._comparer.compare(
@@ -149,25 +184,29 @@ class Learning:
     async def _follow(self, spec: FlowSpec, embedder: str, state: SimilarState) -> Cut:
         similar = self._store.similar
         for _ in range(_ATTEMPTS):
-            terms = self._matching.terms_of(spec, state)
-            cut = self._matching.cut(spec.key, state, terms)
-            if cut.value == state.cut:
-                return cut
-            change = CutChange(
-                at=time.time(),
-                old=state.cut,
-                new=cut.value,
-                why=cut.why,
-                right=cut.right,
-                wrong=cut.wrong,
-                bound=cut.bound,
-                embedder=embedder,
-            )
-            if await similar.set_cut(spec.key, embedder, version=state.version, cut=cut.value, change=change):
-                _log.info("flow %s: the cut of similar questions is %s now: %s", spec.key, cut.value, cut.why)
-                return cut
+            cuts = self._matching.cuts(spec.key, state, self._matching.terms_of(spec, state))
+            for standing, cut in cuts.items():
+                before = state.cuts.get(standing.value)
+                if cut.value == before:
+                    continue
+                change = CutChange(
+                    at=time.time(),
+                    old=before,
+                    new=cut.value,
+                    why=cut.why,
+                    right=cut.right,
+                    wrong=cut.wrong,
+                    bound=cut.bound,
+                    embedder=embedder,
+                    standing=standing.value,
+                )
+                if not await similar.set_cut(spec.key, embedder, version=state.version, cut=cut.value, change=change):
+                    break
+                _log.info("flow %s: a cut of similar questions is %s now: %s", spec.key, cut.value, cut.why)
+            else:
+                return loosest(cuts)
             state = await similar.state(spec.key, embedder)
-        return cut
+        return loosest(cuts)
 
 
 def pairs_of(normal: str, key: str, other: Prospect) -> tuple[str, ...]:

@@ -108,23 +108,30 @@ class CutChange(msgspec.Struct, gc=False, frozen=True, kw_only=True):
     wrong: int = 0
     bound: float | None = None
     embedder: str = ""
+    standing: str = ""
 
 
 class SimilarState(msgspec.Struct, gc=False, frozen=True, kw_only=True):
     """What all processes share about similar questions of one flow.
 
-    `version` rises with every label and every decision of people; a `cut` of None is closed. `evidence` counts labels
-    by field (`policy.similarity.budget`). What people set stands in `profile`, `mode` and `max_error`, None where they
-    did not. `blocked` says of each pair that was asked about whether it must never be merged.
+    `version` rises with every label and every decision of people. `cuts` are those in force, by standing; one that is
+    not there is closed. `evidence` counts labels by field (`policy.similarity.budget`). What people set stands in
+    `profile`, `mode` and `max_error`, None where they did not. `blocked` says of each pair that was asked about
+    whether it must never be merged.
     """
 
     version: int = 0
-    cut: float | None = None
+    cuts: dict[str, float] = {}
     evidence: dict[str, int] = {}
     profile: Profile | None = None
     mode: SimilarMode | None = None
     max_error: float | None = None
     blocked: tuple[bool, ...] = ()
+
+    @property
+    def cut(self) -> float | None:
+        """The cut that is kept without a standing, None where it is closed."""
+        return self.cuts.get("")
 
 
 class Considered(msgspec.Struct, gc=False, frozen=True, kw_only=True):
@@ -138,6 +145,7 @@ class Considered(msgspec.Struct, gc=False, frozen=True, kw_only=True):
     why: str
     age_seconds: float | None = None
     blocked: bool = False
+    standing: str = ""  # what the other neighbours say of it: agreed, alone, contested
 
     @property
     def refusals(self) -> tuple[str, ...]:
@@ -214,6 +222,7 @@ class SimilarStatus(msgspec.Struct, frozen=True, kw_only=True):
     terms: Terms
     embedder: str
     cut: Cut
+    cuts: dict[str, Cut] = {}  # by standing; `cut` is the loosest of them
     bands: tuple[Band, ...] = ()
     labels: int = 0
     audits: int = 0

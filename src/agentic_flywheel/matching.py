@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -21,11 +21,12 @@ from agentic_flywheel.likeness import Considered, Cut, Likeness, SimilarMode, Si
 from agentic_flywheel.model import Candidate, Entry, Reason
 from agentic_flywheel.policy.decision import Ask, Decision, Facts, Refuse
 from agentic_flywheel.policy.sharing import Scope
-from agentic_flywheel.policy.similarity.budget import Evidence, cut_of
+from agentic_flywheel.policy.similarity.budget import WINDOW, Evidence, Standing, cuts_of
 from agentic_flywheel.policy.similarity.choice import Choice, Prospect, choose, pair_of, partition_of
 from agentic_flywheel.policy.similarity.guards import weigh
 from agentic_flywheel.policy.similarity.language import language_of
-from agentic_flywheel.policy.similarity.profiles import terms_of
+from agentic_flywheel.policy.similarity.probes import error_of, judged
+from agentic_flywheel.policy.similarity.profiles import floors_of, terms_of
 from agentic_flywheel.questions import Asked, Plan
 from agentic_flywheel.search.embedding import Embedding
 from agentic_flywheel.search.protocols import Embedder, Recall
@@ -36,8 +37,6 @@ from agentic_flywheel.store.store import Store
 
 #: How many neighbours are weighed.
 NEIGHBOURS = 5
-#: Neighbours so far below the floor still tell, in `--explain`, what was near.
-_BELOW = 0.1
 #: Programs that end after one question have nobody to load the model for later.
 _LOAD_SECONDS = 3.0
 
@@ -53,7 +52,7 @@ class Match(msgspec.Struct, frozen=True, kw_only=True):
     embedder: str = ""
     state: SimilarState | None = None
     terms: Terms | None = None
-    cut: Cut | None = None
+    cuts: Mapping[Standing, Cut] = {}
     choice: Choice = Choice()
 
     def candidates(self, scope: str) -> tuple[Candidate, ...]:
@@ -83,7 +82,7 @@ class Matching:
         self._off = settings.text("similar.mode") == SimilarMode.OFF
         #: Told which flow's similar questions are looked for, and its generation; set where vectors are caught up with.
         self.catch_up: Callable[[str, int], None] | None = None
-        self._cuts: dict[str, tuple[int, Terms, Cut]] = {}
+        self._cuts: dict[str, tuple[int, Terms, Mapping[Standing, Cut]]] = {}
 
     def unfit(self, plan: Plan) -> str:
         """Why a question is not compared with similar ones, "" if it is."""
@@ -144,26 +143,36 @@ class Matching:
             await refreshing
         finally:
             await _ended(refreshing)
-        least = self.terms_of(plan.spec, None).floor - _BELOW if floor is None else floor
-        neighbours = await recall.nearest(partition, vector, count=count, floor=max(0.0, least), now=facts.now)
+        if floor is None:  # what is so near that it says something of the farthest that could be served
+            floor = min(floors_of(self.terms_of(plan.spec, None), self.calibration).values()) - WINDOW
+        neighbours = await recall.nearest(partition, vector, count=count, floor=max(0.0, floor), now=facts.now)
         pairs = [pair_of(plan.normal, neighbour.key) for neighbour in neighbours]
         read = self._store.similar.read_commands(plan.spec.key, embedder.fingerprint, pairs)
         gets: list[Command] = [("GET", neighbour.key) for neighbour in neighbours]
-        replies = await self._store.link.run(*read, *gets)
+        named = self._store.vectors.answer_commands(
+            embedder.fingerprint, partition, [neighbour.key for neighbour in neighbours]
+        )
+        replies = await self._store.link.run(*read, *gets, *named)
         state = self._store.similar.state_of(replies[: len(read)])
         terms = self.terms_of(plan.spec, state)
-        cut = self.cut(plan.spec.key, state, terms)
+        cuts = self.cuts(plan.spec.key, state, terms)
         prospects = []
+        values, answers = replies[len(read) : len(read) + len(gets)], replies[len(read) + len(gets) :]
         if self.catch_up is not None:
             self.catch_up(plan.spec.key, facts.generation)
-        for neighbour, raw, blocked in zip(neighbours, replies[len(read) :], state.blocked, strict=True):
+        for neighbour, raw, answer, blocked in zip(neighbours, values, answers, state.blocked, strict=True):
             entry = self._store.entries.looked(raw).entry
             if entry is None:
                 recall.drop(partition, neighbour.key)
             guards = weigh(asked.text, entry.asked or entry.question, terms.profile) if entry else ()
             prospects.append(
                 Prospect(
-                    key=neighbour.key, similarity=neighbour.similarity, entry=entry, guards=guards, blocked=blocked
+                    key=neighbour.key,
+                    similarity=neighbour.similarity,
+                    entry=entry,
+                    answer=answer.decode("utf-8", "replace") if answer else "",
+                    guards=guards,
+                    blocked=blocked,
                 )
             )
         return Match(
@@ -172,8 +181,8 @@ class Matching:
             embedder=embedder.fingerprint,
             state=state,
             terms=terms,
-            cut=cut,
-            choice=choose(prospects, facts=facts, wanted=plan.wanted[0], terms=terms, cut=cut),
+            cuts=cuts,
+            choice=choose(prospects, facts=facts, wanted=plan.wanted[0], terms=terms, cuts=cuts),
         )
 
     @property
@@ -181,19 +190,25 @@ class Matching:
         """The embedder in use; "" where there is none (yet)."""
         return self._embedding.embedder.fingerprint if self._embedding.state == "ready" else ""
 
+    @property
+    def calibration(self) -> str:
+        """The floors that were measured for the embedder in use; "" where there are none."""
+        return self._embedding.embedder.calibration if self._embedding.state == "ready" else ""
+
     def terms_of(self, spec: FlowSpec, state: SimilarState | None) -> Terms:
         """What holds for a flow now, people's decisions included."""
-        calibration = self._embedding.embedder.calibration if self._embedding.state == "ready" else ""
         decided = None
         if state is not None:
             decided = SimilarPolicy(mode=state.mode, profile=state.profile, max_error=state.max_error)
-        return terms_of(self._settings.values, registry=spec.similar, overrides=decided, calibration=calibration)
+        return terms_of(self._settings.values, registry=spec.similar, overrides=decided, calibration=self.calibration)
 
-    def cut(self, flow: str, state: SimilarState, terms: Terms) -> Cut:
-        """The cut that follows from all evidence; thought through once for each version of it."""
+    def cuts(self, flow: str, state: SimilarState, terms: Terms) -> Mapping[Standing, Cut]:
+        """The cuts that follow from all evidence, by standing; thought through once for each version of it."""
         kept = self._cuts.get(flow)
         if kept is None or kept[:2] != (state.version, terms):
-            kept = (state.version, terms, cut_of(Evidence.read(state.evidence), terms))
+            floors = floors_of(terms, self.calibration)
+            comparer = error_of(state.evidence) if judged(state.evidence) else None
+            kept = (state.version, terms, cuts_of(Evidence.read(state.evidence), terms, floors, comparer))
             self._cuts[flow] = kept
         return kept[2]
 

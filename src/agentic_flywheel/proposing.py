@@ -12,11 +12,12 @@ from datetime import timedelta
 from agentic_flywheel.errors import UnknownProposal
 from agentic_flywheel.flows.protocol import FlowSpec
 from agentic_flywheel.flows.registry import Registry
-from agentic_flywheel.identifiers import new_id
 from agentic_flywheel.lifetimes import Lifetimes
 from agentic_flywheel.likeness import Profile, Proposal
 from agentic_flywheel.matching import Matching
+from agentic_flywheel.policy.identity import digest
 from agentic_flywheel.policy.similarity.budget import Evidence
+from agentic_flywheel.policy.similarity.proposals import Draft, Refreshes, drafts_of
 from agentic_flywheel.store.store import Store
 
 #: A change that was turned down is left alone for so long.
@@ -52,10 +53,7 @@ class Proposing:
         if proposal.setting == "ttl":
             await self._lifetimes.set(f"flow:{proposal.flow}", timedelta(seconds=float(proposal.proposed)))
         else:
-            state = await self._store.similar.state(proposal.flow, self._matching.fingerprint)
-            await self._store.similar.set_override(
-                proposal.flow, profile=Profile(proposal.proposed), mode=state.mode, max_error=state.max_error
-            )
+            await self._store.similar.set_override(proposal.flow, profile=Profile(proposal.proposed))
         return proposal
 
     async def reject(self, id: str, *, reason: str, by: str) -> Proposal:  # noqa: A002
@@ -69,24 +67,36 @@ class Proposing:
         return decided
 
     async def _drafts(self, spec: FlowSpec, now: float) -> list[Proposal]:
-        from agentic_flywheel.policy.similarity.proposals import Refreshes, drafts
-
         state = await self._store.similar.state(spec.key, self._matching.fingerprint)
         fields = await self._store.counters.read(spec.key, days=_DAYS, now=now)
-        flow_state = await self._store.flows.state(spec.key)
         ttls = await self._store.flows.type_ttls()
-        lifetime = self._lifetimes.of(spec, flow_state, ttls.get(spec.type))
-        return drafts(
-            spec.key,
-            evidence=Evidence.read(state.evidence),
-            terms=self._matching.terms_of(spec, state),
-            lifetime=lifetime,
-            refreshes=Refreshes(same=fields.get("refresh_same", 0), different=fields.get("refresh_different", 0)),
-            outdated=fields.get("report:outdated", 0),
-            served=sum(fields.get(f"outcome:{name}", 0) for name in ("hit", "similar", "stale", "joined")),
-            now=now,
-            new_id=new_id,
+        lifetime = self._lifetimes.of(spec, await self._store.flows.state(spec.key), ttls.get(spec.type))
+        found = drafts_of(
+            Evidence.read(state.evidence),
+            self._matching.terms_of(spec, state),
+            self._matching.calibration,
+            ttl_seconds=lifetime.ttl.total_seconds(),
+            refreshes=Refreshes(
+                same=fields.get("refresh_same", 0),
+                different=fields.get("refresh_different", 0),
+                outdated=fields.get("report:outdated", 0),
+            ),
         )
+        return [_proposal(spec.key, draft, now) for draft in found]
+
+
+def _proposal(flow: str, draft: Draft, now: float) -> Proposal:
+    # Processes that come to the same proposal in the same month make one of it.
+    name = digest("proposal", flow, draft.setting, draft.now, draft.proposed, str(int(now // QUIET_SECONDS)))
+    return Proposal(
+        id=name[:12],
+        flow=flow,
+        setting=draft.setting,
+        now=draft.now,
+        proposed=draft.proposed,
+        evidence=draft.evidence,
+        at=now,
+    )
 
 
 def _answers(known: Proposal, draft: Proposal, now: float) -> bool:

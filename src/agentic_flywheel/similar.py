@@ -30,7 +30,7 @@ from agentic_flywheel.likeness import (
 from agentic_flywheel.matching import Matching
 from agentic_flywheel.model import Answer, Directives
 from agentic_flywheel.policy.context import Domain
-from agentic_flywheel.policy.similarity.budget import Evidence, LabelSource, bands, interval
+from agentic_flywheel.policy.similarity.budget import Evidence, LabelSource, bands, interval, loosest
 from agentic_flywheel.proposing import Proposing
 from agentic_flywheel.questions import Planner
 from agentic_flywheel.reporting import Reporting
@@ -144,6 +144,7 @@ class Similar:
         fingerprint = self._matching.fingerprint
         state = await self._store.similar.state(spec.key, fingerprint)
         terms = self._matching.terms_of(spec, state)
+        cuts = self._matching.cuts(spec.key, state, terms)
         evidence = Evidence.read(state.evidence)
         right, wrong = evidence.count()
         audit_right, audit_wrong = evidence.count(LabelSource.AUDIT)
@@ -159,7 +160,8 @@ class Similar:
             flow=spec.key,
             terms=terms,
             embedder=self._embedding.embedder.name if fingerprint else f"none: {self._embedding.why}",
-            cut=self._matching.cut(spec.key, state, terms),
+            cut=loosest(cuts),
+            cuts={standing.value: cut for standing, cut in cuts.items()},
             bands=bands(evidence),
             labels=right + wrong,
             audits=checked,
@@ -188,19 +190,21 @@ class Similar:
             ) from None
         if max_error is not None and not 0.0001 <= max_error <= 0.5:
             raise InputError(f"max_error is a share of similar hits from 0.0001 to 0.5, not {max_error:g}")
-        state = await self._store.similar.state(spec.key, self._matching.fingerprint)
+        chosen: dict[str, Any] = {"profile": chosen_profile, "mode": chosen_mode, "max_error": max_error}
         await self._store.similar.set_override(
-            spec.key,
-            profile=chosen_profile or state.profile,
-            mode=chosen_mode or state.mode,
-            max_error=state.max_error if max_error is None else max_error,
+            spec.key, **{name: value for name, value in chosen.items() if value is not None}
         )
         return await self._followed(spec)
 
-    async def reset(self, flow: str) -> SimilarStatus:
-        """Take back what was decided at run time: registry and settings hold again. Evidence stays."""
+    async def reset(self, flow: str, *, labels: bool = False) -> SimilarStatus:
+        """Take back what was decided at run time: registry and settings hold again. With `labels`, what was learnt is
+        forgotten too, and the cut starts anew; blocked pairs stay blocked."""
         spec = self._registry.current().get(flow, inactive=True)
-        await self._store.similar.set_override(spec.key)
+        if labels:
+            await self._embedding.ready(_LOAD_SECONDS)
+            change = CutChange(at=time.time(), old=None, new=None, why="somebody had the labels forgotten")
+            await self._store.similar.reset(spec.key, self._matching.fingerprint, change)
+        await self._store.similar.set_override(spec.key, profile=None, mode=None, max_error=None)
         return await self._followed(spec)
 
     async def _followed(self, spec: FlowSpec) -> SimilarStatus:

@@ -224,25 +224,26 @@ async def test_evidence_opens_the_cut_and_every_change_is_recorded(valkey: Serve
     flow = Answering(lambda text: "one thing is to be done with " + text.split()[-1].strip("?"))
     arguments = {"similar_mode": "learn", "similar_max_error": 0.1}
     async with opened(valkey, tmp_path, {"oracle": flow}, given=given(), **arguments) as flywheel:
-        outcomes = []
+        answers = []
         for thing in THINGS:
             await flywheel.ask(f"How do I polish the {thing}?")
-            outcomes.append((await flywheel.ask(f"How can I polish the {thing}?")).outcome)
+            answers.append(await flywheel.ask(f"How can I polish the {thing}?"))
             await flywheel.settled()
-        opened_at = outcomes.index(Outcome.SIMILAR)
+        served = [answer for answer in answers if answer.outcome is Outcome.SIMILAR]
+        opened_at = answers.index(served[0])
         assert opened_at >= 30, "30 labels at least"
-        assert set(outcomes[:opened_at]) == {Outcome.MISS}
-        assert set(outcomes[opened_at:]) == {Outcome.SIMILAR}
         status = await flywheel.similar.status("oracle")
-        assert status.labels == opened_at
+        assert status.labels == len(answers) - len(served)
         assert status.cut.value is not None
         assert status.cut.value >= status.terms.floor == 0.97
-        (change,) = status.changes
-        assert change.old is None
-        assert change.new == status.cut.value
-        assert (change.right, change.wrong) == (opened_at, 0)
-        assert change.bound is not None
-        assert change.bound <= 0.1
+        assert all(answer.similarity is not None and answer.similarity >= status.cut.value for answer in served)
+        first = status.changes[-1]
+        assert (first.old, first.standing) == (None, "alone")
+        assert first.new is not None
+        assert 30 <= first.right <= opened_at
+        assert first.wrong == 0
+        assert first.bound is not None
+        assert first.bound <= 0.1
 
 
 async def test_wrong_answers_keep_the_cut_shut(valkey: Server, tmp_path: Path) -> None:

@@ -11,12 +11,14 @@ import pytest
 from agentic_flywheel.likeness import Cut, GuardVerdict, Profile, SimilarMode, Terms
 from agentic_flywheel.model import Directives, Entry, Lifetime, Reason
 from agentic_flywheel.policy.decision import Facts, Wanted
+from agentic_flywheel.policy.similarity.budget import Standing
 from agentic_flywheel.policy.similarity.choice import Prospect, choose, name_in, pair_of, partition_of, same_place
 
 PLACE = "afw:v1:t:team:flow:f:q:"
 WANTED = Wanted(key=PLACE + "{" + "0" * 32 + "}", scope="team", question="how do i reset it", identity="")
 TERMS = Terms(mode=SimilarMode.FIXED, profile=Profile.STRICT, floor=0.97, max_error=0.01, audit_share=0.05)
 CUT = Cut(value=0.97, why="fixed at the floor")
+CUTS = dict.fromkeys(Standing, CUT)
 FINE = (GuardVerdict("numbers", True),)
 FACTS = Facts(
     directives=Directives(),
@@ -50,7 +52,7 @@ def prospect(similarity: float = 0.98, number: int = 1, **changes: Any) -> Prosp
 
 
 def test_the_nearest_that_passes_is_served() -> None:
-    choice = choose([prospect(0.99), prospect(0.98, 2)], facts=FACTS, wanted=WANTED, terms=TERMS, cut=CUT)
+    choice = choose([prospect(0.99), prospect(0.98, 2)], facts=FACTS, wanted=WANTED, terms=TERMS, cuts=CUTS)
     assert choice.serve is not None
     assert choice.serve.reason is Reason.SIMILAR
     assert choice.serve.entry.answer == "press the button"
@@ -71,7 +73,7 @@ def test_the_nearest_that_passes_is_served() -> None:
     ],
 )
 def test_an_answer_that_an_exact_question_would_not_get_is_not_served(changes: dict[str, Any], why: str) -> None:
-    choice = choose([prospect(1.0, **changes)], facts=FACTS, wanted=WANTED, terms=TERMS, cut=CUT)
+    choice = choose([prospect(1.0, **changes)], facts=FACTS, wanted=WANTED, terms=TERMS, cuts=CUTS)
     assert choice.serve is None
     assert choice.nearest is None, "and it teaches nothing about the cut"
     assert why in choice.considered[0].why
@@ -79,14 +81,14 @@ def test_an_answer_that_an_exact_question_would_not_get_is_not_served(changes: d
 
 def test_what_is_gone_is_neither_served_nor_learnt_from() -> None:
     gone = Prospect(key=PLACE + "{" + "1" * 32 + "}", similarity=1.0, entry=None)
-    choice = choose([gone], facts=FACTS, wanted=WANTED, terms=TERMS, cut=CUT)
+    choice = choose([gone], facts=FACTS, wanted=WANTED, terms=TERMS, cuts=CUTS)
     assert (choice.serve, choice.nearest) == (None, None)
 
 
 def test_a_guard_refuses_however_near_and_a_farther_one_that_passes_is_served() -> None:
     refused = (GuardVerdict("numbers", False, "asked: 2023, stored: 2024"),)
     near = msgspec.structs.replace(prospect(0.999), guards=refused)
-    choice = choose([near, prospect(0.975, 2)], facts=FACTS, wanted=WANTED, terms=TERMS, cut=CUT)
+    choice = choose([near, prospect(0.975, 2)], facts=FACTS, wanted=WANTED, terms=TERMS, cuts=CUTS)
     assert choice.served is not None
     assert choice.served.similarity == 0.975
     assert choice.considered[0].why == "refused by numbers: asked: 2023, stored: 2024"
@@ -95,13 +97,13 @@ def test_a_guard_refuses_however_near_and_a_farther_one_that_passes_is_served() 
 
 def test_a_blocked_pair_is_never_served_nor_counted_again() -> None:
     blocked = msgspec.structs.replace(prospect(1.0), blocked=True)
-    choice = choose([blocked], facts=FACTS, wanted=WANTED, terms=TERMS, cut=CUT)
+    choice = choose([blocked], facts=FACTS, wanted=WANTED, terms=TERMS, cuts=CUTS)
     assert (choice.serve, choice.nearest) == (None, None)
 
 
 @pytest.mark.parametrize("cut", [Cut(value=None, why="closed"), Cut(value=0.985, why="tightened")])
 def test_what_only_the_cut_held_back_is_what_a_miss_labels(cut: Cut) -> None:
-    choice = choose([prospect(0.98), prospect(0.9, 2)], facts=FACTS, wanted=WANTED, terms=TERMS, cut=cut)
+    choice = choose([prospect(0.98), prospect(0.9, 2)], facts=FACTS, wanted=WANTED, terms=TERMS, cuts=dict.fromkeys(Standing, cut))
     assert choice.serve is None
     assert choice.nearest is not None
     assert choice.nearest.similarity == 0.98
@@ -109,12 +111,12 @@ def test_what_only_the_cut_held_back_is_what_a_miss_labels(cut: Cut) -> None:
 
 def test_an_unverified_flow_serves_no_similar_answer() -> None:
     facts = msgspec.structs.replace(FACTS, verified=False)
-    assert choose([prospect()], facts=facts, wanted=WANTED, terms=TERMS, cut=CUT).serve is None
+    assert choose([prospect()], facts=facts, wanted=WANTED, terms=TERMS, cuts=CUTS).serve is None
 
 
 def test_an_asker_with_max_age_gets_nothing_older() -> None:
     facts = msgspec.structs.replace(FACTS, directives=Directives(max_age=timedelta(seconds=10)))
-    choice = choose([prospect()], facts=facts, wanted=WANTED, terms=TERMS, cut=CUT)
+    choice = choose([prospect()], facts=facts, wanted=WANTED, terms=TERMS, cuts=CUTS)
     assert choice.serve is None
     assert "max-age" in choice.considered[0].why
 
@@ -126,7 +128,7 @@ def test_an_asker_with_max_age_gets_nothing_older() -> None:
 def test_a_neighbour_of_another_place_is_not_served(other: str) -> None:
     stray = msgspec.structs.replace(prospect(1.0), key=other % ("1" * 32))
     assert not same_place(stray.key, WANTED.key)
-    assert choose([stray], facts=FACTS, wanted=WANTED, terms=TERMS, cut=CUT).serve is None
+    assert choose([stray], facts=FACTS, wanted=WANTED, terms=TERMS, cuts=CUTS).serve is None
 
 
 def test_every_part_of_a_partition_counts() -> None:
@@ -149,3 +151,28 @@ def test_a_pair_has_one_name_whatever_the_scope_of_the_stored_answer() -> None:
     team, user = PLACE + "{" + "a" * 32 + "}", "afw:v1:t:user:{u}:flow:f:q:" + "a" * 32
     assert name_in(team) == name_in(user) == "a" * 32
     assert pair_of("question", team) == pair_of("question", user) != pair_of("other", team)
+
+
+def test_other_neighbours_decide_which_cut_holds() -> None:
+    shut, cut = Cut(value=None, why="closed"), Cut(value=0.9, why="proved")
+    cuts = {Standing.AGREED: cut, Standing.ALONE: shut, Standing.CONTESTED: shut}
+
+    def served(*others: Prospect) -> str | None:
+        choice = choose([prospect(0.93), *others], facts=FACTS, wanted=WANTED, terms=TERMS, cuts=cuts)
+        assert (choice.serve is None) == (choice.standing is not Standing.AGREED)
+        return choice.standing.value if choice.standing else None
+
+    assert served() == "alone"
+    assert served(prospect(0.70, 2, answer="far away, so it says nothing")) == "alone"
+    assert served(prospect(0.88, 2)) == "agreed"
+    assert served(prospect(0.88, 2), prospect(0.85, 3, answer="another")) == "contested"
+    # Two texts that were compared and found to say the same have one name.
+    named = msgspec.structs.replace(prospect(0.88, 2, answer="push the knob"), answer=f"{1:032x}")
+    assert served(named) == "agreed"
+    # A neighbour that a guard refuses cannot be served, but it still has a say.
+    refused = msgspec.structs.replace(
+        prospect(0.88, 2, answer="another"), guards=(GuardVerdict("numbers", False, "asked: 1, stored: 2"),)
+    )
+    assert served(refused) == "contested"
+    # One whose answer is gone has none.
+    assert served(Prospect(key=PLACE + "{" + "9" * 32 + "}", similarity=0.9, entry=None)) == "alone"

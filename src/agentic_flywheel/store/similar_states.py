@@ -37,16 +37,17 @@ for i = 1, #ARGV, 2 do redis.call('HINCRBY', KEYS[2], ARGV[i], ARGV[i + 1]) end
 return {redis.call('HMGET', KEYS[1], 'version', 'profile', 'mode', 'max_error'), redis.call('HGETALL', KEYS[2])}
 """)
 
-# ARGV: version, the new cut ("" is closed), the change as JSON without the old cut, how many changes are kept.
+# ARGV: version, the new cut ("" is closed), the change as JSON without the old cut, how many changes are kept, the
+# cut's field.
 # Returns whether the cut is in force now. One that is in force already is not written down again.
 SET_CUT = Script("""
-local old, new = redis.call('HGET', KEYS[2], 'cut') or '', ARGV[2]
+local old, new = redis.call('HGET', KEYS[2], ARGV[5]) or '', ARGV[2]
 if old == new then return 1 end
 local version = tonumber(redis.call('HGET', KEYS[1], 'version') or '0')
     + tonumber(redis.call('HGET', KEYS[2], 'version') or '0')
 local tighter = old ~= '' and (new == '' or tonumber(new) > (tonumber(old) or 2))
 if version ~= tonumber(ARGV[1]) and not tighter then return 0 end
-redis.call('HSET', KEYS[2], 'cut', new)
+redis.call('HSET', KEYS[2], ARGV[5], new)
 redis.call('LPUSH', KEYS[3], '{"old":' .. (old == '' and 'null' or old) .. ',' .. string.sub(ARGV[3], 2))
 redis.call('LTRIM', KEYS[3], 0, ARGV[4] - 1)
 return 1
@@ -54,14 +55,18 @@ return 1
 
 # Forgets labels and cut; the version goes on, so that no cut from before comes back. ARGV: the change as JSON, or "".
 RESET = Script("""
-local old, version = redis.call('HGET', KEYS[2], 'cut') or '', redis.call('HINCRBY', KEYS[2], 'version', 1)
+local version = redis.call('HINCRBY', KEYS[2], 'version', 1)
+local known = redis.call('HGETALL', KEYS[2])
 redis.call('DEL', KEYS[2])
 redis.call('HSET', KEYS[2], 'version', version)
-if old ~= '' and ARGV[1] ~= '' then
-    redis.call('LPUSH', KEYS[3], '{"old":' .. old .. ',' .. string.sub(ARGV[1], 2))
-    redis.call('LTRIM', KEYS[3], 0, ARGV[2] - 1)
+for i = 1, #known, 2 do
+    if known[i + 1] ~= '' and (known[i] == 'cut' or string.sub(known[i], 1, 4) == 'cut:') and ARGV[1] ~= '' then
+        local told = cjson.decode(ARGV[1])
+        told['old'], told['standing'] = tonumber(known[i + 1]), string.sub(known[i], 5)
+        redis.call('LPUSH', KEYS[3], cjson.encode(told))
+    end
 end
-return old
+redis.call('LTRIM', KEYS[3], 0, ARGV[2] - 1)
 """)
 
 
@@ -110,10 +115,11 @@ class SimilarStates:
         try:
             version, profile, mode, max_error = replies[0]
             fields = _named(replies[1])
-            learnt, cut = int(fields.pop("version", 0)), fields.pop("cut", b"")
+            learnt = int(fields.pop("version", 0))
+            cuts = {name: fields.pop(name) for name in list(fields) if name == "cut" or name.startswith("cut:")}
             return SimilarState(
                 version=int(version or 0) + learnt,
-                cut=float(cut) if cut else None,
+                cuts={name.partition(":")[2]: float(cut) for name, cut in cuts.items() if cut},
                 evidence={name: int(count) for name, count in fields.items()},
                 profile=Profile(profile.decode()) if profile else None,
                 mode=SimilarMode(mode.decode()) if mode else None,
@@ -137,13 +143,14 @@ class SimilarStates:
         return self.state_of(replies)
 
     async def set_cut(self, flow: str, embedder: str, *, version: int, cut: float | None, change: CutChange) -> bool:
-        """Put a cut in force and write its change down; whether it is in force now.
+        """Put a cut (that of `change.standing`) in force and write its change down; whether it is in force now.
 
         False where something was learnt or decided since `version`: reckon anew. A cut that serves less than the one in
         force (higher, or None) is taken whatever the version. `change.old` is replaced by the cut that was in force.
         """
         new = "" if cut is None else repr(float(cut))
-        call = SET_CUT.call(self._hashes(flow, embedder), version, new, _without_old(change), _CHANGES_KEPT)
+        field = f"cut:{change.standing}" if change.standing else "cut"
+        call = SET_CUT.call(self._hashes(flow, embedder), version, new, _without_old(change), _CHANGES_KEPT, field)
         (done,) = await self._link.run(call)
         return bool(done)
 

@@ -14,7 +14,7 @@ from agentic_flywheel.store.link import Link
 from agentic_flywheel.store.outbox import Outbox
 from agentic_flywheel.store.sessions import AMEND, APPEND, REMOVE, SessionStore
 from agentic_flywheel.store.similar_states import SCRIPTS, SimilarStates
-from agentic_flywheel.store.vectors import KEEP, TELL, VectorStore
+from agentic_flywheel.store.vectors import KEEP, NAME, TELL, VectorStore
 
 
 class Store:
@@ -22,7 +22,7 @@ class Store:
 
     def __init__(self, settings: Settings) -> None:
         self.link = Link(
-            settings, (APPEND, AMEND, REMOVE, OBSERVE, TRIM, ACQUIRE, SPEAK, FINISH, ENTER, KEEP, TELL, *SCRIPTS)
+            settings, (APPEND, AMEND, REMOVE, OBSERVE, TRIM, ACQUIRE, SPEAK, FINISH, ENTER, KEEP, NAME, TELL, *SCRIPTS)
         )
         self.keys = Keys(settings.text("tenant"))
         self.sessions = SessionStore(self.link, self.keys)

@@ -6,7 +6,8 @@ with what follows, and where it is gone the log is read from its beginning. That
 entries from its old end, so whoever finds its place gone finds what came after it, or another log.
 
 A vector is a hash `v` (float16, little endian), `k` (the entry's key), `p` (the partition), `x` (its end, epoch
-seconds) and `c` (xxh3_64 of key and vector). The query engine reads `v` and `p` (`store.vector_engine`).
+seconds), `c` (xxh3_64 of key and vector) and, once it is known, `a` (the name of its answer). The query engine reads
+`v` and `p` (`store.vector_engine`).
 
 A partition has one log, not shards: it is read with every similar question, sixteen reads in one round trip cost as
 much as the whole look-up besides, and a stream is read and written at the same price however long it is.
@@ -41,6 +42,11 @@ _log = logging.getLogger(__name__)
 KEEP = Script("""
 redis.call('HSET', KEYS[1], 'v', ARGV[2], 'k', ARGV[3], 'c', ARGV[4], 'x', ARGV[5], 'p', ARGV[6])
 redis.call('PEXPIRE', KEYS[1], ARGV[1])
+""")
+
+# Says which answers are the same as this question's; nothing where the vector is gone.
+NAME = Script("""
+if redis.call('EXISTS', KEYS[1]) == 1 then redis.call('HSET', KEYS[1], 'a', ARGV[1]) end
 """)
 
 # Tells of a vector. The log lives as long as the longest of those it tells of, and forgets at its old end those that
@@ -137,6 +143,14 @@ class VectorStore:
             if len(reply) <= page:
                 return News(tuple(found.values()), (place,))
             page, slow = _PAGE, True
+
+    def answer_commands(self, embedder: str, partition: str, keys: Sequence[str]) -> list[Command]:
+        """What to send to read the name of each entry's answer (None: it is like no other); see `name_answer`."""
+        return [("HGET", self._keys.vector(embedder, partition, key), "a") for key in keys]
+
+    async def name_answer(self, embedder: str, partition: str, key: str, name: str) -> None:
+        """Say that an entry's answer is one that others have as well: equal names are equal answers."""
+        await self._link.run(NAME.call((self._keys.vector(embedder, partition, key),), name))
 
     async def has_engine(self) -> bool:
         """Whether the server can find vectors itself: its query engine is there, for us, and fits. Asked once."""

@@ -2,13 +2,13 @@
 
 Invariant: a similar answer passes everything that an exact one has to pass (scope, flow, fingerprint, generation,
 lifetime, the asker's own bounds), and besides: it was computed without earlier turns, every guard lets it through, no
-person has called the pair wrong, and its similarity reaches the cut. What is nearest but refused never hides one that
-is a little farther and passes.
+person has called the pair wrong, and its similarity reaches the cut of its standing (what the other neighbours say of
+it: `budget.Standing`). What is nearest but refused never hides one that is a little farther and passes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
@@ -17,15 +17,18 @@ from agentic_flywheel.model import Entry, Reason
 from agentic_flywheel.policy.decision import Facts, Found, Serve, Wanted, verdict
 from agentic_flywheel.policy.identity import digest, question_hash
 from agentic_flywheel.policy.lifetime import remaining_seconds
+from agentic_flywheel.policy.similarity.budget import Standing, standing_of
 
 
 class Prospect(msgspec.Struct, gc=False, frozen=True, kw_only=True):
     """A stored question near the one that is asked, with all that is known of the two. `entry` is None where it is gone
-    or damaged; `guards` is empty where nothing was weighed since it is gone."""
+    or damaged; `guards` is empty where nothing was weighed since it is gone. `answer` is the name of its answer where
+    that was found to be the same as another's, "" where it was not."""
 
     key: str
     similarity: float
     entry: Entry | None
+    answer: str = ""
     guards: tuple[GuardVerdict, ...] = ()
     blocked: bool = False
 
@@ -33,6 +36,13 @@ class Prospect(msgspec.Struct, gc=False, frozen=True, kw_only=True):
     def cleared(self) -> bool:
         """Whether no guard and no person refuses the pair."""
         return not self.blocked and all(verdict.passed for verdict in self.guards)
+
+
+def same_answer(one: Prospect, other: Prospect) -> bool:
+    """Whether two stored answers are known to say the same: by their text, or since they were compared."""
+    if one.entry is not None and other.entry is not None and one.entry.answer == other.entry.answer:
+        return True
+    return (one.answer or name_in(one.key)) == (other.answer or name_in(other.key))
 
 
 class Choice(msgspec.Struct, gc=False, frozen=True, kw_only=True):
@@ -43,6 +53,8 @@ class Choice(msgspec.Struct, gc=False, frozen=True, kw_only=True):
     serve: Serve | None = None
     served: Prospect | None = None
     nearest: Prospect | None = None
+    standing: Standing | None = None  # of the one that is served, or else of the nearest
+    fit: tuple[Prospect, ...] = ()  # all whose answers are good, whatever the guards say of their questions
 
 
 def partition_of(
@@ -70,26 +82,31 @@ def same_place(key: str, wanted: str) -> bool:
     return key[: key.rindex(":")] == wanted[: wanted.rindex(":")]
 
 
-def choose(prospects: Sequence[Prospect], *, facts: Facts, wanted: Wanted, terms: Terms, cut: Cut) -> Choice:
+def choose(
+    prospects: Sequence[Prospect], *, facts: Facts, wanted: Wanted, terms: Terms, cuts: Mapping[Standing, Cut]
+) -> Choice:
     """Weigh the prospects, nearest first. `wanted` is where the exact answer would be stored."""
+    unfit = [_unfit(prospect, facts, wanted) for prospect in prospects]
+    fit = tuple(prospect for prospect, why in zip(prospects, unfit, strict=True) if not why)
     considered: list[Considered] = []
     serve: Serve | None = None
     served = nearest = None
-    for prospect in prospects:
-        entry, place = prospect.entry, wanted
-        why = _unfit(prospect, facts, wanted)
+    standing: Standing | None = None
+    for prospect, why in zip(prospects, unfit, strict=True):
+        entry, stands = prospect.entry, None
         if not why and entry is not None:
-            place = Wanted(
-                key=prospect.key, scope=wanted.scope, question=entry.question, identity=wanted.identity
-            )
-            why = _held_back(prospect, facts, terms, cut)
+            others = ((other.similarity, same_answer(prospect, other)) for other in fit if other is not prospect)
+            stands = standing_of(prospect.similarity, others)
+            why = _held_back(prospect, facts, terms, cuts[stands])  # noqa: PLW2901
             if serve is not None:
-                why = why or "a nearer one is served"
+                why = why or "a nearer one is served"  # noqa: PLW2901
             elif not why:
+                place = Wanted(key=prospect.key, scope=wanted.scope, question=entry.question, identity=wanted.identity)
                 left = remaining_seconds(entry, facts.lifetime, jitter=facts.jitter, now=facts.now)
-                serve, served = Serve(entry, place, Reason.SIMILAR, left), prospect
+                serve, served, standing = Serve(entry, place, Reason.SIMILAR, left), prospect, stands
             if nearest is None and prospect.cleared and prospect is not served:
                 nearest = prospect
+                standing = standing or stands
         considered.append(
             Considered(
                 key=prospect.key,
@@ -97,12 +114,20 @@ def choose(prospects: Sequence[Prospect], *, facts: Facts, wanted: Wanted, terms
                 similarity=prospect.similarity,
                 guards=prospect.guards,
                 served=prospect is served,
-                why=why or _reached(cut),
+                why=why or (_reached(cuts[stands]) if stands else ""),
                 age_seconds=max(0.0, facts.now - entry.created_at) if entry else None,
                 blocked=prospect.blocked,
+                standing=stands.value if stands else "",
             )
         )
-    return Choice(considered=tuple(considered), serve=serve, served=served, nearest=None if served else nearest)
+    return Choice(
+        considered=tuple(considered),
+        serve=serve,
+        served=served,
+        nearest=None if served else nearest,
+        standing=standing,
+        fit=fit,
+    )
 
 
 def _unfit(prospect: Prospect, facts: Facts, wanted: Wanted) -> str:

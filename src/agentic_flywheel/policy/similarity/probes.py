@@ -19,7 +19,7 @@ from agentic_flywheel.policy.similarity.budget import ComparerError, upper_bound
 FAR = 0.5
 #: What is assumed of any comparer before anything is known of it: counts of the default on the half of the benchmark
 #: that its figures were not chosen on, scaled down so that a hundred live probes outweigh it (docs/comparer.md).
-PRIOR = ComparerError(false_same=30, checked_same=100, false_different=1, checked_different=100)
+PRIOR = ComparerError(false_same=30, different=100, false_different=1, same=100)
 
 _FIELDS = ("different", "missed", "same", "mistaken", "far", "far_missed", "labels")
 
@@ -59,6 +59,11 @@ def _counted(comparer: str, *names: str) -> dict[str, int]:
     return {f"comparer:{comparer[:8]}:{name}": 1 for name in names if name}
 
 
+def judged(fields: Mapping[str, int]) -> bool:
+    """Whether a comparer's word stands behind any label; labels by equal words alone leave nothing to doubt."""
+    return any(field.startswith("comparer:") and field.endswith(":labels") for field in fields)
+
+
 def error_of(fields: Mapping[str, int]) -> ComparerError:
     """How often those who gave a flow's labels err, from its stored fields; the worst of several, the prior for none.
 
@@ -67,7 +72,7 @@ def error_of(fields: Mapping[str, int]) -> ComparerError:
 
     >>> error_of({}) == PRIOR
     True
-    >>> error_of({"comparer:01234567:same": 900, "comparer:01234567:labels": 9}).checked_different
+    >>> error_of({"comparer:01234567:same": 900, "comparer:01234567:labels": 9}).same
     1000
     """
     counts: dict[str, dict[str, int]] = {}
@@ -79,19 +84,19 @@ def error_of(fields: Mapping[str, int]) -> ComparerError:
     same = max((_same_of(known) for known in gave), key=_doubt)
     missed = max((pair for known in gave for pair in _different_of(known)), key=_doubt)
     return ComparerError(
-        false_same=missed[0], checked_same=missed[1], false_different=same[0], checked_different=same[1]
+        false_same=missed[0], different=missed[1], false_different=same[0], same=same[1]
     )
 
 
 def _different_of(known: Mapping[str, int]) -> list[tuple[int, int]]:
     return [
-        (PRIOR.false_same + known.get("missed", 0), PRIOR.checked_same + known.get("different", 0)),
-        (known.get("far_missed", 0), known.get("far", 0)) if known.get("far", 0) >= PRIOR.checked_same else (0, 0),
+        (PRIOR.false_same + known.get("missed", 0), PRIOR.different + known.get("different", 0)),
+        (known.get("far_missed", 0), known.get("far", 0)) if known.get("far", 0) >= PRIOR.different else (0, 0),
     ]
 
 
 def _same_of(known: Mapping[str, int]) -> tuple[int, int]:
-    return PRIOR.false_different + known.get("mistaken", 0), PRIOR.checked_different + known.get("same", 0)
+    return PRIOR.false_different + known.get("mistaken", 0), PRIOR.same + known.get("same", 0)
 
 
 def _doubt(pair: tuple[int, int]) -> float:
