@@ -314,7 +314,7 @@ def interval(wrong: int, total: int) -> tuple[float, float]:
 
 
 def _quantile(probability: float, a: float, b: float) -> float:
-    """The quantile of the Beta distribution, to 1e-10: Newton's steps, a bisection wherever one would lead astray."""
+    """The quantile of the Beta distribution, to 1e-9: Newton's steps, a bisection wherever one would lead astray."""
     constant = math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b)
     low, high, x = 0.0, 1.0, a / (a + b)
     for _ in range(100):
@@ -322,7 +322,7 @@ def _quantile(probability: float, a: float, b: float) -> float:
         low, high = (x, high) if short > 0 else (low, x)
         step = short * math.exp(min(700.0, (1 - a) * math.log(x) + (1 - b) * math.log1p(-x) - constant))
         after = x + step if low < x + step < high else (low + high) / 2
-        if abs(after - x) < 1e-10:
+        if abs(after - x) < 1e-9:
             break
         x = after
     return x
