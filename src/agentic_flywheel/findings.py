@@ -87,13 +87,14 @@ class Sight(msgspec.Struct, gc=False, frozen=True, kw_only=True):
 class HistoryQuery(msgspec.Struct, gc=False, frozen=True, kw_only=True):
     """A search, understood. `terms`, `phrases` and `excluded` are stems; a turn must hold every phrase (its words side
     by side) and nothing excluded, and is better the more of the terms it holds. "" and None: no such filter.
-
-    `since` is the first moment, `until` the first one after. `text` is what is left to be embedded.
+    A phrase is given with its variants, of which a turn must hold one. `since` is the first moment, `until` the first
+    one after. `text` is what is left to be embedded. `seen` is the index's `sequence` when the first page was made: what
+    came in later is left out, so that pages do not shift. `notes` are sentences for people: what was not understood.
     """
 
     text: str = ""
     terms: tuple[str, ...] = ()
-    phrases: tuple[tuple[str, ...], ...] = ()
+    phrases: tuple[tuple[tuple[str, ...], ...], ...] = ()
     excluded: tuple[tuple[str, ...], ...] = ()
     flow: str = ""
     user: str = ""
@@ -107,6 +108,7 @@ class HistoryQuery(msgspec.Struct, gc=False, frozen=True, kw_only=True):
     limit: int = 10
     cursor: str = ""
     sight: Sight = Sight()
+    seen: int | None = None
     notes: tuple[str, ...] = ()
 
     @property
@@ -126,6 +128,14 @@ class Hit(msgspec.Struct, gc=False, frozen=True):
     flow: str
     user: str
     outcome: str
+
+
+class Hits(msgspec.Struct, gc=False, frozen=True):
+    """The best that one way of looking found, best first; `total` are all that match, at least so many if `more`."""
+
+    hits: tuple[Hit, ...] = ()
+    total: int = 0
+    more: bool = False
 
 
 class Found(msgspec.Struct, gc=False, frozen=True, kw_only=True):
