@@ -18,7 +18,7 @@ from agentic_flywheel.policy.similarity.answers import (
     polarity,
     same_words,
 )
-from agentic_flywheel.policy.similarity.budget import ComparerError, Evidence, LabelSource
+from agentic_flywheel.policy.similarity.budget import ComparerError, Evidence, Label, increments
 from agentic_flywheel.policy.similarity.probes import (
     PRIOR,
     Probe,
@@ -143,7 +143,7 @@ def test_polarity_is_an_opening_word_of_its_own(text: str, said: bool | None):
         ("Backups are kept for a week.", "Backups are not kept for a week.", "none / not"),
         ("The office in Lyon opens early.", "The office in Nantes opens early.", "lyon / nantes"),
         ("Les retours sont acceptés.", "Les retours ne sont pas acceptés.", "negation"),
-        ("Le compte est activé.", "Le compte est désactivé.", "active / desactive"),
+        ("Le prix augmente en mai.", "Le prix diminue en mai.", "augmente / diminue"),
     ],
 )
 def test_an_edited_sentence_contradicts_whichever_comes_first(one: str, other: str, word: str):
@@ -231,8 +231,9 @@ def test_what_a_probe_counts(probe: Probe, same: bool | None, names: set[str]):
 
 
 def test_counts_of_a_comparer_are_no_labels():
-    fields = total(probe_increments(WHO, Probe.REFRESH, False), label_increments(WHO), {"miss:97:right": 3})
-    assert Evidence.read(fields).count(*LabelSource) == (3, 0)
+    label = increments(Label(0.975, same=True))
+    fields = total(probe_increments(WHO, Probe.REFRESH, False), label_increments(WHO), label, label)
+    assert Evidence.read(fields).count() == (2, 0)
 
 
 def test_probes_of_a_comparer_that_gave_no_label_do_not_count():
@@ -241,16 +242,14 @@ def test_probes_of_a_comparer_that_gave_no_label_do_not_count():
 
 def test_live_probes_are_added_to_the_prior():
     live = total(label_increments(WHO), *[probe_increments(WHO, Probe.REPORT, True)] * 3)
-    assert error_of(live) == ComparerError(
-        PRIOR.false_same + 3, PRIOR.checked_same + 3, PRIOR.false_different, PRIOR.checked_different
-    )
+    assert error_of(live) == ComparerError(PRIOR.false_same + 3, PRIOR.different + 3, PRIOR.false_different, PRIOR.same)
 
 
 def test_the_worst_of_those_who_gave_labels_counts_and_they_are_never_added_up():
     good = total(label_increments(WHO), *[probe_increments(WHO, Probe.REPORT, False)] * 500)
     bad = total(label_increments(OTHER), *[probe_increments(OTHER, Probe.REPORT, True)] * 40)
     assert error_of(total(good, bad)) == error_of(bad)
-    assert error_of(good).checked_same == PRIOR.checked_same + 500
+    assert error_of(good).different == PRIOR.different + 500
 
 
 def test_pairs_far_apart_can_only_add_doubt():
@@ -259,4 +258,4 @@ def test_pairs_far_apart_can_only_add_doubt():
     badly = total(labels, *[probe_increments(WHO, Probe.FAR, True)] * 300)
     few = total(labels, *[probe_increments(WHO, Probe.FAR, True)] * 5)
     assert error_of(well) == error_of(few) == PRIOR
-    assert (error_of(badly).false_same, error_of(badly).checked_same) == (300, 300)
+    assert (error_of(badly).false_same, error_of(badly).different) == (300, 300)

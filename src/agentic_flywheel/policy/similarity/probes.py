@@ -18,8 +18,9 @@ from agentic_flywheel.policy.similarity.budget import ComparerError, upper_bound
 #: Below this similarity of their questions, two answers are taken to differ.
 FAR = 0.5
 #: What is assumed of any comparer before anything is known of it: counts of the default on the half of the benchmark
-#: that its figures were not chosen on, scaled down so that a hundred live probes outweigh it (docs/comparer.md).
-PRIOR = ComparerError(false_same=30, different=100, false_different=1, same=100)
+#: that its figures were not chosen on (answers about the same subject that differ), scaled down to what a hundred live
+#: probes outweigh (docs/comparer.md).
+PRIOR = ComparerError(false_same=45, different=100, false_different=1, same=100)
 
 _FIELDS = ("different", "missed", "same", "mistaken", "far", "far_missed", "labels")
 
@@ -83,9 +84,7 @@ def error_of(fields: Mapping[str, int]) -> ComparerError:
     gave = [known for known in counts.values() if known.get("labels", 0) > 0] or [{}]
     same = max((_same_of(known) for known in gave), key=_doubt)
     missed = max((pair for known in gave for pair in _different_of(known)), key=_doubt)
-    return ComparerError(
-        false_same=missed[0], different=missed[1], false_different=same[0], same=same[1]
-    )
+    return ComparerError(false_same=missed[0], different=missed[1], false_different=same[0], same=same[1])
 
 
 def _different_of(known: Mapping[str, int]) -> list[tuple[int, int]]:
