@@ -6,7 +6,6 @@ Invariant: built once from the lexicons, then only looked up.
 from __future__ import annotations
 
 from functools import lru_cache
-from importlib.resources import files
 
 import msgspec
 
@@ -100,6 +99,8 @@ def word_of(word: str, french: bool) -> Word:
 
 @lru_cache(maxsize=1)
 def _common() -> frozenset[str]:
+    from importlib.resources import files  # only where questions are compared: it takes a while
+
     text = files("agentic_flywheel.policy.similarity").joinpath("common-english.txt").read_text("utf-8")
     return frozenset(word for line in text.splitlines() if not line.startswith("#") for word in line.split())
 
