@@ -16,6 +16,7 @@ does not hold.
 from __future__ import annotations
 
 import argparse
+import functools
 import itertools
 import json
 import os
@@ -56,16 +57,22 @@ def measure(
         others = {}
         for number, stream in sorted(enumerate(streams), key=lambda item: -len(item[1].asked)):
             ours[number] = [pool.submit(run_ours, policy, stream, place) for policy in policies]
+            for future in ours[number]:
+                future.add_done_callback(functools.partial(_tell, stream))
             others[number] = (pool.submit(run_others, stream, place), pool.submit(run_swept, stream, place))
         found = []
         for number, stream in enumerate(streams):
             done = [future.result() for future in ours[number]]
-            asked = sum(run.requests for run in done)
-            speed = asked / sum(run.seconds for run in done)
-            print(f"  {stream.title}: {asked:,} questions of ours, {speed:,.0f} a second", file=sys.stderr)
             rows, swept = (future.result() for future in others[number])
             found.append(StreamRuns(stream=stream, others=rows, ours=done, swept=swept))
         return found, trapped.result()
+
+
+def _tell(stream: Stream, done: Future[Run]) -> None:
+    if not done.cancelled() and done.exception() is None:
+        run = done.result()
+        speed = run.requests / run.seconds
+        print(f"  {stream.name}, {run.policy}: {run.requests:,} questions, {speed:,.0f} a second", file=sys.stderr)
 
 
 def main() -> int:
