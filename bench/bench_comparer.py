@@ -21,6 +21,7 @@ import json
 import random
 import re
 import sys
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -215,6 +216,16 @@ def table(rows: list[Row], same: bool) -> str:
     return markdown_table(head, lines)
 
 
+def circumstances_of(found: dict[str, Any]) -> str:
+    """What the tables rest on, in a sentence or two."""
+    low, high = found["shipped"] or ("none", "none")
+    chosen_low, chosen_high = found["chosen"]
+    return (
+        f"Bounds in use for {found['calibration'] or 'this embedder'}: {low} and {high}; the other half of the pairs "
+        f"gives {chosen_low} and {chosen_high}. {circumstances('no Redis')}"
+    )
+
+
 async def measure(named: str, most: int) -> dict[str, Any]:
     embedding = embedder_of(load_settings({"embedder.model": named}))
     try:
@@ -259,10 +270,7 @@ def main() -> None:
         [
             table(found["rows"], same=True),
             table(found["rows"], same=False),
-            (
-                f"Bounds in use: {found['shipped']}; the other half of the pairs gives {found['chosen']}. Floors of "
-                f"{found['calibration']}. {circumstances('no Redis')}"
-            ),
+            textwrap.fill(circumstances_of(found), 116),
         ]
     )
     print(text)
