@@ -25,6 +25,7 @@ from typing import Any
 
 from agentic_flywheel import Answer, Flywheel, __version__
 from agentic_flywheel.durations import show_age, show_duration
+from agentic_flywheel.search.embedders.builds import cache_folder
 from agentic_flywheel.settings import load_settings
 from agentic_flywheel.store.embedded import EmbeddedServer
 
@@ -141,6 +142,7 @@ async def run(page: Page, place: Path) -> None:
     async with Flywheel.open() as flywheel:
         first = await first_question(page, flywheel)
         await same_question(page, flywheel, first)
+        await other_words(page, flywheel)
         session = await follow_up(page, flywheel)
         await kill_the_server(page, flywheel, session)
         await change_a_document(page, flywheel, first, place / "documents")
@@ -182,6 +184,34 @@ async def same_question(page: Page, flywheel: Flywheel, first: Answer) -> None:
         "it was a hit, word for word the same answer", answer.outcome == "hit" and answer.text == first.text, answer
     )
     page.claim("it names the trace it was computed in", answer.origin_trace_id == first.trace_id, answer)
+
+
+async def other_words(page: Page, flywheel: Flywheel) -> None:
+    """Ask what was asked before in other words, and what only looks like it."""
+    page.chapter("The same question in other words")
+    if not await flywheel.similar.ready():
+        page.text("Left out: there is no embedder here, so only the same words count. `make embedder` fetches one.")
+        return
+    stored, reworded, opposite = (
+        "How do I turn the near cache on?",
+        "How can I turn the near cache on?",
+        "How do I turn the near cache off?",
+    )
+    await flywheel.similar.set("documents", mode="fixed")
+    page.asked("ada asks", stored)
+    first = await flywheel.ask(stored, user="ada")
+    page.asked("grace asks", reworded)
+    answer = await flywheel.ask(reworded, user="grace")
+    print()
+    page.fact("outcome", f"{answer.outcome}: {answer.similarity or 0:.1%} like “{answer.matched_question}”")
+    page.claim("it was answered from memory", answer.outcome == "similar" and answer.text == first.text, answer)
+    page.asked("grace asks", opposite)
+    other = await flywheel.ask(opposite, user="grace")
+    near = [candidate for candidate in other.considered if candidate.similarity is not None]
+    print()
+    page.fact("outcome", f"{other.outcome}: the flow was asked")
+    page.fact("near as well", f"{near[0].similarity or 0:.1%} like “{near[0].question}”, but {near[0].refusals[0]}")
+    page.claim("what only looks alike is not answered from memory", other.outcome == "miss", other)
 
 
 async def follow_up(page: Page, flywheel: Flywheel) -> str:
@@ -319,12 +349,14 @@ def furnish(place: Path) -> None:
     (place / "config").mkdir()
     (place / "config" / "flow-registry.yaml").write_text(REGISTRY)
     kept = {name: os.environ[name] for name in KEPT_VARIABLES if name in os.environ}
+    model = cache_folder(load_settings())
     os.environ.clear()
     os.environ.update(
         kept,
         HOME=str(place),
         AFW_CONFIG_DIR=str(place / "config"),
         AFW_DATA_DIR=str(place / "data"),
+        AFW_EMBEDDER_CACHE_DIR=str(model),
         AFW_REDIS_COMMAND_TIMEOUT_SECONDS="5",  # a machine that is busy otherwise shall not change what is shown
         AFW_EMBEDDED_IDLE_SECONDS="60",  # should this process be killed, the server ends all the same
     )
