@@ -49,7 +49,7 @@ class SimilarAfw(Afw):
             "AFW_EMBEDDER_MODEL": "python:similar_command:notions",
             "AFW_SIMILAR_PATIENCE_SECONDS": "20",  # a busy test machine is not an outage
         }
-        self.learn({"miss:99:right": 60})
+        self.learn({"miss:any:99:right": 60})
 
     def learn(self, labels: dict[str, int]) -> None:
         """Add labels to what is known of `echo`; its cut follows."""
