@@ -48,7 +48,7 @@ def test_ask_explains_what_was_near(afw: SimilarAfw) -> None:
     done = afw.alike(ALIKE, "--explain")
     assert f"% like: {STORED}" in done.err
     assert re.search(rf"\n  similar      (0\.99\d|1\.000)  {re.escape(STORED)} · .*\n +served\n", done.err)
-    assert re.search(r"\n  cut          0\.990: 60 labels", done.err)
+    assert re.search(r"\n  cut          0\.990: ", done.err)
     afw.keep(ON)
     key = afw.ok("cache", "key", OFF, *ECHO).out.strip()
     for _ in range(10):
