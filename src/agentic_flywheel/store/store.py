@@ -12,6 +12,7 @@ from agentic_flywheel.store.leases import ACQUIRE, FINISH, SPEAK, Leases
 from agentic_flywheel.store.limits import ENTER, Limits
 from agentic_flywheel.store.link import Link
 from agentic_flywheel.store.outbox import Outbox
+from agentic_flywheel.store.restoring import SCRIPTS as RESTORING
 from agentic_flywheel.store.sessions import AMEND, APPEND, REMOVE, SessionStore
 from agentic_flywheel.store.similar_states import SCRIPTS, SimilarStates
 from agentic_flywheel.store.vectors import KEEP, NAME, TELL, VectorStore
@@ -21,9 +22,8 @@ class Store:
     """The store of one tenant; connects on first use. Whoever made it closes it."""
 
     def __init__(self, settings: Settings) -> None:
-        self.link = Link(
-            settings, (APPEND, AMEND, REMOVE, OBSERVE, TRIM, ACQUIRE, SPEAK, FINISH, ENTER, KEEP, NAME, TELL, *SCRIPTS)
-        )
+        asked = (APPEND, AMEND, REMOVE, OBSERVE, TRIM, ACQUIRE, SPEAK, FINISH, ENTER, KEEP, NAME, TELL)
+        self.link = Link(settings, (*asked, *SCRIPTS, *RESTORING))
         self.keys = Keys(settings.text("tenant"))
         self.sessions = SessionStore(self.link, self.keys)
         self.feed = Feed(self.link, self.keys)
