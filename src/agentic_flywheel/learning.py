@@ -113,15 +113,13 @@ class Learning:
         verdict = verdicts[other.key]
         try:
             await self._name(match, step.plan.wanted[0].key, verdicts)
-            if verdict.same is None:
-                self._behind.count(spec.key, at, similar_unjudged=1)
-                return
-            told = "right" if verdict.same else "wrong"
+            told = {True: "right", False: "wrong", None: "unjudged"}[verdict.same]
             self._behind.count(spec.key, at, **{f"similar_{source.value}_{told}": 1})
-            fields = increments(Label(other.similarity, verdict.same, source, match.choice.standing))
-            if verdict.same and verdict.similarity != 1.0:  # the comparer's word for it, not the words themselves
+            certain = verdict.similarity == 1.0  # the words themselves say so, not the comparer
+            fields = increments(Label(other.similarity, verdict.same, source, match.choice.standing, certain))
+            if verdict.same is not False and not certain:
                 fields |= label_increments(self._comparer.fingerprint)
-            if source is LabelSource.AUDIT and not verdict.same:
+            if source is LabelSource.AUDIT and verdict.same is False:
                 for pair in pairs_of(step.plan.normal, step.plan.wanted[0].key, other):
                     await self._store.similar.block(spec.key, pair)
             await self.record(spec, match.embedder, fields)

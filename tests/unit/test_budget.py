@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -34,7 +35,7 @@ def terms(mode: SimilarMode = SimilarMode.LEARN, *, floor: float = 0.8, max_erro
 
 
 def labels(
-    similarity: float, right: int, wrong: int = 0, source: LabelSource = LabelSource.MISS, **more: Standing
+    similarity: float, right: int, wrong: int = 0, source: LabelSource = LabelSource.MISS, **more: Any
 ) -> list[Label]:
     return [Label(similarity, n >= wrong, source, **more) for n in range(right + wrong)]
 
@@ -44,7 +45,8 @@ relaxed = settings(deadline=None)
 LABELS = st.builds(
     Label,
     similarity=st.floats(0.7, 1.0),
-    same=st.sampled_from([True, True, True, True, False]),
+    same=st.sampled_from([True, True, True, True, False, None]),
+    certain=st.booleans(),
     source=st.sampled_from(LabelSource),
     standing=st.sampled_from([*Standing, None]),
 )
@@ -126,17 +128,22 @@ def test_evidence_survives_being_stored(found: list[Label]) -> None:
     evidence = Evidence.read(stored)
     assert evidence == Evidence.of(found)
     assert Evidence.read(evidence.counts) == evidence
-    assert sum(evidence.count()) == len(found)
-    assert sum(band.right + band.wrong for band in bands(evidence)) == len(found)
+    judged = [one for one in found if one.same is not None]
+    assert sum(evidence.count()) == len(judged)
+    assert sum(band.right + band.wrong for band in bands(evidence)) == len(judged)
+    assert sum(evidence.doubts(None).values()) == len(found) - len(judged) + sum(
+        bool(one.same) and not one.certain for one in judged
+    )
     for source in LabelSource:
-        assert evidence.count(source)[1] == sum(not one.same for one in found if one.source is source)
+        assert evidence.count(source)[1] == sum(not one.same for one in judged if one.source is source)
 
 
 @relaxed
 @given(LABELS)
 def test_a_label_is_counted_in_the_band_that_holds_it(label: Label) -> None:
-    (band,) = bands(Evidence.of([label]))
-    assert band.low - 1e-6 <= label.similarity <= band.high + 1e-6
+    found = bands(Evidence.of([label]))
+    assert len(found) == (label.same is not None)
+    assert all(band.low - 1e-6 <= label.similarity <= band.high + 1e-6 for band in found)
 
 
 def test_fields_of_others_are_no_evidence() -> None:
@@ -244,15 +251,26 @@ def test_shadow_and_off_serve_nothing_and_say_what_would_be() -> None:
 
 
 def test_a_comparer_that_misses_wrong_answers_costs_budget() -> None:
-    evidence = Evidence.of(labels(0.96, 60))
+    evidence = Evidence.of(labels(0.96, 60, certain=False))
     blind = ComparerError(false_same=30, different=100)
     assert blind.missed() == pytest.approx(upper_bound(30, 100))
     assert cut_of(evidence, terms(), ComparerError()).value == 0.96
     assert cut_of(evidence, terms(), blind).value is None
-    more = cut_of(Evidence.of(labels(0.96, 200)), terms(), blind)
+    more = cut_of(Evidence.of(labels(0.96, 200, certain=False)), terms(), blind)
     assert more.value == 0.96
     assert more.bound == pytest.approx(upper_bound(0, 200) / (1 - blind.missed()))
     assert ComparerError(false_same=5, different=5).missed() < 1
+
+
+def test_no_more_wrong_answers_can_be_hidden_than_labels_are_in_doubt() -> None:
+    blind = ComparerError(false_same=30, different=100)
+    certain = labels(0.96, 60)
+    assert cut_of(Evidence.of(certain), terms(), blind).value == 0.96, "the words themselves say so"
+    unsure = [Label(0.96, None)] * 10
+    assert cut_of(Evidence.of([*certain, *unsure]), terms(), blind).value is None
+    assert cut_of(Evidence.of([*labels(0.96, 600), *unsure]), terms(), blind).value == 0.96
+    evidence = Evidence.of([*certain, Label(0.96, True, certain=False), *unsure])
+    assert (evidence.count(), evidence.doubts(None)) == ((61, 0), {96: 11})
 
 
 @relaxed

@@ -13,9 +13,8 @@ each keeps the whole budget by itself.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from enum import StrEnum
-from functools import lru_cache
 
 import msgspec
 
@@ -66,13 +65,15 @@ class LabelSource(StrEnum):
 
 
 class Label(msgspec.Struct, gc=False, frozen=True):
-    """One pair of questions that every guard lets through, and whether they have the same answer. A `standing` of None
-    is not known: the label counts for every one."""
+    """One pair of questions that every guard lets through, and whether they have the same answer (None: whoever
+    compared could not tell). `certain` says that the answers' words are the same, so that no comparer can have erred. A
+    `standing` of None is not known: the label counts for every one."""
 
     similarity: float
-    same: bool
+    same: bool | None
     source: LabelSource = LabelSource.MISS
     standing: Standing | None = None
+    certain: bool = True
 
 
 class ComparerError(msgspec.Struct, gc=False, frozen=True):
@@ -92,8 +93,9 @@ class ComparerError(msgspec.Struct, gc=False, frozen=True):
 
 
 class Evidence(msgspec.Struct, gc=False, frozen=True):
-    """All labels of a flow, as counts by field `<source>:<standing>:<bin>:<right|wrong>` (bin: lower edge in
-    hundredths; standing `any` where it is not known).
+    """All labels of a flow, as counts by field `<source>:<standing>:<bin>:<right|wrong|doubt>` (bin: lower edge in
+    hundredths; standing `any` where it is not known). In `doubt` are those that are right by a comparer's word alone,
+    counted as right besides, and those of which it could not tell: no more wrong answers can be hidden than these.
 
     >>> labels = [Label(0.984, True, standing=Standing.ALONE), Label(0.972, False, LabelSource.AUDIT)]
     >>> Evidence.of(labels).counts
@@ -123,15 +125,26 @@ class Evidence(msgspec.Struct, gc=False, frozen=True):
     def bins(self, *sources: LabelSource, standings: Collection[Standing] = ()) -> dict[int, tuple[int, int]]:
         """Right and wrong labels by bin, of these sources and standings (none named: of all)."""
         found: dict[int, tuple[int, int]] = {}
-        for name, count in self.counts.items():
-            parts = _parts(name)
-            if parts is None or (sources and parts[0] not in sources):
+        for source, standing, number, verdict, count in self._fields():
+            if (sources and source not in sources) or (standings and standing not in {*standings, _ANY}):
                 continue
-            if standings and parts[1] != _ANY and parts[1] not in standings:
-                continue
-            right, wrong = found.get(parts[2], (0, 0))
-            found[parts[2]] = (right + count, wrong) if parts[3] else (right, wrong + count)
+            right, wrong = found.get(number, (0, 0))
+            if verdict != "doubt":
+                found[number] = (right + count, wrong) if verdict == "right" else (right, wrong + count)
         return found
+
+    def doubts(self, standing: Standing | None) -> dict[int, int]:
+        """Labels in doubt by bin, of this standing (None: of all)."""
+        found: dict[int, int] = {}
+        for _, stands, number, verdict, count in self._fields():
+            if verdict == "doubt" and (standing is None or stands in {standing, _ANY}):
+                found[number] = found.get(number, 0) + count
+        return found
+
+    def _fields(self) -> Iterator[tuple[str, str, int, str, int]]:
+        for name, count in self.counts.items():
+            if (parts := _parts(name)) is not None:
+                yield *parts, count
 
     def count(self, *sources: LabelSource, standings: Collection[Standing] = ()) -> tuple[int, int]:
         """Right and wrong labels of these sources and standings (none named: of all)."""
@@ -142,16 +155,20 @@ class Evidence(msgspec.Struct, gc=False, frozen=True):
 def increments(label: Label) -> dict[str, int]:
     """What one label adds to the stored fields."""
     number = min(BINS - 1, max(0, math.floor(label.similarity * BINS + 1e-6)))
-    standing = _ANY if label.standing is None else label.standing.value
-    return {f"{label.source.value}:{standing}:{number:02d}:{'right' if label.same else 'wrong'}": 1}
+    place = f"{label.source.value}:{_ANY if label.standing is None else label.standing.value}:{number:02d}"
+    verdicts = [] if label.same is None else ["right" if label.same else "wrong"]
+    if label.same is None or (label.same and not label.certain):
+        verdicts.append("doubt")
+    return {f"{place}:{verdict}": 1 for verdict in verdicts}
 
 
-@lru_cache(maxsize=4096)
-def _parts(name: str) -> tuple[str, str, int, bool] | None:
+def _parts(name: str) -> tuple[str, str, int, str] | None:
     """A field's source, standing, bin and verdict; None for a field that is no evidence."""
     match name.split(":"):
-        case [source, standing, number, "right" | "wrong" as verdict] if source in _SOURCES and standing in _STANDINGS:
-            return (source, standing, int(number), verdict == "right") if number.isdecimal() else None
+        case [source, standing, number, "right" | "wrong" | "doubt" as verdict] if (
+            source in _SOURCES and standing in _STANDINGS
+        ):
+            return (source, standing, int(number), verdict) if number.isdecimal() else None
     return None
 
 
@@ -198,16 +215,17 @@ def cut_of(
     `CONFIRMED_WEIGHT` times: it is misses in this very stretch that are labelled then.
 
     The comparer is taken for worse than it was found: of the wrong answers it may have missed as many as an upper bound
-    allows, so that the budget shrinks by this share (Rogan and Gladen 1978, without the part that would flatter).
+    allows, so that the budget shrinks by this share (Rogan and Gladen 1978, without the part that would flatter), but
+    never by more than the labels that are in doubt at all.
     """
     if terms.mode is SimilarMode.OFF:
         return Cut(value=None, why="similar questions are off for this flow")
     about = "" if standing is None else f"{standing.value}: "
-    scale = _Scale(evidence, standing, terms.floor if floor is None else floor)
-    allowed = terms.max_error * (1.0 - (comparer.missed() if comparer is not None else 0.0))
+    missed = comparer.missed() if comparer is not None else 0.0
+    scale = _Scale(evidence, standing, terms.floor if floor is None else floor, terms.max_error, missed)
     if terms.mode is SimilarMode.FIXED and standing is not Standing.CONTESTED:
-        return _fixed(scale, allowed, about)
-    cut = _learnt(scale, allowed, terms.max_error, about)
+        return _fixed(scale, about)
+    cut = _learnt(scale, about)
     if terms.mode is SimilarMode.SHADOW:
         would = "nothing would be served yet" if cut.value is None else f"the cut would be {cut.value:.3f}"
         why = f"{about}shadow: what is similar is only noted; {would} ({cut.why.removeprefix(about)})"
@@ -218,8 +236,12 @@ def cut_of(
 class _Scale:
     """The labels of one standing, added up from the top: what is known at or above every possible cut."""
 
-    def __init__(self, evidence: Evidence, standing: Standing | None, floor: float) -> None:
+    def __init__(
+        self, evidence: Evidence, standing: Standing | None, floor: float, max_error: float, missed: float
+    ) -> None:
         self.floor = floor
+        self.max_error = max_error
+        self._missed = missed
         standings = () if standing is None else (standing,)
         bins = evidence.bins(standings=standings)
         served = evidence.bins(LabelSource.AUDIT, LabelSource.REPORT, standings=standings)
@@ -227,7 +249,9 @@ class _Scale:
         #: Right and wrong labels at or above the bin, and right ones within it; wrong ones that were served count more.
         self.sums: dict[int, tuple[int, int, int]] = {}
         self._confirmed: list[int] = []  # bins with a wrong answer that was served, highest first
-        right = wrong = 0
+        doubts = evidence.doubts(standing)
+        self._doubts: dict[int, int] = {}
+        right = wrong = doubt = 0
         for number in range(BINS - 1, lowest - 1, -1):
             here, off = bins.get(number, (0, 0))
             confirmed = served.get(number, (0, 0))[1]
@@ -235,15 +259,24 @@ class _Scale:
                 self._confirmed.append(number)
             right, wrong = right + here, wrong + off + confirmed * (CONFIRMED_WEIGHT - 1)
             self.sums[number] = (right, wrong, here)
+            doubt += doubts.get(number, 0)
+            self._doubts[number] = doubt
+
+    def allowed(self, number: int) -> float:
+        """The share of wrong labels at or above the bin that keeps the budget, the hidden ones allowed for."""
+        right, _, _ = self.sums[number]
+        doubt = self._doubts[number] / right if right else 1.0  # of the right ones: a wrong label lessens no doubt
+        return max(self.max_error * (1.0 - self._missed), self.max_error - doubt)
 
     def value(self, number: int) -> float:
         """The cut at the lower edge of a bin."""
         return max(self.floor, number / BINS)
 
-    def relapsed(self, number: int, allowed: float) -> bool:
+    def relapsed(self, number: int) -> bool:
         """Whether a wrong answer was served at or above the bin, and the labels from here up to it do not make up for
         it."""
         right, wrong, _ = self.sums[number]
+        allowed = self.allowed(number)
         for confirmed in self._confirmed:
             if confirmed >= number:
                 above_right, above_wrong, _ = self.sums.get(confirmed + 1, (0, 0, 0))
@@ -253,11 +286,12 @@ class _Scale:
         return False
 
 
-def _learnt(scale: _Scale, allowed: float, max_error: float, about: str) -> Cut:
+def _learnt(scale: _Scale, about: str) -> Cut:
     """The lowest cut whose labels keep the budget; the looser ones first, since most that fail fail at a glance."""
+    max_error = scale.max_error
     for number, (right, wrong, here) in reversed(scale.sums.items()):
-        total = right + wrong
-        if here == 0 or right < LEAST_LABELS or wrong > allowed * total or scale.relapsed(number, allowed):
+        total, allowed = right + wrong, scale.allowed(number)
+        if here == 0 or right < LEAST_LABELS or wrong > allowed * total or scale.relapsed(number):
             continue
         if incomplete_beta(allowed, wrong + 1, right) < CONFIDENCE:
             continue
@@ -272,12 +306,12 @@ def _learnt(scale: _Scale, allowed: float, max_error: float, about: str) -> Cut:
     return Cut(value=None, why=why, right=right, wrong=wrong, bound=bound if right + wrong else None)
 
 
-def _fixed(scale: _Scale, allowed: float, about: str) -> Cut:
+def _fixed(scale: _Scale, about: str) -> Cut:
     """The lowest cut that labels do not speak against."""
     for number, (right, wrong, _) in reversed(scale.sums.items()):
         # More wrong than allowed even by the lower bound, so that a few chance labels close nothing.
-        condemned = wrong > 0 and incomplete_beta(allowed, wrong, right + 1) < 1 - CONFIDENCE
-        if condemned or scale.relapsed(number, allowed):
+        condemned = wrong > 0 and incomplete_beta(scale.allowed(number), wrong, right + 1) < 1 - CONFIDENCE
+        if condemned or scale.relapsed(number):
             continue
         value, total = scale.value(number), right + wrong
         lifted = value > scale.floor
