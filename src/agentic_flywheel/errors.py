@@ -34,6 +34,7 @@
     │   ├── EmbedderGarbled              what came back are no vectors
     │   ├── WeightsMissing               the model is not on this machine, or could not be fetched
     │   └── WeightsDamaged               a file of the model is not the one that it should be
+    ├── IndexUnusable                    an index of history; it can always be made anew from Redis
     └── ExtraMissing (ImportError)       an optional dependency is not installed
 
 Each carries its facts as attributes. The message says what happened and to what; `suggestions` say what to do
@@ -453,6 +454,23 @@ class WeightsDamaged(EmbedderError):
         "Check that the file is the one that was meant: docs/embedder.md has its SHA-256.",
         "To use another model, name its folder: AFW_EMBEDDER_MODEL=/path/to/model.",
     )
+
+
+class IndexUnusable(FlywheelError):
+    """An index of history could not be read or written; `damaged` where only making it anew helps."""
+
+    code = "index_unusable"
+    exit_code = 2
+    default_retry_after = 1.0
+    default_suggestions = (
+        "Make it anew from Redis: `afw index rebuild`.",
+        "Check that the directory named is writable and its disk not full (`data_dir`).",
+        "Look at it with `afw index show`.",
+    )
+
+    def __init__(self, message: str, *, damaged: bool = False, **details: Any) -> None:
+        super().__init__(message, **details)
+        self.damaged = damaged
 
 
 class ExtraMissing(FlywheelError, ImportError):

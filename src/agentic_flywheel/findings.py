@@ -88,8 +88,9 @@ class HistoryQuery(msgspec.Struct, gc=False, frozen=True, kw_only=True):
     """A search, understood. `terms`, `phrases` and `excluded` are stems; a turn must hold every phrase (its words side
     by side) and nothing excluded, and is better the more of the terms it holds. "" and None: no such filter.
     A phrase is given with its variants, of which a turn must hold one. `since` is the first moment, `until` the first
-    one after. `text` is what is left to be embedded. `seen` is the index's `sequence` when the first page was made: what
-    came in later is left out, so that pages do not shift. `notes` are sentences for people: what was not understood.
+    one after. `text` is what is left to be embedded. `seen` is the index's `sequence` when the first page was made:
+    what came in later is left out, so that pages do not shift. `notes` are sentences for people: what was not
+    understood.
     """
 
     text: str = ""

@@ -28,6 +28,10 @@ class HistoryIndex(Protocol):
         """Where to read the feed on, by shard; None: it must be filled from all sessions first."""
         ...
 
+    async def discard(self) -> None:
+        """Throw away what is damaged; it is empty then, as after `clear`."""
+        ...
+
     async def clear(self) -> None:
         """Forget everything: `places` is None until `keep_places`."""
         ...

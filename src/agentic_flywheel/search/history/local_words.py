@@ -1,0 +1,141 @@
+"""Finding by words in the local index: FTS5 ranks by BM25, and is only ever asked what it can rank quickly.
+
+Invariant: what a search costs is bounded however common its words are. Ranking a turn costs some microseconds, reading
+that it matches some 40 nanoseconds, so the rarest terms choose at most `RANKED` turns to rank, and commoner ones add
+their weight to those among them that hold them. Where even the rarest is too common, turns with all terms are ranked,
+the newest ones. Expressions are made of stems alone (`search.history.words`), in quotes.
+"""
+
+from __future__ import annotations
+
+import math
+import sqlite3
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from agentic_flywheel.findings import ANSWER_WEIGHT, HistoryQuery
+from agentic_flywheel.search.history.local_scope import Scope
+
+#: Turns that one search ranks, about; some 4 ms.
+RANKED = 4000
+#: Common terms that add their weight.
+_ADDED = 4
+
+_RANK = f"bm25(words, 1.0, {ANSWER_WEIGHT})"
+#: id, score, session, place, at, flow, user, outcome, as numbers.
+Row = tuple[int, float, int, int, float, int, int, int]
+FACTS = "d.session, d.place, d.at, d.flow, d.user, d.outcome"
+
+
+class Vocabulary:
+    """In how many turns terms stand; remembered until the index has grown by a tenth."""
+
+    def __init__(self) -> None:
+        self._counts: dict[str, int] = {}
+        self._size = 0
+
+    def counts(self, connection: sqlite3.Connection, terms: Iterable[str]) -> dict[str, int]:
+        """Of these terms, how many turns hold each; those in none are left out."""
+        size = last_id(connection)
+        if not self._size <= size <= self._size * 1.1 or len(self._counts) > 10_000:
+            self._counts, self._size = {}, size
+        found = {}
+        for term in terms:
+            if not self._counts.get(term):  # what is in none may be by now
+                row = connection.execute("SELECT doc FROM temp.vocabulary WHERE term = ?", (term,)).fetchone()
+                self._counts[term] = row[0] if row else 0
+            if self._counts[term]:
+                found[term] = self._counts[term]
+        return found
+
+
+def last_id(connection: sqlite3.Connection) -> int:
+    """The number of the newest turn."""
+    return int(connection.execute("SELECT coalesce(max(id), 0) FROM docs").fetchone()[0])
+
+
+def ranked(
+    connection: sqlite3.Connection, vocabulary: Vocabulary, query: HistoryQuery, scope: Scope, count: int
+) -> tuple[list[Row], bool]:
+    """The best `count` turns by words, and whether there may be more than those."""
+    terms = sorted(vocabulary.counts(connection, query.terms).items(), key=lambda item: (item[1], item[0]))
+    if query.phrases:
+        wanted = " AND ".join(f"({any_of(variants)})" for variants in query.phrases)
+        named = any_of([(term,) for term, _ in terms] + list(query.phrases[0]))
+        rows = _matching(connection, _less(f"({wanted}) AND ({named})", query), scope, count)
+        return rows, len(rows) == count
+    if not terms:
+        return [], False
+    chosen, left = 1, RANKED - terms[0][1]
+    while chosen < len(terms) and terms[chosen][1] <= left:
+        left -= terms[chosen][1]
+        chosen += 1
+    rare = any_of([(term,) for term, _ in terms[:chosen]])
+    size = last_id(connection)
+    if left < 0:
+        # Even the rarest is too common: those with all of them, then any with the rarest; of either the newest.
+        both = " AND ".join(_quoted((term,)) for term, _ in terms[:_ADDED])
+        newest = max(0, size - RANKED * size // terms[0][1])
+        rows = _matching(connection, _less(both, query), scope, count, newest)
+        if len(rows) < count:
+            known = {row[0] for row in rows}
+            more = _matching(connection, _less(rare, query), scope, count, newest)
+            rows = [*rows, *(row for row in more if row[0] not in known)][:count]
+        return rows, True
+    rows = _matching(connection, _less(rare, query), scope, count)
+    full = len(rows) == count
+    for term, held in terms[chosen : chosen + _ADDED]:
+        weight = max(0.0, math.log((size - held + 0.5) / (held + 0.5)))
+        both = f"({rare}) AND question : {_quoted((term,))}"
+        holding = {row[0] for row in connection.execute("SELECT rowid FROM words WHERE words MATCH ?", (both,))}
+        rows = [(row[0], row[1] + weight, *row[2:]) if row[0] in holding else row for row in rows]
+    return sorted(rows, key=lambda row: (-row[1], -row[0])), full or chosen < len(terms)
+
+
+def holding(connection: sqlite3.Connection, query: HistoryQuery) -> tuple[list[int] | None, list[int]]:
+    """The turns that hold every phrase (None: none is asked for), and those that hold something excluded."""
+    wanted = None
+    if query.phrases:
+        every = " AND ".join(f"({any_of(variants)})" for variants in query.phrases)
+        wanted = [row[0] for row in connection.execute("SELECT rowid FROM words WHERE words MATCH ?", (every,))]
+    unwanted: list[int] = []
+    if query.excluded:
+        unwanted = [
+            row[0]
+            for row in connection.execute("SELECT rowid FROM words WHERE words MATCH ?", (any_of(query.excluded),))
+        ]
+    return wanted, unwanted
+
+
+def _matching(connection: sqlite3.Connection, expression: str, scope: Scope, count: int, newest: int = 0) -> list[Row]:
+    condition, bound = scope.conditions()
+    span, ends = "words.rowid >= ?", [newest]
+    if scope.session is not None:  # a session's turns came in near each other
+        row = connection.execute("SELECT min(id), max(id) FROM docs WHERE session = ?", (scope.session,)).fetchone()
+        if row[0] is None:
+            return []
+        span, ends = "words.rowid BETWEEN ? AND ?", [max(row[0], newest), row[1]]
+    sql = (
+        f"SELECT d.id, {_RANK} AS rank_, {FACTS} FROM words CROSS JOIN docs d ON d.id = words.rowid"
+        f" WHERE words MATCH ? AND {span} AND {condition} ORDER BY rank_, d.id DESC LIMIT ?"
+    )
+    found = connection.execute(sql, (expression, *ends, *bound, count))
+    return [(row[0], -row[1], *row[2:]) for row in found]
+
+
+def _less(expression: str, query: HistoryQuery) -> str:
+    return f"({expression}) NOT ({any_of(query.excluded)})" if query.excluded else expression
+
+
+def any_of(phrases: Sequence[Sequence[str]]) -> str:
+    """An expression for any of these phrases."""
+    return " OR ".join(_quoted(phrase) for phrase in phrases)
+
+
+def _quoted(phrase: Sequence[str]) -> str:
+    return '"' + " ".join(phrase) + '"'
+
+
+def placeholders(values: Sequence[Any]) -> str:
+    """As many question marks as there are values."""
+    return ",".join("?" * len(values))
