@@ -97,4 +97,4 @@ def _told(decision: Decision, step: Step) -> tuple[str, str]:
 
 def _exact(candidate: Candidate) -> str:
     age = "" if candidate.age_seconds is None else f", {candidate.age_seconds:.0f} s old"
-    return f"{candidate.scope} {candidate.key}: {candidate.verdict.value}{age}"
+    return f"{candidate.scope}: {candidate.verdict.value.replace('_', ' ')}{age} ({candidate.key})"

@@ -11,6 +11,7 @@ import logging
 import random
 import time
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import msgspec
 
@@ -26,7 +27,7 @@ from agentic_flywheel.model import Entry, Reason
 from agentic_flywheel.policy.decision import Ask
 from agentic_flywheel.policy.similarity.budget import WINDOW, Label, LabelSource, increments, loosest
 from agentic_flywheel.policy.similarity.choice import Prospect, name_in, pair_of, same_answer
-from agentic_flywheel.policy.similarity.probes import Probe, label_increments, probe_increments
+from agentic_flywheel.policy.similarity.probes import Probe, label_increments, probe_increments, probe_of
 from agentic_flywheel.steps import Step
 from agentic_flywheel.store.store import Store
 
@@ -59,6 +60,8 @@ class Learning:
         self._behind = behind
         self._audits = audits
         self._draw = draw
+        #: The last answer of each flow that had no neighbour, with its question's vector.
+        self._others: dict[str, tuple[Any, Said]] = {}
 
     def after_call(self, step: Step, entry: Entry) -> None:
         """The flow answered, and its answer was stored: keep its vector, and label its nearest neighbour."""
@@ -68,6 +71,8 @@ class Learning:
                 self._flights.go_on(self._keep(step.plan.wanted[0].key, entry))
         elif match.choice.nearest is not None:
             self._flights.go_on(self._label(step, match, match.choice.nearest, entry, LabelSource.MISS))
+        else:
+            self._far_apart(step, match, entry)
 
     def after_similar(self, step: Step) -> None:
         """A similar question's answer was served: now and then, ask the flow as well."""
@@ -79,7 +84,17 @@ class Learning:
         """A stored answer was asked for anew: what its flow says now tells how well answers can be compared."""
         before = next((found.entry for found in step.read.found if found.wanted is step.plan.wanted[0]), None)
         if landed.own and landed.stored and before is not None and not self._matching.unfit(step.plan):
-            self._flights.go_on(self._probe(step, before, landed.entry))
+            self._flights.go_on(self._refreshed(step, before, landed.entry))
+
+    def _far_apart(self, step: Step, match: Match, entry: Entry) -> None:
+        """Now and then, try the comparer on two answers that should differ: their questions are far apart."""
+        spec, said = step.plan.spec, _said(entry)
+        before = self._others.get(spec.key)
+        self._others[spec.key] = (match.vector, said)
+        if before is None or match.terms is None or self._draw() >= match.terms.audit_share:
+            return
+        if len(before[0]) == len(match.vector) and probe_of(float(before[0] @ match.vector)) is Probe.FAR:
+            self._flights.go_on(self.probe(spec, Probe.FAR, before[1], said))
 
     async def _keep(self, key: str, entry: Entry) -> None:
         """Make an entry findable by its meaning after all."""
@@ -137,7 +152,7 @@ class Learning:
             if alike is not None:
                 verdicts[one.key] = verdicts[alike.key]
             elif one.entry is not None:
-                verdicts[one.key] = await self._compare(entry, one.entry)
+                verdicts[one.key] = await self._comparer.compare(_said(entry), _said(one.entry))
                 judged.append(one)
         return verdicts
 
@@ -149,27 +164,25 @@ class Learning:
                 await self._store.vectors.name_answer(match.embedder, match.partition, key, name)
                 return
 
-    async def _probe(self, step: Step, before: Entry, after: Entry) -> None:
+    async def _refreshed(self, step: Step, before: Entry, after: Entry) -> None:
         """Two answers of one flow to the same words should say the same: where they do not, the comparer errs or the
         knowledge moved on."""
-        verdict = await self._compare(before, after)
-        if verdict.same is None:
-            return
-        spec, embedder = step.plan.spec, self._matching.fingerprint
-        told = "same" if verdict.same else "different"
-        self._behind.count(spec.key, step.asked.at, **{f"refresh_{told}": 1})
-        if not embedder:
-            return
-        fields = probe_increments(self._comparer.fingerprint, Probe.REFRESH, verdict.same)
-        try:
-            await self._store.similar.record(spec.key, embedder, fields)
-        except StoreError as error:
-            _log.warning("a check of the comparer was not recorded: %s", error)
+        spec = step.plan.spec
+        verdict = await self.probe(spec, Probe.REFRESH, _said(before), _said(after))
+        if verdict.same is not None:
+            told = "same" if verdict.same else "different"
+            self._behind.count(spec.key, step.asked.at, **{f"refresh_{told}": 1})
 
-    async def _compare(self, one: Entry, other: Entry) -> Verdict:
-        return await self._comparer.compare(
-            Said(one.asked or one.question, one.answer), Said(other.asked or other.question, other.answer)
-        )
+    async def probe(self, spec: FlowSpec, probe: Probe, one: Said, other: Said) -> Verdict:
+        """Compare two answers of which it is known whether they say the same, and record how the comparer did."""
+        verdict = await self._comparer.compare(one, other)
+        if embedder := self._matching.fingerprint:
+            try:
+                fields = probe_increments(self._comparer.fingerprint, probe, verdict.same)
+                await self._store.similar.record(spec.key, embedder, fields)
+            except StoreError as error:
+                _log.warning("a check of the comparer was not recorded: %s", error)
+        return verdict
 
     async def record(self, spec: FlowSpec, embedder: str, fields: dict[str, int]) -> Cut:
         """Add to a flow's evidence, and let the cut follow; the cut in force afterwards. Raises `StoreError`."""
@@ -205,6 +218,10 @@ class Learning:
                 return loosest(cuts)
             state = await similar.state(spec.key, embedder)
         return loosest(cuts)
+
+
+def _said(entry: Entry) -> Said:
+    return Said(entry.asked or entry.question, entry.answer)
 
 
 def pairs_of(normal: str, key: str, other: Prospect) -> tuple[str, ...]:

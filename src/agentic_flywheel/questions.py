@@ -73,7 +73,7 @@ class Planner:
     def __init__(self, settings: Settings, registry: Registry, keys: Keys) -> None:
         self._registry = registry
         self._keys = keys
-        self._user = settings.text("user")
+        self.user = settings.text("user")
         self._longest = int(settings["question.max_characters"])
         self._tokens = int(settings["session.context_tokens"])
         self._verbatim = bool(settings["session.verbatim"])
@@ -94,7 +94,7 @@ class Planner:
     ) -> Asked:
         """Check everything that was given, before anything is touched. Raises `InputError`."""
         started = time.perf_counter()
-        user = self._user if user is None else user
+        user = self.user if user is None else user
         return Asked(
             text=admit_question(question, longest=self._longest),
             session=new_session_id() if session is None else admit_id(session, "session"),

@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 from agentic_flywheel.asking import Asking
 from agentic_flywheel.behind import WriteBehind
+from agentic_flywheel.comparing import Said
 from agentic_flywheel.errors import EmbedderError, UnknownSession, UnknownTurn
 from agentic_flywheel.flows.registry import Registry
 from agentic_flywheel.identifiers import new_id
@@ -22,6 +23,7 @@ from agentic_flywheel.model import Answer, Directives, Entry, Outcome, Turn
 from agentic_flywheel.policy.identity import normalise, question_hash
 from agentic_flywheel.policy.similarity.budget import Label, LabelSource, increments
 from agentic_flywheel.policy.similarity.choice import pair_of
+from agentic_flywheel.policy.similarity.probes import Probe
 from agentic_flywheel.questions import Planner
 from agentic_flywheel.store.keys import flight_name
 from agentic_flywheel.store.store import Store
@@ -87,6 +89,10 @@ class Reporting:
         self._behind.count(turn.flow, now, **{f"report:{kind.value}": 1})
         self._forget()
         answer = await self._fresh(turn, kind) if fresh else None
+        if blocked and answer is not None:  # the two answers do differ: would the comparer have seen it?
+            spec = self._registry.current().get(turn.flow, inactive=True)
+            given, right = Said(turn.matched_question, turn.answer), Said(turn.question, answer.text)
+            await self._learning.probe(spec, Probe.REPORT, given, right)
         return ReportReceipt(
             report=report, removed=removed, blocked=blocked, cut=cut, done=tuple(_done(removed, blocked, cut, kind))
         ), answer
@@ -170,6 +176,6 @@ def _done(removed: dict[str, int], blocked: tuple[str, str] | None, cut: Cut | N
     if blocked:
         done.append("The two questions are never taken for each other again.")
     if cut is not None:
-        state = "closed" if cut.value is None else f"{cut.value:.3f}"
-        done.append(f"The cut of the flow's similar questions is {state}: {cut.why}.")
+        state = "Nothing is served to similar questions now" if cut.value is None else f"The cut is {cut.value:.3f} now"
+        done.append(f"{state}: {cut.why}.")
     return done

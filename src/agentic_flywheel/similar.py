@@ -134,7 +134,9 @@ class Similar:
             raise InputError(f"{kind!r} is none of {', '.join(ReportKind)}") from None
         if turn_id == "last" and session is None:
             raise InputError("'last' is the newest turn of a session: name the session as well")
-        return await self._reporting.report(turn_id, kind, note=note, session=session, user=user, fresh=fresh)
+        await self._embedding.ready(_LOAD_SECONDS)  # what is reported counts at once, in its vectors as well
+        user = self._planner.user if user is None else user
+        return await self._reporting.report(turn_id, kind, note=note, session=session, user=user or None, fresh=fresh)
 
     async def status(self, flow: str) -> SimilarStatus:
         """How a flow stands: terms, cut, labels, audits, reports. Raises `UnknownFlow` and `StoreError`."""

@@ -339,3 +339,22 @@ async def _until(condition: Callable[[], Any], what: str) -> None:
         if asyncio.get_running_loop().time() > deadline:
             pytest.fail(f"waited 20 s for {what}")
         await asyncio.sleep(0.005)
+
+
+async def test_the_comparers_own_errors_are_counted(valkey: Server, tmp_path: Path) -> None:
+    """A comparer that calls everything the same is found out: by answers far apart, refreshed ones and reports."""
+    credulous = given(comparer=lambda one, two: True, draw=lambda: 0.0)
+    async with opened(valkey, tmp_path, {"oracle": Oracle()}, given=credulous, **fixed()) as flywheel:
+        await flywheel.ask("How do I polish the violin?")
+        await flywheel.ask("Where is the nearest harbor?")
+        await flywheel.settled()
+        wrong = await flywheel.ask("How can I polish the violin?")
+        assert wrong.outcome is Outcome.SIMILAR
+        await flywheel.settled()
+        await flywheel.similar.report(wrong.turn_id, "wrong", fresh=True)
+    with valkey.client() as client:
+        (key,) = client.keys("afw:v1:default:flow:{oracle}:similar:????????????????")
+        counted = {
+            name.decode().split(":")[-1]: int(n) for name, n in client.hgetall(key).items() if b"comparer" in name
+        }
+    assert counted == {"far": 1, "far_missed": 1, "different": 1, "missed": 1, "labels": 1}
