@@ -40,7 +40,7 @@ class Share(msgspec.Struct, gc=False, frozen=True):
 
 class Run(msgspec.Struct, frozen=True, kw_only=True):
     """What one policy did with one stream. `mistakes` are the wrong similar hits: asked, taken for, similarity. Ours
-    compare pairs of answers: how many, and how many were judged otherwise than the labels say."""
+    compare pairs of answers: how many, how many were judged otherwise than the labels say, and how many not at all."""
 
     policy: str
     outcomes: str
@@ -48,6 +48,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float = 0.0
     compared: int = 0
     misjudged: int = 0
+    unjudged: int = 0
 
     def first(self, count: int) -> Run:
         """The same, as if the stream had ended after `count` questions."""

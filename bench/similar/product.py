@@ -72,6 +72,7 @@ async def _run(policy: Ours, stream: Stream, place: Place) -> Run:
         seconds=perf_counter() - start,
         compared=opened.comparer.compared,
         misjudged=opened.comparer.misjudged,
+        unjudged=opened.comparer.unjudged,
     )
 
 
@@ -105,12 +106,13 @@ class _Watched(EmbeddingComparer):
     """The product's own comparer; counts how often it judges otherwise than the labels: answers of one class are the
     same text."""
 
-    compared = misjudged = 0
+    compared = misjudged = unjudged = 0
 
     async def compare(self, one: Said, other: Said) -> Verdict:
         verdict = await super().compare(one, other)
         self.compared += 1
-        self.misjudged += verdict.same is not (one.answer == other.answer)
+        self.unjudged += verdict.same is None
+        self.misjudged += verdict.same is not None and verdict.same is not (one.answer == other.answer)
         return verdict
 
 

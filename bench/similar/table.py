@@ -70,15 +70,14 @@ def claims(found: list[StreamRuns], traps: TrapRuns) -> list[Claim]:
     for runs in found:
         strict = runs.by_name(STRICT.name)
         known = same_by_sense(strict)
-        share = Share(strict.wrong - known, strict.similar)
-        how = f"{known} of {strict.wrong} wrong hits ask the same when they are read again, {unread(strict)} unread"
-        if unread(strict) and runs.stream.truly_wrong < 1:
-            share = strict.wrong_of_similar(runs.stream.truly_wrong)
-            how = "21 of 52 wrong labels taken for wrong hits"
-        text = (
-            f"{runs.stream.title}: strict errs in {share.value:.2%} of its similar hits (at most 1 %; "
-            f"{strict.wrong_of_similar().value:.2%} by the label{'; ' + how if strict.wrong else ''})"
-        )
+        read = Share(strict.wrong - known, strict.similar)
+        share = strict.wrong_of_similar(runs.stream.truly_wrong) if runs.stream.truly_wrong < 1 else read
+        text = f"{runs.stream.title}: strict errs in {share.value:.2%} of its similar hits (at most 1 %)"
+        if strict.wrong:
+            text += (
+                f"; {strict.wrong_of_similar().value:.2%} by the label, {read.value:.2%} when wrong hits are read again"
+                f" ({known} of {strict.wrong} ask the same, {unread(strict)} unread)"
+            )
         said.append(Claim(text, share.value <= MOST_STRICT_ERROR))
     said.append(_beats_one_cut(found))
     for runs in found:
