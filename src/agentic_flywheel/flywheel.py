@@ -5,8 +5,9 @@ from __future__ import annotations
 import random
 from collections.abc import AsyncGenerator, Callable, Mapping
 from datetime import timedelta
+from functools import cached_property
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from agentic_flywheel.admission import Admission
 from agentic_flywheel.asking import Asking
@@ -43,6 +44,9 @@ from agentic_flywheel.similar import Similar
 from agentic_flywheel.store.embedded import EmbeddedServer
 from agentic_flywheel.store.store import Store
 from agentic_flywheel.watching import FlowWatch
+
+if TYPE_CHECKING:
+    from agentic_flywheel.backup import Backup
 
 #: What calls that nobody waits for any more may still take when the flywheel is closed.
 CLOSE_SECONDS = 1.0
@@ -256,6 +260,14 @@ class Flywheel:
                 turn_id=turn_id,
             )
         )
+
+    @cached_property
+    def backup(self) -> Backup:
+        """Exports and imports; few programs need them, so they are loaded when they are used."""
+        from agentic_flywheel.backup import Backup
+
+        forget = self._near.forget if self._near else _nothing_at_hand
+        return Backup(self.settings, self.registry, self._store, self._behind, forget)
 
     @property
     def embedded(self) -> EmbeddedServer | None:

@@ -65,6 +65,11 @@ class FlywheelSync:
                 self._wait(events.aclose())
             raise
 
+    @property
+    def backup(self) -> Any:
+        """As `Flywheel.backup`."""
+        return _Waiting(self._flywheel.backup, self._wait)
+
     def doctor(self) -> list[Check]:
         """As `Flywheel.doctor`."""
         return self._wait(self._flywheel.doctor())

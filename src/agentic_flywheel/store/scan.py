@@ -19,7 +19,7 @@ from agentic_flywheel.store.codec import decode
 from agentic_flywheel.store.entries import EntryStore, Looked
 from agentic_flywheel.store.failures import NONSENSE
 from agentic_flywheel.store.keys import SHARDS, Keys, shard_of
-from agentic_flywheel.store.link import Link
+from agentic_flywheel.store.link import Command, Link
 from agentic_flywheel.store.sessions import header_command, header_of
 
 #: Values in one page.
@@ -58,36 +58,53 @@ class Scan:
 
     async def headers(self, sessions: Sequence[str]) -> list[Session]:
         """What is known of sessions, in the order given; those that are gone or damaged are left out."""
-        found = []
+        found: list[Session] = []
         for start in range(0, len(sessions), PAGE):
             commands = [header_command(self._keys, one) for one in sessions[start : start + PAGE]]
-            for reply in await self._link.run(*commands, slow=True):
-                try:
-                    header = header_of(reply)
-                except StoreDamaged:
-                    self._count("session")
-                    continue
-                if header is not None:
-                    found.append(header)
+            headers = (self._header(raw) for raw in await self._link.run(*commands, slow=True))
+            found += [header for header in headers if header is not None]
         return found
 
-    async def turns(self, session: str) -> AsyncIterator[list[Turn]]:
-        """The turns of a session, oldest first."""
-        edge = "-"
-        while True:
-            command = ("XRANGE", self._keys.turns(session), edge, "+", "COUNT", PAGE)
-            (reply,) = await self._link.run(command, slow=True)
-            page = []
-            for _place, fields in reply:
-                try:
-                    page.append(decode(_only(fields, b"t"), Turn))
-                except StoreDamaged:
-                    self._count("turn")
-            if page:
-                yield page
-            if len(reply) < PAGE:
-                return
-            edge = "(" + reply[-1][0].decode()
+    async def sessions(self, ids: Sequence[str]) -> list[tuple[Session | None, list[Turn], str]]:
+        """Sessions with their oldest turns, one round trip; with each, where its turns go on ("" at their end).
+
+        Those that are gone are left out. One whose header cannot be read has None in its place: its turns may be sound.
+        """
+        commands = [c for one in ids for c in (header_command(self._keys, one), self._turns_command(one, "-"))]
+        replies = await self._link.run(*commands, slow=True) if commands else []
+        found = []
+        for raw, page in zip(replies[::2], replies[1::2], strict=True):
+            header = self._header(raw)
+            if header is not None or page:
+                found.append((header, *self._turns(page)))
+        return found
+
+    async def turns(self, session: str, edge: str) -> AsyncIterator[list[Turn]]:
+        """The turns of a session from a place on, oldest first."""
+        while edge:
+            (reply,) = await self._link.run(self._turns_command(session, edge), slow=True)
+            turns, edge = self._turns(reply)
+            yield turns
+
+    def _turns_command(self, session: str, edge: str) -> Command:
+        return ("XRANGE", self._keys.turns(session), edge, "+", "COUNT", PAGE)
+
+    def _turns(self, page: Any) -> tuple[list[Turn], str]:
+        """The turns of a page, and where to read on."""
+        turns = []
+        for _place, fields in page:
+            try:
+                turns.append(decode(_only(fields, b"t"), Turn))
+            except StoreDamaged:
+                self._count("turn")
+        return turns, "(" + page[-1][0].decode() if len(page) == PAGE else ""
+
+    def _header(self, raw: Any) -> Session | None:
+        try:
+            return header_of(raw)
+        except StoreDamaged:
+            self._count("session")
+            return None
 
     async def entry_keys(self, flow: str, *, generation: int) -> AsyncIterator[list[str]]:
         """The keys of a flow's answers of one generation, shard by shard, each in order of the keys."""

@@ -20,6 +20,8 @@ COMMANDS = {
     "proposals": Late("proposals", "proposals", "Changes that evidence suggests; accept or reject them."),
     "flow": Late("flow", "flow", "List, add, change, check and try flows."),
     "ttl": Late("ttl", "ttl", "How long answers stay good."),
+    "export": Late("backup", "export", "Write sessions, policies and answers to a file."),
+    "import": Late("backup", "import_", "Put back what an export wrote."),
     "config": Late("config", "config", "Settings, and where each came from."),
     "doctor": Late("doctor", "doctor", "What is fine, what is not, and what to do."),
     "embedder": Late("embedder", "embedder", "What gives questions their vectors; fetch its model, try it."),
