@@ -22,6 +22,7 @@ from agentic_flywheel.flights import Flights
 from agentic_flywheel.flows.clients import ClientPool
 from agentic_flywheel.flows.protocol import FlowEvent
 from agentic_flywheel.flows.registry import Registry
+from agentic_flywheel.history import History
 from agentic_flywheel.housekeeping import Housekeeping
 from agentic_flywheel.learning import Learning
 from agentic_flywheel.lifetimes import Lifetimes
@@ -131,6 +132,9 @@ class Flywheel:
         )
         self.cache = Cache(self.registry, self._store, self._planner, self.lifetimes, self._behind, forget)
         self.flows = Flows(self.registry, self._store, self._watch, self._clients, self._planner, self._asking)
+        self.history = History(
+            settings, self.registry, self._store, self._behind, self._embedding, self._flights, background=background
+        )
         self.similar = Similar(
             self.registry,
             self._store,
@@ -327,6 +331,7 @@ class Flywheel:
         if self._near is not None:
             await self._near.aclose()
         await self._matching.aclose()
+        await self.history.aclose()
         await self._embedding.aclose()
         await self._watch.aclose()
         await self._behind.aclose()

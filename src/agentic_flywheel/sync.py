@@ -36,6 +36,7 @@ class FlywheelSync:
         self.flows = _Waiting(flywheel.flows, self._wait)
         self.lifetimes = _Waiting(flywheel.lifetimes, self._wait)
         self.similar = _Waiting(flywheel.similar, self._wait)
+        self.history = _Waiting(flywheel.history, self._wait)
 
     @classmethod
     def open(cls, **arguments: Any) -> Self:

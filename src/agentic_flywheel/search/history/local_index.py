@@ -225,11 +225,11 @@ class LocalIndex:
 
         return await self._reader.read(look)
 
-    async def docs(self, ids: Sequence[str]) -> list[HistoryDoc]:
-        """The turns that hits name, in that order."""
+    async def docs(self, ids: Sequence[str]) -> dict[str, HistoryDoc]:
+        """The turns that hits name, by their ids."""
 
-        def look(connection: sqlite3.Connection) -> list[HistoryDoc]:
-            return [doc for id_ in ids if (doc := self._doc(connection, int(id_))) is not None]
+        def look(connection: sqlite3.Connection) -> dict[str, HistoryDoc]:
+            return {id_: doc for id_ in ids if (doc := self._doc(connection, int(id_))) is not None}
 
         return await self._reader.read(look)
 

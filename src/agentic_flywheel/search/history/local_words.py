@@ -2,7 +2,8 @@
 
 Invariant: what a search costs is bounded however common its words are. Ranking a turn costs some microseconds, reading
 that it matches some 40 nanoseconds, so the rarest terms choose at most `RANKED` turns to rank, and commoner ones add
-their weight to those among them that hold them. Where even the rarest is too common, turns with all terms are ranked,
+their weight to those among them that hold them. What covers more of a query is raised (up to twice: LoCoMo, R@5 57.9 to
+59.4 in one conversation, 53.5 to 55.7 in all). Where even the rarest is too common, turns with all terms are ranked,
 the newest ones. Expressions are made of stems alone (`search.history.words`), in quotes.
 """
 
@@ -83,13 +84,34 @@ def ranked(
             rows = [*rows, *(row for row in more if row[0] not in known)][:count]
         return rows, True
     rows = _matching(connection, _less(rare, query), scope, count)
-    full = len(rows) == count
-    for term, held in terms[chosen : chosen + _ADDED]:
-        weight = max(0.0, math.log((size - held + 0.5) / (held + 0.5)))
-        both = f"({rare}) AND question : {_quoted((term,))}"
-        holding = {row[0] for row in connection.execute("SELECT rowid FROM words WHERE words MATCH ?", (both,))}
-        rows = [(row[0], row[1] + weight, *row[2:]) if row[0] in holding else row for row in rows]
-    return sorted(rows, key=lambda row: (-row[1], -row[0])), full or chosen < len(terms)
+    full = len(rows) == count or chosen < len(terms)
+    return _weighed(connection, rows, terms[:chosen], terms[chosen : chosen + _ADDED], size), full
+
+
+def _weighed(
+    connection: sqlite3.Connection,
+    rows: list[Row],
+    rare: Sequence[tuple[str, int]],
+    common: Sequence[tuple[str, int]],
+    size: int,
+) -> list[Row]:
+    """Rows with the weight of common terms added, then raised by the share of the query that they cover."""
+    weights = {term: math.log(1 + (size - held + 0.5) / (held + 0.5)) for term, held in (*rare, *common)}
+    whole = sum(weights.values())
+    scores = {row[0]: row[1] for row in rows}
+    covered = dict.fromkeys(scores, 0.0)
+    named = any_of([(term,) for term, _ in rare])
+    expressions = {term: _quoted((term,)) for term, _ in rare}
+    expressions |= {term: f"({named}) AND {_quoted((term,))}" for term, _ in common}
+    commoner = {term for term, _ in common}
+    for term, weight in weights.items():
+        added = weight if term in commoner else 0.0
+        for (id_,) in connection.execute("SELECT rowid FROM words WHERE words MATCH ?", (expressions[term],)):
+            if id_ in scores:
+                scores[id_] += added
+                covered[id_] += weight
+    weighed = [(row[0], scores[row[0]] * (1 + covered[row[0]] / whole), *row[2:]) for row in rows]
+    return sorted(weighed, key=lambda row: (-row[1], -row[0]))
 
 
 def holding(connection: sqlite3.Connection, query: HistoryQuery) -> tuple[list[int] | None, list[int]]:

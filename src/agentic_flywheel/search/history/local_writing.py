@@ -45,7 +45,7 @@ def apply(
         )
         connection.execute(
             "INSERT INTO words (rowid, question, answer) VALUES (?, ?, ?)",
-            (number, stems_of(doc.question), stems_of(doc.answer)),
+            (number, doc.question_words, doc.answer_words),
         )
         connection.execute("INSERT INTO lacking SELECT id, ? FROM embedders", (number,))
     _tag(connection, {sessions[doc.session_id]: doc.tags for doc in docs})

@@ -72,8 +72,12 @@ class HistoryIndex(Protocol):
         """What the filters leave, newest first."""
         ...
 
-    async def docs(self, ids: Sequence[str]) -> list[HistoryDoc]:
-        """The turns that hits name, in that order; those that are gone by now are left out."""
+    async def scrub(self) -> bool:
+        """See to it that nothing is left of what was removed; False where that must be tried again later."""
+        ...
+
+    async def docs(self, ids: Sequence[str]) -> dict[str, HistoryDoc]:
+        """The turns that hits name, by their ids; those that are gone by now are left out."""
         ...
 
     async def sequence(self) -> int:
