@@ -109,14 +109,12 @@ def test_an_embedder_without_measured_floors_follows_a_written_one() -> None:
 @pytest.mark.parametrize("calibration", FLOORS)
 def test_stricter_profiles_have_higher_floors_and_agreement_lowers_them(calibration: str) -> None:
     floors = [floor_of(profile, calibration) for profile in (Profile.STRICT, Profile.BALANCED, Profile.FAQ)]
-    agreed = [AGREED_FLOORS[calibration][profile] for profile in (Profile.STRICT, Profile.BALANCED, Profile.FAQ)]
     assert floors == sorted(floors, key=lambda floor: -(floor or 0))
-    assert agreed == sorted(agreed, reverse=True)
-    assert all(floor is not None and lower < floor for floor, lower in zip(floors, agreed, strict=True))
+    assert all(floor is not None and AGREED_FLOORS[calibration] < floor for floor in floors)
 
 
 def test_floors_by_standing_follow_the_profile_but_not_a_written_floor() -> None:
-    assert floors_of(held(), FP32) == {Standing.AGREED: 0.90, Standing.ALONE: 0.97, Standing.CONTESTED: 0.97}
+    assert floors_of(held(), FP32) == {Standing.AGREED: 0.86, Standing.ALONE: 0.97, Standing.CONTESTED: 0.97}
     assert set(floors_of(held(floor=0.98), FP32).values()) == {0.98}
     assert set(floors_of(held(floor=0.8), FP32).values()) == {0.8}
     assert set(floors_of(held(calibration=""), "").values()) == {1.0}
