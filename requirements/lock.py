@@ -3,8 +3,8 @@
     make lock
 
 `core.lock` is what the product and its installation from a checkout need; `semantic.lock` adds the extra of that name,
-`dev.lock` every extra and the tools, all at the same versions. Both are for Python 3.11 and later, whatever the machine they are made on. Newer releases are only
-taken with `make lock UPGRADE=1`.
+`dev.lock` every extra and the tools, all at the same versions. All are for Python 3.11 and later, whatever the machine
+they are made on. Newer releases are only taken with `make lock UPGRADE=1`.
 """
 
 from __future__ import annotations

@@ -130,7 +130,8 @@ class Learning:
             await self._name(match, step.plan.wanted[0].key, verdicts)
             told = {True: "right", False: "wrong", None: "unjudged"}[verdict.same]
             self._behind.count(spec.key, at, **{f"similar_{source.value}_{told}": 1})
-            certain = verdict.similarity == 1.0  # the words themselves say so, not the comparer
+            # Where the words themselves say so, no comparer can have erred.
+            certain = verdict.similarity == 1.0 or (other.entry is not None and other.entry.answer == entry.answer)
             fields = increments(Label(other.similarity, verdict.same, source, match.choice.standing, certain))
             if verdict.same is not False and not certain:
                 fields |= label_increments(self._comparer.fingerprint)

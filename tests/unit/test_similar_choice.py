@@ -103,7 +103,9 @@ def test_a_blocked_pair_is_never_served_nor_counted_again() -> None:
 
 @pytest.mark.parametrize("cut", [Cut(value=None, why="closed"), Cut(value=0.985, why="tightened")])
 def test_what_only_the_cut_held_back_is_what_a_miss_labels(cut: Cut) -> None:
-    choice = choose([prospect(0.98), prospect(0.9, 2)], facts=FACTS, wanted=WANTED, terms=TERMS, cuts=dict.fromkeys(Standing, cut))
+    choice = choose(
+        [prospect(0.98), prospect(0.9, 2)], facts=FACTS, wanted=WANTED, terms=TERMS, cuts=dict.fromkeys(Standing, cut)
+    )
     assert choice.serve is None
     assert choice.nearest is not None
     assert choice.nearest.similarity == 0.98

@@ -1,0 +1,123 @@
+"""Everything that can go wrong, as one tree; foreign exceptions are mapped to it where they appear.
+
+    FlywheelError
+    ├── InputError (ValueError)          the caller can mend it
+    │   ├── QuestionError                empty or too long
+    │   ├── IdError                      a session, user, tenant or turn id that cannot be used
+    │   ├── SettingsError                a setting that is unknown or has the wrong type
+    │   └── RegistryError                the flow registry: file, line, what was expected
+    ├── NotFound (LookupError)
+    │   ├── UnknownFlow                  with the nearest names
+    │   ├── UnknownSession
+    │   ├── UnknownKey
+    │   ├── UnknownTurn
+    │   ├── UnknownProposal
+    │   └── NotCached                    only-if-cached, and nothing that may be served
+    ├── StoreError                       Redis
+    │   ├── StoreUnavailable             unreachable, too slow, or gone
+    │   ├── StoreRefused                 wrong password, missing rights
+    │   ├── StoreFull                    OOM, disk full, read-only
+    │   ├── StoreMisused                 a value of another type under our key
+    │   ├── StoreDamaged                 a value that is not what was written; counted, never an answer
+    │   └── EmbeddedServerError          the embedded server could not be started
+    ├── FlowError                        whoever answers
+    │   ├── FlowUnavailable              unreachable, or an error that may pass
+    │   ├── FlowTimeout                  no answer in the time allowed
+    │   ├── FlowRefused                  credentials or origin refused
+    │   ├── FlowLimited                  asked too often
+    │   ├── FlowMissing                  the service does not know this flow
+    │   └── FlowGarbled                  an answer that is empty, cut off or not an answer
+    ├── EmbedderError                    whoever gives questions their vectors
+    │   ├── EmbedderUnavailable          switched off, not loaded, or its service cannot be reached
+    │   ├── EmbedderBusy                 too many questions wait for their vectors
+    │   ├── EmbedderRefused              the service refused the credentials
+    │   ├── EmbedderGarbled              what came back are no vectors
+    │   ├── WeightsMissing               the model is not on this machine, or could not be fetched
+    │   └── WeightsDamaged               a file of the model is not the one that it should be
+    ├── IndexUnusable                    an index of history; it can always be made anew from Redis
+    └── ExtraMissing (ImportError)       an optional dependency is not installed
+
+Each carries its facts as attributes. The message says what happened and to what; `suggestions` say what to do
+next (three or more that fit the case), `retry_after_seconds` when trying again makes sense (0: pointless before
+something is changed), and `error_id` ties a report to the log line.
+"""
+
+from agentic_flywheel.errors.root import (
+    ExtraMissing,
+    FlywheelError,
+    IdError,
+    IndexUnusable,
+    InputError,
+    NotCached,
+    NotFound,
+    QuestionError,
+    RegistryError,
+    SettingsError,
+    UnknownFlow,
+    UnknownKey,
+    UnknownProposal,
+    UnknownSession,
+    UnknownTurn,
+)
+from agentic_flywheel.errors.services import (
+    EmbeddedServerError,
+    EmbedderBusy,
+    EmbedderError,
+    EmbedderGarbled,
+    EmbedderRefused,
+    EmbedderUnavailable,
+    FlowError,
+    FlowGarbled,
+    FlowLimited,
+    FlowMissing,
+    FlowRefused,
+    FlowTimeout,
+    FlowUnavailable,
+    StoreDamaged,
+    StoreError,
+    StoreFull,
+    StoreMisused,
+    StoreRefused,
+    StoreUnavailable,
+    WeightsDamaged,
+    WeightsMissing,
+)
+
+__all__ = [
+    "EmbeddedServerError",
+    "EmbedderBusy",
+    "EmbedderError",
+    "EmbedderGarbled",
+    "EmbedderRefused",
+    "EmbedderUnavailable",
+    "ExtraMissing",
+    "FlowError",
+    "FlowGarbled",
+    "FlowLimited",
+    "FlowMissing",
+    "FlowRefused",
+    "FlowTimeout",
+    "FlowUnavailable",
+    "FlywheelError",
+    "IdError",
+    "IndexUnusable",
+    "InputError",
+    "NotCached",
+    "NotFound",
+    "QuestionError",
+    "RegistryError",
+    "SettingsError",
+    "StoreDamaged",
+    "StoreError",
+    "StoreFull",
+    "StoreMisused",
+    "StoreRefused",
+    "StoreUnavailable",
+    "UnknownFlow",
+    "UnknownKey",
+    "UnknownProposal",
+    "UnknownSession",
+    "UnknownTurn",
+    "WeightsDamaged",
+    "WeightsMissing",
+]
