@@ -9,11 +9,11 @@ from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Self
 
 from agentic_flywheel.behind import WriteBehind
-from agentic_flywheel.errors import InputError, StoreError, UnknownSession
-from agentic_flywheel.model import Receipt, Session, SessionPage, Thread, Turn
+from agentic_flywheel.errors import InputError, StoreError, UnknownSession, UnknownTurn
+from agentic_flywheel.model import Entry, Receipt, Session, SessionPage, Thread, Turn
 from agentic_flywheel.policy.admission import admit_config, admit_id, admit_text
 from agentic_flywheel.settings import Settings
-from agentic_flywheel.store.sessions import session_with
+from agentic_flywheel.store.sessions import session_with, title_of
 from agentic_flywheel.store.store import Store
 
 _PAGE = 100
@@ -124,6 +124,36 @@ class Sessions:
             dry_run=dry_run,
             removed=removed,
             notes=("Answers that it shared with others stay; `cache clear --session` removes them.",),
+            at=time.time(),
+        )
+
+    async def delete_turn(self, session: str, turn: str, *, dry_run: bool) -> Receipt:
+        """Remove one turn of a session, and the answer kept for it alone, for good: it is not taken in again.
+
+        A title that the turn gave its session goes with it. Raises `UnknownSession`, `UnknownTurn`.
+        """
+        await self._header(session)
+        turns, _ = await self._store.sessions.turns(session)
+        chosen = next((known for known in turns if known.id == admit_id(turn, "turn")), None)
+        if chosen is None:
+            raise UnknownTurn(f"no turn {turn!r} in session {session!r}", turn_id=turn, session_id=session)
+        others = [known for known in turns if known is not chosen]
+        key = chosen.entry_key
+        kept: dict[str, Entry] = {}
+        if self._store.keys.is_entry_of_session(key, session) and all(other.entry_key != key for other in others):
+            (looked,) = await self._store.entries.get_many([key])
+            kept = {key: looked.entry} if looked.entry is not None else {}
+        removed = {"turns": 1, "entries": len(kept)}
+        if not dry_run:
+            removed["entries"] = await self._store.entries.remove(kept)
+            title = title_of(others[0]) if others else ""
+            removed["turns"] = int(await self._store.sessions.delete_turn(chosen, title=title))
+        return Receipt(
+            action="delete turn",
+            target=f"{session} {turn}",
+            dry_run=dry_run,
+            removed=removed,
+            notes=("An answer that it shared with others stays; `cache clear` removes it.",),
             at=time.time(),
         )
 

@@ -45,6 +45,7 @@ def build_server(flywheel: Flywheel) -> FlywheelServer:
     from agentic_flywheel.interfaces.mcp.caching import add_cache_tools
     from agentic_flywheel.interfaces.mcp.coaia import add_coaia_tools
     from agentic_flywheel.interfaces.mcp.flows import add_flow_tools
+    from agentic_flywheel.interfaces.mcp.history import add_history_tools
     from agentic_flywheel.interfaces.mcp.reporting import add_reporting_tools
     from agentic_flywheel.interfaces.mcp.resources import add_resources
     from agentic_flywheel.interfaces.mcp.sessions import add_session_tools
@@ -54,6 +55,7 @@ def build_server(flywheel: Flywheel) -> FlywheelServer:
     add_asking_tools(server)
     add_flow_tools(server)
     add_session_tools(server)
+    add_history_tools(server)
     add_cache_tools(server)
     add_reporting_tools(server)
     add_coaia_tools(server)

@@ -15,8 +15,9 @@ from agentic_flywheel.findings import Hit
 
 #: What meaning counts beside words.
 MEANING_WEIGHT = 0.5
-#: What the better one of two neighbours in the session adds to a turn.
-NEIGHBOUR_BONUS = 0.4
+#: What the better one of two neighbours in the session adds to a turn. More suits small talk, where one remark answers
+#: the other (LoCoMo), less suits exchanges with a service (BEAM).
+NEIGHBOUR_BONUS = 0.3
 
 
 def fused(words: Sequence[Hit], meaning: Sequence[Hit], *, bonus: float = NEIGHBOUR_BONUS) -> list[Hit]:
