@@ -32,20 +32,39 @@ async def examine(
         *await _redis_checks(store),
         *await _near_checks(store, near),
         *await _outbox_checks(store.outbox),
-        *await _similar_checks(embedding),
+        *await _similar_checks(embedding, store),
         *await _flow_checks(registry, flows),
     ]
 
 
-async def _similar_checks(embedding: Embedding) -> list[Check]:
+async def _similar_checks(embedding: Embedding, store: Store) -> list[Check]:
     if await embedding.ready(EMBEDDER_SECONDS):
         embedder = embedding.embedder
         found = f"{embedder.name}, {embedder.dimension} dimensions, fingerprint {embedder.fingerprint[:12]}"
-        return [Check(name="similar questions", state="ok", message=f"questions are compared by {found}")]
+        checks = [Check(name="similar questions", state="ok", message=f"questions are compared by {found}")]
+        if store.link.settings.text("similar.recall") == "server":
+            checks += await _engine_checks(store)
+        return checks
     failure = embedding.failure
     advice = failure.suggestions[0] if failure is not None and failure.suggestions else ""
     state = "fail" if embedding.state == "failed" else "warn"
     return [Check(name="similar questions", state=state, message=f"exact words only: {embedding.why}", advice=advice)]
+
+
+async def _engine_checks(store: Store) -> list[Check]:
+    try:
+        if await store.vectors.has_engine():
+            return []
+    except StoreError:
+        return []  # said already
+    return [
+        Check(
+            name="similar questions",
+            state="fail",
+            message="similar.recall is server, and this Redis has no query engine that can be used (FT.*)",
+            advice="Set similar.recall to auto: similar questions are found in this process then.",
+        )
+    ]
 
 
 def _registry_checks(registry: Registry) -> list[Check]:

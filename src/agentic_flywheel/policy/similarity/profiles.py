@@ -24,7 +24,8 @@ FLOORS: Mapping[str, Mapping[Profile, float]] = MappingProxyType(
     }
 )
 #: The same where the other neighbours agree with the nearest: one for all profiles, which differ in their guards. From
-#: here on .3 to .8 % of such pairs had different answers even without guards, 1.8 % at .84 (BANKING77; docs/decisions/0022).
+#: here on .3 to .8 % of such pairs had different answers even without guards, 1.8 % at .84 (BANKING77;
+#: docs/decisions/0022).
 AGREED_FLOORS: Mapping[str, float] = MappingProxyType({"minilm-fp32": 0.86, "minilm-int8": 0.853})
 #: The floor shown for an embedder without a measured one; nothing is served there.
 UNMEASURED = 1.0
