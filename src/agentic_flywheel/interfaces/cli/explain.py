@@ -105,9 +105,10 @@ def show_explanation(found: Explanation) -> None:
         print(f"\n{paragraphs(remark, '')}")
 
 
-def cut_text(cut: Cut) -> str:
-    """A cut and why it is where it is."""
-    return cut.why if cut.value is None else f"{cut.value:.3f}: {cut.why}"
+def cut_text(cut: Cut, standing: str = "") -> str:
+    """A cut and why it is where it is; `standing` has been said already."""
+    why = cut.why.removeprefix(f"{standing}: ")
+    return why if cut.value is None else f"{cut.value:.3f}: {why}"
 
 
 def considered_lines(considered: Considered) -> Iterator[str]:

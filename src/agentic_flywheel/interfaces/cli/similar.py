@@ -87,7 +87,7 @@ def show_status(status: SimilarStatus) -> None:
     facts = (
         ("set by", terms.origin),
         ("floor", f"{terms.floor:.3f}"),
-        *((f"cut, {words(name)}", cut_text(cut)) for name, cut in status.cuts.items()),
+        *((f"cut, {words(name)}", cut_text(cut, name)) for name, cut in status.cuts.items()),
         ("budget", f"at most {_percent(terms.max_error)} of similar answers may be wrong"),
         ("measured", f"{_error(status)} of those that were checked" if status.measured_error else "nothing yet"),
         ("labels", str(status.labels)),
@@ -141,7 +141,13 @@ def _print_change(change: CutChange) -> None:
 
     bound = "" if change.bound is None else f", at most {_percent(change.bound)} wrong"
     moved = f"{change.standing}: " * bool(change.standing) + f"{_cut(change.old)} -> {_cut(change.new)}"
-    for line in rows(ago(change.at), (f"{moved} ({change.right} right, {change.wrong} wrong{bound})", change.why)):
+    for line in rows(
+        ago(change.at),
+        (
+            f"{moved} ({change.right} right, {change.wrong} wrong{bound})",
+            change.why.removeprefix(f"{change.standing}: "),
+        ),
+    ):
         print(line)
 
 
