@@ -175,8 +175,9 @@ class Backup:
             reader.close()
         receipt = self._restored(reader, target, journal, resumed, began, dry_run=dry_run)
         if faults and not skip_damaged:
+            would = "would be" if dry_run else "are"
             raise InputError(
-                f"{reader.name} is not whole: {faults}; all sound lines in it were put back",
+                f"{reader.name} is not whole: {faults}; all sound lines in it {would} put back",
                 suggestions=(
                     "Take another copy of the file and import that: what is there already stays as it is.",
                     "Export again, or go on with an export that was cut off: `afw export FILE --resume`.",
@@ -219,10 +220,11 @@ class Backup:
         if bad is None:
             journal.line = lines[-1].number if lines else journal.line
             return
-        before = f"The {bad.number - 1} lines before it are put back" if bad.number > 2 else "Nothing is put back"
+        would = "would be" if target.dry_run else "are"
+        before = f"The {bad.number - 1} lines before it {would} put back" if bad.number > 2 else "Nothing is put back"
         what = "cannot be understood" if bad.unknown else "is damaged"
         raise InputError(
-            f"line {bad.number} of {reader.name} {what}: {bad.damage}. {before}, none behind it is",
+            f"line {bad.number} of {reader.name} {what}: {bad.damage}. {before}, none behind it",
             suggestions=(
                 "Update Agentic Flywheel: another release wrote this line."
                 if bad.unknown

@@ -258,17 +258,20 @@ class BackupWriter:
             self._file = self._out = sys.stdout.buffer
             self._put(header)
             return
-        fresh = self._part if kept is None else self._part.with_name(self._part.name + ".new")
-        self._file = _locked(fresh)
+        self._file = before = _locked(self._part, empty=kept is None)
+        fresh = self._part
+        if kept is not None:
+            fresh = self._part.with_name(self._part.name + ".new")
+            self._file = _locked(fresh, empty=True)
         compressed = self._path.suffix == ".zst"
         self._out = _compressed(self._file) if compressed else self._file
         self._put(header)
         if kept is not None:
-            with BackupReader(self._part) as before:
-                for _, (record, line) in zip(range(kept), before.raw_lines(), strict=False):
+            with before, BackupReader(self._part) as sound:
+                for _, (record, line) in zip(range(kept), sound.raw_lines(), strict=False):
                     self.records[record.kind] += 1
                     self._put(line)
-            fresh.replace(self._part)
+                fresh.replace(self._part)
 
     def _put(self, line: bytes) -> None:
         self._digest.update(line)
@@ -315,8 +318,8 @@ def part_of(path: Path) -> Path:
     return path.with_name(path.name + ".part")
 
 
-def _locked(path: Path) -> BinaryIO:
-    """An empty file of our own that nobody else writes to meanwhile."""
+def _locked(path: Path, *, empty: bool) -> BinaryIO:
+    """A file of our own that nobody else writes to meanwhile."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     file = os.fdopen(descriptor, "r+b")
     try:
@@ -325,7 +328,8 @@ def _locked(path: Path) -> BinaryIO:
         file.close()
         raise InputError(f"another export is writing to {path}", file=str(path)) from None
     os.fchmod(descriptor, 0o600)
-    file.truncate(0)
+    if empty:
+        file.truncate(0)
     return file
 
 

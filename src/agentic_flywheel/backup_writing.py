@@ -47,7 +47,7 @@ class BackupTarget:
 
     def __init__(self, store: Store, *, tenant: str, dry_run: bool) -> None:
         self._store = store
-        self._dry_run = dry_run
+        self.dry_run = dry_run
         self._from_root = Keys(tenant).root + ":"
         self._scan = Scan(store.link, store.keys)
         self._restoring = Restoring(store.link, store.keys)
@@ -96,7 +96,7 @@ class BackupTarget:
             else:
                 turns.setdefault(record.value.session_id, []).append(self._own(record.value))
         parts = [SessionPart(id_, headers.get(id_), tuple(some)) for id_, some in turns.items()]
-        for part, result in zip(parts, await self._restoring.sessions(parts, dry_run=self._dry_run), strict=True):
+        for part, result in zip(parts, await self._restoring.sessions(parts, dry_run=self.dry_run), strict=True):
             self._count_session(part, result)
 
     def _count_session(self, part: SessionPart, result: Restored) -> None:
@@ -126,7 +126,7 @@ class BackupTarget:
                 self._count("entry", why)
                 continue
             wanted[key] = (msgspec.structs.replace(one.entry, generation=state.generation), one.ends_at)
-        done = await self._restoring.entries(wanted, now=now, dry_run=self._dry_run)
+        done = await self._restoring.entries(wanted, now=now, dry_run=self.dry_run)
         for put in done.values():
             self._count("entry", put)
 
@@ -143,7 +143,7 @@ class BackupTarget:
         return "" if entry.fingerprint == fingerprint else FLOW_CHANGED
 
     async def _flow(self, known: KnownFlow) -> bool | str:
-        if self._dry_run:
+        if self.dry_run:
             unknown = not (await self._store.flows.state(known.flow)).fingerprint
             if unknown:
                 self._adopted[known.flow] = known.fingerprint
@@ -165,7 +165,7 @@ class BackupTarget:
             here = (await flows.state(said.name)).ttl_seconds
         if here is not None:
             return False if here == said.ttl_seconds else DECIDED_HERE
-        if not self._dry_run:
+        if not self.dry_run:
             await (flows.set_type_ttl if said.of == "type" else flows.set_ttl)(said.name, said.ttl_seconds)
         return True
 
@@ -173,14 +173,14 @@ class BackupTarget:
         here = msgspec.structs.asdict(await self._scan.decided(said.flow))
         file = {name: value for name in here if (value := getattr(said, name)) is not None}
         lacking = {name: value for name, value in file.items() if here[name] is None}
-        if lacking and not self._dry_run:
+        if lacking and not self.dry_run:
             await self._store.similar.set_override(said.flow, **lacking)
         if lacking:
             return True
         return False if all(here[name] == value for name, value in file.items()) else DECIDED_HERE
 
     async def _blocked(self, said: BlockedPair) -> bool | str:
-        if self._dry_run:
+        if self.dry_run:
             return said.pair not in await self._scan.blocked(said.flow)
         return await self._store.similar.block(said.flow, said.pair)
 
@@ -190,12 +190,12 @@ class BackupTarget:
         if report.id in self._reports:
             return False
         self._reports.add(report.id)
-        if not self._dry_run:
+        if not self.dry_run:
             await self._store.similar.add_report(report)
         return True
 
     async def _proposal(self, proposal: Proposal) -> bool | str:
-        if not self._dry_run:
+        if not self.dry_run:
             return await self._store.similar.put_proposal(proposal)
         if self._proposals is None:
             self._proposals = {one.id for one in await self._store.similar.proposals()}

@@ -16,14 +16,15 @@ import msgspec
 import pytest
 
 from afw_command import Afw, assert_error
-from agentic_flywheel import Flywheel
+from agentic_flywheel import Flywheel, FlywheelSync
 from agentic_flywheel.backup_file import BackupReader, part_of
 from agentic_flywheel.backup_records import Record, line_of, read_line
 from agentic_flywheel.errors import InputError
 from agentic_flywheel.likeness import Profile, Proposal, Report, ReportKind
 from agentic_flywheel.model import Outcome, Reason, Turn
+from agentic_flywheel.store.rights import access_list
 from clusters import ClusterOfSix
-from flywheels import Oracle, everything, opened
+from flywheels import Oracle, everything, opened, settings_for
 from servers import Server, Servers
 
 pytestmark = [pytest.mark.anyio]
@@ -412,7 +413,7 @@ async def test_a_damaged_line_ends_the_import_and_is_named(here: Server, there: 
         assert (receipt.records, receipt.there) == ({"turn": 3}, {"session": 1, "turn": 6})
         assert "not whole" in receipt.warnings[0]
         path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:5]))
-        with pytest.raises(InputError, match=r"is not whole: it ends after line 5 .* it was cut off; all sound lines"):
+        with pytest.raises(InputError, match=r"is not whole: it ends after line 5 .* it was cut off; all sound lines in it are put back"):
             await target.backup.restore(path)
 
 
@@ -441,7 +442,7 @@ async def test_damaged_values_are_left_out_and_told(here: Server, tmp_path: Path
 
 IMPORTER = """
 import asyncio, sys
-from agentic_flywheel import Flywheel
+from agentic_flywheel import Flywheel, FlywheelSync
 
 def told(lines):
     print(lines, flush=True)
@@ -543,3 +544,27 @@ async def test_a_cluster_is_backed_up_and_put_back(six: ClusterOfSix, there: Ser
         assert put.records == exported.records
         await cluster.backup.export(tmp_path / "again")
         assert comparable(records(tmp_path / "again")) == comparable(records(tmp_path / "backup"))
+
+
+async def test_the_least_rights_are_enough(here: Server, tmp_path: Path) -> None:
+    with here.client() as client:
+        client.execute_command("ACL", "SETUSER", *access_list("flywheel"), ">secret")
+    try:
+        url = here.url.replace("unix://", "unix://flywheel:secret@")
+        async with opened(url, tmp_path, {"oracle": Oracle()}, tenant="source") as source:
+            await converse(source)
+            await source.backup.export(tmp_path / "all")
+            await source.backup.export(tmp_path / "recent", user="ann", since=1.0)
+        async with opened(url, tmp_path, {"oracle": Oracle()}, tenant="target") as target:
+            await target.backup.restore(tmp_path / "all", dry_run=True)
+            assert (await target.backup.restore(tmp_path / "all")).skipped == {}
+    finally:
+        with here.client() as client:
+            client.execute_command("ACL", "DELUSER", "flywheel")
+
+
+def test_programs_without_an_event_loop_have_backups_too(here: Server, tmp_path: Path) -> None:
+    settings = settings_for(here, tmp_path)
+    with FlywheelSync.open(settings=settings) as flywheel:
+        assert flywheel.backup.export(tmp_path / "backup").records == {}
+        assert flywheel.backup.restore(tmp_path / "backup").records == {}

@@ -236,3 +236,30 @@ def test_what_is_damaged_in_a_cut_off_export_ends_what_is_kept(tmp_path: Path) -
     left = cut_off(path)
     assert left is not None
     assert (left.kept, left.last) == (1, Record(*RECORDS[1]))
+
+
+def test_nobody_goes_on_with_what_another_export_is_writing(tmp_path: Path) -> None:
+    path = tmp_path / "backup"
+    writer = BackupWriter(path, line_of("header", HEADER))
+    with pytest.raises(InputError, match="another export is writing"):
+        BackupWriter(path, line_of("header", HEADER), kept=0)
+    writer.write((kind, line_of(kind, value)) for kind, value in RECORDS)
+    writer.finish()
+    assert len(read(path)[0]) == len(RECORDS)
+
+
+@pytest.mark.parametrize("name", ["backup.jsonl", "backup.jsonl.zst"])
+def test_no_other_byte_anywhere_goes_unnoticed(tmp_path: Path, name: str) -> None:
+    path = written(tmp_path / name, RECORDS)
+    raw, sound = path.read_bytes(), read(path)
+    unnoticed = 0
+    for place in range(0, len(raw), 3):
+        path.write_bytes(raw[:place] + bytes([raw[place] ^ 0x21]) + raw[place + 1 :])
+        try:
+            lines, faults = read(path)
+        except InputError:
+            continue
+        if not faults and all(line.record for line in lines):
+            assert (lines, faults) == sound  # what the compression did not need
+            unnoticed += 1
+    assert unnoticed <= 3
