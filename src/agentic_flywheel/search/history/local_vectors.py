@@ -50,6 +50,7 @@ class VectorRows:
         self._removals = 0
         self._after = 0
         self._rows = np.empty((0, 7), np.float64)
+        self._facts = Facts(self._rows)
         self._full = np.empty((0, dimension), np.float32)
         self._codes = np.empty((0, -(-dimension // 64)), np.uint64)
 
@@ -68,22 +69,26 @@ class VectorRows:
             there = [row[0] for row in connection.execute("SELECT id FROM docs")]
             self._keep(np.isin(self._rows[:, 0], there))
             self._removals = meta["removals"]
-        while True:
-            found = connection.execute(
-                "SELECT v.seq, v.vector, d.id, d.session, d.flow, d.user, d.outcome, d.audience, d.at"
-                " FROM vectors v JOIN embedders e ON e.id = v.embedder JOIN docs d ON d.id = v.doc"
-                " WHERE v.seq > ? AND e.fingerprint = ? ORDER BY v.seq LIMIT ?",
-                (self._after, self.embedder, _PAGE),
-            ).fetchall()
+        known = connection.execute("SELECT id FROM embedders WHERE fingerprint = ?", (self.embedder,)).fetchone()
+        if known is None:
+            return
+        # The plus sign keeps SQLite from sorting all vectors of the embedder: they are read as they came in.
+        cursor = connection.execute(
+            "SELECT v.seq, v.vector, d.id, d.session, d.flow, d.user, d.outcome, d.audience, d.at"
+            " FROM vectors v CROSS JOIN docs d ON d.id = v.doc WHERE v.seq > ? AND +v.embedder = ? ORDER BY v.seq",
+            (self._after, known[0]),
+        )
+        rows: list[NDArray[np.float64]] = []
+        vectors: list[NDArray[np.float32]] = []
+        while found := cursor.fetchmany(_PAGE):
             fitting = [row for row in found if len(row[1]) == 2 * self.dimension]
             if fitting:
                 halves = np.frombuffer(b"".join(row[1] for row in fitting), "<f2").reshape(-1, self.dimension)
-                self._extend(np.array([row[2:] for row in fitting], np.float64), halves.astype(np.float32))
-            if len(found) < _PAGE:
-                break
+                rows.append(np.array([row[2:] for row in fitting], np.float64))
+                vectors.append(halves.astype(np.float32))
             self._after = found[-1][0]
-        if found:
-            self._after = found[-1][0]
+        if rows:
+            self._extend(rows, vectors)
 
     def nearest(
         self,
@@ -98,7 +103,7 @@ class VectorRows:
         """The `count` nearest that the scope leaves, by number; of `wanted` only (None: all), less `unwanted`."""
         import numpy as np
 
-        facts = Facts(self._rows)
+        facts = self._facts
         left = scope.mask(facts)
         if wanted is not None:
             left &= np.isin(facts.ids, wanted)
@@ -141,21 +146,23 @@ class VectorRows:
         halves = np.frombuffer(b"".join(vectors[id_] for id_ in chosen if id_ in vectors), "<f2")
         return rows[there], halves.reshape(-1, self.dimension).astype(np.float32) @ query
 
-    def _extend(self, rows: NDArray[np.float64], vectors: NDArray[np.float32]) -> None:
+    def _extend(self, rows: list[NDArray[np.float64]], vectors: list[NDArray[np.float32]]) -> None:
         import numpy as np
 
         whole = len(self._full) == len(self._rows)
-        self._rows = np.concatenate((self._rows, rows))
-        self._codes = np.concatenate((self._codes, _codes(vectors)))
+        self._rows = np.concatenate((self._rows, *rows))
+        self._codes = np.concatenate((self._codes, *map(_codes, vectors)))
         if whole and len(self._rows) <= EXACT:
-            self._full = np.concatenate((self._full, vectors))
+            self._full = np.concatenate((self._full, *vectors))
         else:
             self._full = np.empty((0, self.dimension), np.float32)
+        self._facts = Facts(self._rows)
 
     def _keep(self, left: NDArray[np.bool_]) -> None:
         if len(self._full) == len(self._rows):
             self._full = self._full[left]
         self._rows, self._codes = self._rows[left], self._codes[left]
+        self._facts = Facts(self._rows)
 
 
 def _codes(vectors: NDArray[np.float32]) -> NDArray[np.uint64]:

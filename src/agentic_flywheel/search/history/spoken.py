@@ -26,7 +26,7 @@ _NAME = re.compile(r"(?<=\S\s)[A-ZÀ-ÖØ-Þ][\w'’-]*")
 def without_names(text: str) -> str:
     """The text without capitalised words, the first one excepted; "" where too little is left.
 
-    >>> without_names("What did Ann tell Bob about the lease?"), without_names("How does Redis work?")
+    >>> without_names("What did Ann tell Bob about the lease?"), without_names("What is Redis?")
     ('What did tell about the lease?', '')
     """
     bare = " ".join(_NAME.sub("", text).split())

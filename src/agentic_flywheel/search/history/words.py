@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -92,7 +92,7 @@ def words_of(text: str) -> Iterator[Word]:
         if match[0][0] > "\u303f" and end - start > 1 and unicodedata.category(match[0][0]) == "Lo":
             yield from (Word(at, at + 2, text[at : at + 2]) for at in range(start, end - 1))
             continue
-        folded = _plain(match[0])
+        folded = _plain(match[0]) if match[0][0].isalnum() else match[0]
         if folded:
             yield Word(start, end, folded)
 
@@ -116,12 +116,16 @@ def is_stop(folded: str, *, as_french: bool) -> bool:
 
 def is_french(text: str) -> bool | None:
     """Whether a text is written in French rather than English; None where nothing tells."""
-    folded = [word.folded for word in words_of(text)]
+    return _is_french([word.folded for word in words_of(text)])
+
+
+def _is_french(folded: Sequence[str]) -> bool | None:
     here = sum(word in _ONLY_FRENCH for word in folded)
     there = sum(word in _ONLY_ENGLISH for word in folded)
     return None if here == there else here > there
 
 
+@lru_cache(maxsize=65536)
 def stem(folded: str, *, as_french: bool) -> str:
     """A folded word as it stands in an index."""
     cut = french(folded) if as_french else english(folded)
@@ -134,5 +138,6 @@ def stems_of(text: str) -> str:
     >>> stems_of("How do I enable persistence?"), stems_of("Comment activer les données ?")
     ('how do i enabl persist', 'comm activ les donn')
     """
-    as_french = bool(is_french(text))
-    return " ".join(stem(word.folded, as_french=as_french) for word in words_of(text))
+    folded = [word.folded for word in words_of(text)]
+    as_french = bool(_is_french(folded))
+    return " ".join(stem(word, as_french=as_french) for word in folded)

@@ -1,0 +1,94 @@
+"""Two lists become one, neighbours help each other, and what was found is shown where it stands."""
+
+from __future__ import annotations
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from agentic_flywheel.findings import HistoryQuery, Hit
+from agentic_flywheel.search.history.fusion import NEIGHBOUR_BONUS, fused
+from agentic_flywheel.search.history.highlights import EXCERPT, excerpt_of, marks_of
+from agentic_flywheel.search.history.query import parse_query
+from agentic_flywheel.search.history.spoken import without_names
+
+
+def hit(name: str, score: float, *, place: int = 0, session: str = "", at: float = 0.0) -> Hit:
+    return Hit(name, score, session or name, place, at, "", "", "")
+
+
+def names(hits: list[Hit]) -> list[str]:
+    return [one.id for one in hits]
+
+
+def test_what_both_ways_find_comes_before_what_one_finds() -> None:
+    words, meaning = [hit("a", 9.0), hit("b", 8.0)], [hit("c", 0.9), hit("b", 0.8), hit("d", 0.2)]
+    assert names(fused(words, meaning))[0] == "b"
+
+
+def test_one_way_alone_keeps_its_order() -> None:
+    assert names(fused([hit("a", 2.0), hit("b", 1.0)], [])) == ["a", "b"]
+    assert names(fused([], [hit("a", 0.2), hit("b", 0.7)])) == ["b", "a"]
+    assert fused([], []) == []
+
+
+def test_a_turn_beside_a_good_one_of_its_session_is_raised() -> None:
+    lone, beside, good = (
+        hit("lone", 4.0),
+        hit("beside", 3.9, place=4, session="s"),
+        hit("good", 9.0, place=5, session="s"),
+    )
+    assert names(fused([good, lone, beside], [])) == ["good", "beside", "lone"]
+    apart = hit("apart", 3.9, place=7, session="s")
+    assert names(fused([good, lone, apart], [])) == ["good", "lone", "apart"]
+    assert 0 < NEIGHBOUR_BONUS < 1
+
+
+def test_age_only_decides_between_equals() -> None:
+    assert names(fused([hit("old", 2.0, at=1.0), hit("new", 1.9, at=9e9)], [])) == ["old", "new"]
+    assert names(fused([hit("old", 2.0, at=1.0), hit("new", 2.0, at=9e9)], [])) == ["new", "old"]
+
+
+_HITS = st.lists(st.builds(hit, st.sampled_from("abcdef"), st.floats(0.01, 50), place=st.integers(0, 3)), max_size=6)
+
+
+@settings(max_examples=100, deadline=None)
+@given(_HITS, _HITS)
+def test_nothing_is_lost_added_or_said_twice(words: list[Hit], meaning: list[Hit]) -> None:
+    words, meaning = list({h.id: h for h in words}.values()), list({h.id: h for h in meaning}.values())
+    both = fused(words, meaning)
+    assert sorted(names(both)) == sorted({h.id for h in (*words, *meaning)})
+    assert both == fused(words[::-1], meaning[::-1])
+    assert [h.score for h in both] == sorted((h.score for h in both), reverse=True)
+
+
+def test_words_are_marked_in_any_form_and_phrases_only_whole() -> None:
+    query = parse_query('persistence "append only"', now=0.0)
+    text = "Persisting, append only; append later"
+    assert [text[start:end] for start, end in marks_of(text, query)] == ["Persisting", "append", "only", "append"]
+    phrase = HistoryQuery(phrases=((("append", "onli"),),))
+    assert [text[start:end] for start, end in marks_of(text, phrase)] == ["append", "only"]
+
+
+def test_the_excerpt_shows_what_was_found() -> None:
+    answer = "filler words " * 30 + "then the needle stands here " + "and more follows " * 20
+    excerpt, marks = excerpt_of(answer, HistoryQuery(terms=("needl",)))
+    assert [excerpt[start:end] for start, end in marks] == ["needle"]
+    assert excerpt.startswith("… ")
+    assert excerpt.endswith(" …")
+    assert len(excerpt) <= EXCERPT + 4
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.text(max_size=900), st.text(max_size=40))
+def test_marks_are_in_order_and_never_overlap(text: str, asked: str) -> None:
+    query = parse_query(asked, now=0.0)
+    for shown, marks in ((text, marks_of(text, query)), excerpt_of(text, query)):
+        ends = [offset for mark in marks for offset in mark]
+        assert ends == sorted(ends)
+        assert all(start < end <= len(shown) for start, end in marks)
+
+
+def test_names_inside_a_question_count_half() -> None:
+    assert without_names("When did Caroline go to the support group?") == "When did go to the support group?"
+    assert without_names("when did she go to the support group?") == ""
+    assert without_names("What is Redis Sentinel?") == ""
