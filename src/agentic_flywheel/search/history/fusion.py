@@ -9,8 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import msgspec
-
 from agentic_flywheel.findings import Hit
 
 #: What meaning counts beside words.
@@ -42,11 +40,13 @@ def fused(words: Sequence[Hit], meaning: Sequence[Hit], *, bonus: float = NEIGHB
         scores[hit.id] = scores.get(hit.id, 0.0) + share * weight
     placed = {(hit.session_id, hit.place): scores[hit.id] for hit in hits.values()}
     raised = [
-        msgspec.structs.replace(hit, score=scores[id_] + bonus * _beside(placed, hit)) for id_, hit in hits.items()
+        Hit(h.id, scores[h.id] + bonus * _beside(placed, h), h.session_id, h.place, h.at, h.flow, h.user, h.outcome)
+        for h in hits.values()
     ]
     return sorted(raised, key=lambda hit: (-hit.score, -hit.at, hit.id))
 
 
 def _beside(placed: dict[tuple[str, int], float], hit: Hit) -> float:
     """The score of the better neighbour."""
-    return max(placed.get((hit.session_id, hit.place + step), 0.0) for step in (-1, 1))
+    session, place = hit.session_id, hit.place
+    return max(placed.get((session, place - 1), 0.0), placed.get((session, place + 1), 0.0))

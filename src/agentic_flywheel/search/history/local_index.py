@@ -292,9 +292,10 @@ class LocalIndex:
         for part in _parts(list({row[2] for row in rows})):
             sql = f"SELECT id, name FROM sessions WHERE id IN ({','.join(map(str, part))})"
             sessions.update(connection.execute(sql).fetchall())
-        name = self._reader.names.name
+        numbers = {number for row in rows for number in row[5:]}
+        names = {number: self._reader.names.name(connection, number) for number in numbers}
         return tuple(
-            Hit(str(id_), score, sessions[session], place, at, *(name(connection, n) for n in (flow, user, outcome)))
+            Hit(str(id_), score, sessions[session], place, at, names[flow], names[user], names[outcome])
             for id_, score, session, place, at, flow, user, outcome in rows
         )
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 #: Turns whose vectors are held in full (MiniLM: 31 MB), and candidates whose vectors are read beyond that.
 EXACT = 20_000
-RESCORED = 1000
+RESCORED = 500
 _PAGE = 2000
 
 
@@ -52,7 +52,7 @@ class VectorRows:
         self._rows = np.empty((0, 7), np.float64)
         self._facts = Facts(self._rows)
         self._full = np.empty((0, dimension), np.float32)
-        self._codes = np.empty((0, -(-dimension // 64)), np.uint64)
+        self._codes = np.empty((0, -(-dimension // 64)), np.uint64, order="F")  # one column after the other
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -116,21 +116,25 @@ class VectorRows:
         if len(self._full) == len(self._rows):
             near = self._full[rows] @ query if len(rows) < len(self._full) else self._full @ query
         else:
-            rows, near = self._rescored(connection, rows, facts.ids, query, max(RESCORED, 2 * count))
+            rows, near = self._rescored(connection, left, facts.ids, query, max(RESCORED, count))
         best = np.argpartition(-near, count - 1)[:count] if len(near) > count else np.arange(len(near))
         ids = facts.ids[rows[best]].tolist()
         found = zip(ids, near[best].astype(np.float64).round(5).tolist(), strict=True)
         return sorted(found, key=lambda pair: (-pair[1], -pair[0]))
 
     def _rescored(
-        self, connection: sqlite3.Connection, rows: NDArray[np.intp], ids: NDArray[np.int64], query: Vector, count: int
+        self, connection: sqlite3.Connection, left: NDArray[np.bool_], ids: NDArray[np.int64], query: Vector, count: int
     ) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
-        """Of rows, those whose signs agree best with the query's, and how near they are in full."""
+        """Of the rows that are left, those whose signs agree best with the query's, and how near they are in full."""
         import numpy as np
 
+        rows = np.flatnonzero(left)
         if len(rows) > count:
-            differing = np.bitwise_count(self._codes[rows] ^ _codes(query.reshape(1, -1))).sum(axis=1)
-            rows = rows[np.argpartition(differing, count - 1)[:count]]
+            differing = np.zeros(len(left), np.uint16)
+            for column, code in zip(self._codes.T, _codes(query.reshape(1, -1))[0], strict=True):
+                differing += np.bitwise_count(column ^ code)
+            differing[~left] = np.iinfo(np.uint16).max
+            rows = np.argpartition(differing, count - 1)[:count]
         vectors: dict[int, bytes] = {}
         chosen = ids[rows].tolist()
         for start in range(0, len(chosen), 500):
@@ -151,7 +155,7 @@ class VectorRows:
 
         whole = len(self._full) == len(self._rows)
         self._rows = np.concatenate((self._rows, *rows))
-        self._codes = np.concatenate((self._codes, *map(_codes, vectors)))
+        self._codes = np.asfortranarray(np.concatenate((self._codes, *map(_codes, vectors))))
         if whole and len(self._rows) <= EXACT:
             self._full = np.concatenate((self._full, *vectors))
         else:
@@ -159,9 +163,11 @@ class VectorRows:
         self._facts = Facts(self._rows)
 
     def _keep(self, left: NDArray[np.bool_]) -> None:
+        import numpy as np
+
         if len(self._full) == len(self._rows):
             self._full = self._full[left]
-        self._rows, self._codes = self._rows[left], self._codes[left]
+        self._rows, self._codes = self._rows[left], np.asfortranarray(self._codes[left])
         self._facts = Facts(self._rows)
 
 

@@ -18,7 +18,7 @@ from agentic_flywheel.findings import ANSWER_WEIGHT, HistoryQuery
 from agentic_flywheel.search.history.local_scope import Scope
 
 #: Turns that one search ranks, about; some 4 ms.
-RANKED = 4000
+RANKED = 2000
 #: Common terms that add their weight.
 _ADDED = 4
 
