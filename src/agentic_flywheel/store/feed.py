@@ -23,7 +23,7 @@ from agentic_flywheel.model import Session, Turn
 from agentic_flywheel.store.codec import decode
 from agentic_flywheel.store.keys import SHARDS, Keys
 from agentic_flywheel.store.link import Link
-from agentic_flywheel.store.sessions import FEED_LENGTH, header_command, header_of
+from agentic_flywheel.store.sessions import header_command, header_of
 
 #: Events of one shard in one page, and turns of one session in one page.
 PAGE = 500
@@ -59,18 +59,14 @@ class Feed:
     async def news(self, places: Mapping[int, str], *, slow: bool = True) -> FeedPage:
         """What came in after `places` (one for each shard); one round trip. Raises `StoreError`."""
         feeds = self._keys.feeds()
-        # The event at one's place is read again: where it is gone, those behind it may be gone as well.
-        commands: list[tuple[Any, ...]] = [
-            ("XRANGE", feeds[shard], place, "+", "COUNT", PAGE + 1) for shard, place in places.items()
-        ]
-        begun = [shard for shard, place in places.items() if place == BEGINNING]
-        commands += [("XLEN", feeds[shard]) for shard in begun]
+        # The event at one's place is read again: where it is gone, those behind it may be gone as well. From the
+        # beginning there is no such event; then a page that is full may be what is left of many more.
+        commands = [("XRANGE", feeds[shard], place, "+", "COUNT", PAGE + 1) for shard, place in places.items()]
         replies = await self._link.run(*commands, slow=slow)
-        lengths = dict(zip(begun, replies[len(places) :], strict=True))
         told = _Told()
-        for (shard, place), page in zip(places.items(), replies, strict=False):
+        for (shard, place), page in zip(places.items(), replies, strict=True):
             first = page[0][0].decode() if page else ""
-            lost = lengths[shard] >= FEED_LENGTH if place == BEGINNING else first != place
+            lost = len(page) > PAGE if place == BEGINNING else first != place
             if lost:
                 told.trimmed.append(shard)
                 continue

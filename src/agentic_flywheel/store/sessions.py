@@ -65,16 +65,17 @@ return appended
 """)
 
 # Takes one turn out of its session; its id stays, without a place, so that the same turn never comes in again. XDEL
-# only marks an entry, its bytes would stay in memory and in backups: so the stream is written anew, in O(turns). ARGV:
+# would only mark an entry, its bytes stay in memory and in backups: so the stream is written anew, in O(turns). ARGV:
 # the turn, the title that it gave the session, and the session's title without it. 1 where there was such a turn.
 REMOVE = Script("""
 local session, turns, ids = KEYS[1], KEYS[2], KEYS[3]
 local place = redis.call('HGET', ids, ARGV[1])
 if not place or place == '' then return 0 end
-redis.call('XDEL', turns, place)
-local left = redis.call('XRANGE', turns, '-', '+')
+local all = redis.call('XRANGE', turns, '-', '+')
 redis.call('DEL', turns)
-for _, entry in ipairs(left) do redis.call('XADD', turns, entry[1], unpack(entry[2])) end
+for _, entry in ipairs(all) do
+    if entry[1] ~= place then redis.call('XADD', turns, entry[1], unpack(entry[2])) end
+end
 redis.call('HSET', ids, ARGV[1], '')
 redis.call('HINCRBY', session, 'turns', -1)
 if redis.call('HGET', session, 'title') == ARGV[2] then
