@@ -23,6 +23,7 @@ TOOLS = {
     "flowise_browse",
     "flowise_session_info",
     "flowise_session_history",
+    "flowise_search_history",
     "flowise_cache_stats",
     "flowise_clear_cache",
     "flowise_set_ttl",

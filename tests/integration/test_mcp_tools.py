@@ -68,6 +68,8 @@ async def test_every_tool_and_resource(afw: Afw, flowise: ReplayFlowise, era: st
         assert (info["turns"], info["flow"]) == (1, "echo")
         history = await call("flowise_session_history", session_id="monday")
         assert [(turn["turn_id"], turn["question"]) for turn in history["turns"]] == [(answer["turn_id"], QUESTION)]
+        searched = await call("flowise_search_history", query=QUESTION, flow="echo")
+        assert answer["turn_id"] in {found["turn_id"] for found in searched["found"]}
         stats = await call("flowise_cache_stats", flow="echo", days=1)
         assert (stats["total"]["outcomes"]["hit"], stats["total"]["outcomes"]["miss"]) == (1, 2)
         ttl = await call("flowise_set_ttl", name="echo", ttl="36h")
@@ -357,6 +359,7 @@ async def test_tools_say_when_to_use_them_and_what_they_may_do(afw: Afw) -> None
         "flowise_browse",
         "flowise_session_info",
         "flowise_session_history",
+        "flowise_search_history",
         "flowise_cache_stats",
         "coaia_fetch",
     }

@@ -90,9 +90,9 @@ def add_history_tools(server: FlywheelServer) -> None:
     ) -> Annotated[CallToolResult, HistoryResult]:
         """Search all earlier questions and answers of this team that the caller may see, in any conversation.
 
-        Use it to find what was asked before, by whom and what came of it, or a conversation to go on with. Do not use
-        it to get an answer to a question (flowise_query serves stored ones by itself), nor to read one conversation
-        from end to end (flowise_session_history): what is found is excerpts, as old as they say.
+        Use it to find what was asked before, by whom and what came of it, or a conversation to go on with.
+        Do not use it to get an answer to a question (flowise_query serves stored ones by itself), nor to read one
+        conversation from end to end (flowise_session_history): what is found is excerpts, as old as they say.
         """
         page = await flywheel.history.search(
             query,
