@@ -23,8 +23,8 @@ FLOORS: Mapping[str, Mapping[Profile, float]] = MappingProxyType(
         "minilm-int8": MappingProxyType({Profile.STRICT: 0.963, Profile.BALANCED: 0.943, Profile.FAQ: 0.893}),
     }
 )
-#: The same where the other neighbours agree with the nearest. From .86 on .3 to .8 % of such pairs had different answers
-#: even without guards, 1.8 % at .84 (BANKING77; docs/decisions/0022). With the milder guards .86 errs more than .88 on
+#: The same where the other neighbours agree with the nearest. From .86 on .3 to .8 % of such pairs had different
+#: answers even without guards, 1.8 % at .84 (BANKING77; docs/decisions/0022). With the milder guards .86 errs more than .88 on
 #: questions about everything (QQP).
 AGREED_FLOORS: Mapping[str, Mapping[Profile, float]] = MappingProxyType(
     {
