@@ -240,6 +240,19 @@ async def test_expired_and_withdrawn_answers_do_not_come_back(here: Server, ther
         assert put.skipped == {"entry: expired since": 2}
 
 
+async def test_what_was_called_private_there_is_private_here(here: Server, there: Server, tmp_path: Path) -> None:
+    async with both(here, there, tmp_path) as (source, target):
+        private = await source.ask("Which answer was called private later?")
+        await source.flush()
+        await source.similar.report(private.turn_id, ReportKind.PRIVATE, session=private.session_id)
+        await source.backup.export(tmp_path / "backup", sections=["entries"])
+        await target.ask("Which answer was called private later?")
+        await target.flush()
+        put = await target.backup.restore(tmp_path / "backup")
+        assert put.records == {"entry": 1}
+        assert (await target.ask("Which answer was called private later?")).reason is Reason.WITHDRAWN
+
+
 def rewritten(path: Path, target: Path, change: Any) -> None:
     """The same backup with other values, whole again."""
     from agentic_flywheel.backup_file import BackupWriter
@@ -413,7 +426,10 @@ async def test_a_damaged_line_ends_the_import_and_is_named(here: Server, there: 
         assert (receipt.records, receipt.there) == ({"turn": 3}, {"session": 1, "turn": 6})
         assert "not whole" in receipt.warnings[0]
         path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:5]))
-        with pytest.raises(InputError, match=r"is not whole: it ends after line 5 .* it was cut off; all sound lines in it are put back"):
+        with pytest.raises(
+            InputError,
+            match=r"is not whole: it ends after line 5 .* it was cut off; all sound lines in it are put back",
+        ):
             await target.backup.restore(path)
 
 
@@ -511,6 +527,7 @@ async def test_the_command_line_tells_what_it_did(valkey: Server, tmp_path: Path
     assert "there already: 1 session, 1 turn" in afw.ok("import", "x.jsonl", "--tenant", "other").out
     damaged = (afw.work / "x.jsonl").read_text().replace("You said", "You sang", 1)
     (afw.work / "x.jsonl").write_text(damaged)
+    assert "are done. Go on:" not in afw.run("import", "x.jsonl").err
     error = afw.json("import", "x.jsonl", code=2)
     assert_error(error, "invalid_input")
     assert error["details"]["line"] == 4

@@ -61,10 +61,11 @@ def export(
         raise click.UsageError("With --json the receipt would stand among the records: name a FILE.")
     chosen = {"sessions": sessions, "policies": policies, "entries": entries}
     moment = _moment(since) if since else None
-    with _Progress("records") as progress:
+    named = file or _name(invocation.settings().text("tenant"))
+    with _Progress("records", "" if file == STANDARD else f"export {named}") as progress:
         receipt = invocation.run(
             lambda flywheel: flywheel.backup.export(
-                file or _name(flywheel.settings.text("tenant")),
+                named,
                 sections=[name for name, wanted in chosen.items() if wanted],
                 user=user,
                 since=moment,
@@ -91,7 +92,7 @@ def import_(invocation: Invocation, file: str, dry_run: bool, resume: bool, skip
     """
     from agentic_flywheel.interfaces.cli.terminal import print_json
 
-    with _Progress("lines") as progress:
+    with _Progress("lines", "" if dry_run or file == STANDARD else f"import {file}") as progress:
         receipt = invocation.run(
             lambda flywheel: flywheel.backup.restore(
                 file, dry_run=dry_run, resume=resume, skip_damaged=skip_damaged, progress=progress
@@ -182,29 +183,37 @@ def _moment(text: str) -> float:
 
 
 class _Progress:
-    """A line on a terminal that says how far it is; nothing where stderr goes elsewhere."""
+    """A line on a terminal that says how far it is; nothing where stderr goes elsewhere.
 
-    def __init__(self, noun: str) -> None:
+    Where the work ends before its time, and something was done, it says how to go on with `command`.
+    """
+
+    def __init__(self, noun: str, command: str) -> None:
         self._noun = noun
-        self._shown = False
+        self._command = command
+        self._done = 0
         self._next = 0.0
 
     def __call__(self, done: int) -> None:
         import sys
         import time
 
+        self._done = done
         if sys.stderr.isatty() and time.monotonic() >= self._next:
             self._next = time.monotonic() + 0.1
-            self._shown = True
             sys.stderr.write(f"\r  {done:,} {self._noun}")
             sys.stderr.flush()
 
     def __enter__(self) -> _Progress:
         return self
 
-    def __exit__(self, *_: Any) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: Any) -> None:
         import sys
 
-        if self._shown:
+        from agentic_flywheel.interfaces.cli.terminal import note
+
+        if self._next:
             sys.stderr.write("\r\033[K")
             sys.stderr.flush()
+        if kind is not None and self._done and self._command:
+            note(f"{self._done:,} {self._noun} are done. Go on:  afw {self._command} --resume")
