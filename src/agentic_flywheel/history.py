@@ -365,16 +365,10 @@ class _Place(NamedTuple):
 
 
 def _digest(query: HistoryQuery) -> str:
-    """What tells one search from another, whatever page of it; relative dates are as they were said to the minute."""
-    plain = msgspec.structs.replace(
-        query, cursor="", limit=1, seen=None, notes=(), since=_coarse(query.since), until=_coarse(query.until)
-    )
+    """What tells one search from another, whatever page of it. "2 days" ago is another moment a second later, so times
+    are left out."""
+    plain = msgspec.structs.replace(query, cursor="", limit=1, seen=None, notes=(), since=None, until=None)
     return blake2b(msgspec.msgpack.encode(plain), digest_size=6).hexdigest()
-
-
-def _coarse(moment: float | None) -> float | None:
-    # "2 days" ago is another moment a second later; whoever pages through a list means the same one.
-    return None if moment is None else moment // 3600
 
 
 _E = TypeVar("_E", bound=StrEnum)

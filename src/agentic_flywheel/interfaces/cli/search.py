@@ -165,7 +165,7 @@ def show(invocation: Invocation) -> None:
 @index.command("rebuild")
 @click.pass_obj
 def rebuild(invocation: Invocation) -> None:
-    """Make the index anew from Redis, vectors included; searches go on meanwhile."""
+    """Make the index anew from Redis, vectors included; searches find what is in it by then."""
     bar = _Bar()
     try:
         state = invocation.run(lambda flywheel: flywheel.history.rebuild(bar.show))

@@ -67,7 +67,6 @@ class Word(NamedTuple):
     folded: str
 
 
-@lru_cache(maxsize=65536)
 def fold(text: str) -> str:
     """One way of writing for many: compatibility forms, accents, case.
 
@@ -89,15 +88,27 @@ def words_of(text: str) -> Iterator[Word]:
     """
     for match in _TOKEN.finditer(text):
         start, end = match.span()
-        if match[0][0] > "\u303f" and end - start > 1 and unicodedata.category(match[0][0]) == "Lo":
-            yield from (Word(at, at + 2, text[at : at + 2]) for at in range(start, end - 1))
-            continue
-        folded = _plain(match[0]) if match[0][0].isalnum() else match[0]
-        if folded:
-            yield Word(start, end, folded)
+        pieces = _pieces(match[0])
+        if len(pieces) > 1:
+            yield from (Word(start + at, start + at + 2, piece) for at, piece in enumerate(pieces))
+        elif pieces:
+            yield Word(start, end, pieces[0])
+
+
+def _folded(text: str) -> list[str]:
+    """The words of a text without their places, sooner."""
+    return [piece for token in _TOKEN.findall(text) for piece in _pieces(token)]
 
 
 @lru_cache(maxsize=65536)
+def _pieces(token: str) -> tuple[str, ...]:
+    """The words that a token stands for: one, none, or pairs of neighbouring characters."""
+    if token[0] > "\u303f" and len(token) > 1 and unicodedata.category(token[0]) == "Lo":
+        return tuple(token[at : at + 2] for at in range(len(token) - 1))
+    folded = _plain(token) if token[0].isalnum() else token
+    return (folded,) if folded else ()
+
+
 def _plain(token: str) -> str:
     word = fold(token)
     if "'" in word:
@@ -116,7 +127,7 @@ def is_stop(folded: str, *, as_french: bool) -> bool:
 
 def is_french(text: str) -> bool | None:
     """Whether a text is written in French rather than English; None where nothing tells."""
-    return _is_french([word.folded for word in words_of(text)])
+    return _is_french(_folded(text))
 
 
 def _is_french(folded: Sequence[str]) -> bool | None:
@@ -138,6 +149,6 @@ def stems_of(text: str) -> str:
     >>> stems_of("How do I enable persistence?"), stems_of("Comment activer les données ?")
     ('how do i enabl persist', 'comm activ les donn')
     """
-    folded = [word.folded for word in words_of(text)]
+    folded = _folded(text)
     as_french = bool(_is_french(folded))
     return " ".join(stem(word, as_french=as_french) for word in folded)
