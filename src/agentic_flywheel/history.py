@@ -53,8 +53,9 @@ from agentic_flywheel.store.store import Store
 LONGEST_PAGE = 100
 POOL = 400
 LISTED = 2000
-#: A turn is not near by meaning below this cosine, unless it is found by its words as well.
-FLOOR = 0.25
+#: A turn is not near by meaning below this cosine, unless it is found by its words as well: questions that have nothing
+#: to do with each other lie about 0 with MiniLM, distantly related ones about .2.
+FLOOR = 0.12
 #: Sorted by time, only turns at least this near to the best one are shown.
 _GOOD = 0.4
 #: What a search may spend on vectors that turns lack still, in seconds, and what it waits for an embedder to load.
