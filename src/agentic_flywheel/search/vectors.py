@@ -87,6 +87,9 @@ class Axes:
         """Find them. What changes in the set meanwhile is not in them; `VectorSet.adopt` sees to that."""
         import numpy as np
 
+        if not self._pieces:  # the set was empty when it began: axes along which nothing is known
+            self.axes = np.zeros((min(HEAD, self._dimension), self._dimension), np.float32)
+            return
         step = max(1, -(-sum(map(len, self._pieces)) // _SAMPLE))
         sample = np.concatenate([rows[::step] for rows in self._pieces])[:_SAMPLE].astype(np.float32)
         # Subspace iteration (Golub and Van Loan, Matrix Computations, 8.2.4), begun with vectors of the sample itself.

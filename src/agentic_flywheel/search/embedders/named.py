@@ -31,7 +31,7 @@ class CallableEmbedder:
     and what it gives for one sentence do, so that a changed model is noticed.
 
     >>> letters = CallableEmbedder(lambda texts: [[text.count("a"), text.count("b") + 1] for text in texts])
-    >>> letters.dimension, letters.embed(["b", "ab"]).round(2).tolist()
+    >>> letters.dimension, letters.embed(["b", "ab"]).astype(float).round(2).tolist()
     (2, [[0.0, 1.0], [0.45, 0.89]])
     """
 
