@@ -24,8 +24,8 @@ FLOORS: Mapping[str, Mapping[Profile, float]] = MappingProxyType(
     }
 )
 #: The same where the other neighbours agree with the nearest. From .86 on .3 to .8 % of such pairs had different
-#: answers even without guards, 1.8 % at .84 (BANKING77; docs/decisions/0022). With the milder guards .86 errs more than .88 on
-#: questions about everything (QQP).
+#: answers even without guards, 1.8 % at .84 (BANKING77; docs/decisions/0022). With the milder guards .86 errs more
+#: than .88 on questions about everything (QQP).
 AGREED_FLOORS: Mapping[str, Mapping[Profile, float]] = MappingProxyType(
     {
         "minilm-fp32": MappingProxyType({Profile.STRICT: 0.86, Profile.BALANCED: 0.88, Profile.FAQ: 0.88}),
