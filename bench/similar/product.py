@@ -19,6 +19,7 @@ import msgspec
 from agentic_flywheel import Flywheel, Outcome
 from agentic_flywheel.comparing import EmbeddingComparer, Said, Verdict, as_comparer
 from agentic_flywheel.flows.registry import Registry
+from agentic_flywheel.model import Sharing
 from agentic_flywheel.search.embedding import embedder_of
 from private_server import private_settings
 from similar.counts import EXACT, EXACT_WRONG, MISS, SIMILAR, WRONG, Run
@@ -29,7 +30,8 @@ from similar.streams import Stream, answer_text
 if TYPE_CHECKING:
     from agentic_flywheel.model import Answer
 
-#: One person asks everything: an answer about "my card" is kept for who asked, and where nobody is named for nobody.
+#: One person asks everything, of a flow whose answers are kept by person: a question about "my card" and one about "a
+#: card" have the same neighbours then, as they do for the other rows.
 _ASKER = "asker"
 
 
@@ -132,7 +134,7 @@ class _Opened:
         }
         settings = private_settings(place.url, self._folder.name, **named)
         registry = Registry(settings)
-        registry.register("bench", answer)
+        registry.register("bench", answer, sharing=Sharing.USER)
         vectors = RememberedVectors(real_embedder(place.embedder), place.cache)
         self._embedding = embedder_of(settings, vectors)
         self.comparer = _Watched(self._embedding)
