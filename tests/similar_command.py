@@ -48,6 +48,7 @@ class SimilarAfw(Afw):
             "PYTHONPATH": os.pathsep.join([str(home), str(Path(__file__).parent)]),
             "AFW_EMBEDDER_MODEL": "python:similar_command:notions",
             "AFW_SIMILAR_PATIENCE_SECONDS": "20",  # a busy test machine is not an outage
+            "AFW_SIMILAR_AUDIT_SHARE": "0",  # an audit would store an answer under the words that were asked
         }
         self.learn({"miss:any:99:right": 60})
 

@@ -114,16 +114,18 @@ class Sessions:
         entries = {key: value.entry for key, value in looked.items() if value.entry is not None}
         spoilt = [key for key, value in looked.items() if value.damaged]
         removed = {"sessions": 1, "turns": len(turns) + damaged, "entries": len(entries) + len(spoilt)}
+        notes = ["Answers that it shared with others stay; `cache clear --session` removes them."]
         if not dry_run:
             await self._store.outbox.forget(session)
             removed["entries"] = await self._store.entries.remove(entries) + await self._store.entries.delete(spoilt)
-            await self._store.sessions.delete(header)
+            if not await self._store.sessions.delete(header):
+                notes.append("Redis is full, so indexes of history have its words still: run `afw index rebuild`.")
         return Receipt(
             action="delete session",
             target=session,
             dry_run=dry_run,
             removed=removed,
-            notes=("Answers that it shared with others stay; `cache clear --session` removes them.",),
+            notes=tuple(notes),
             at=time.time(),
         )
 

@@ -313,7 +313,7 @@ async def test_figures_count_what_happened(redis_server: Server, tmp_path: Path)
         await flywheel.ask(QUESTION, directives=Directives(no_store=True))
         figures = await flywheel.cache.stats()
         assert figures.total.questions == 5
-        assert figures.total.outcomes == {"hit": 2, "miss": 2, "stale": 0, "joined": 0, "bypass": 1}
+        assert figures.total.outcomes == {"hit": 2, "similar": 0, "miss": 2, "stale": 0, "joined": 0, "bypass": 1}
         assert figures.total.reasons == {"exact": 2, "not_stored": 2, "no_store": 1}
         assert figures.total.hit_rate == pytest.approx(0.4)
         assert figures.flows[0].entries == 2

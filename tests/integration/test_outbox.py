@@ -405,7 +405,8 @@ async def test_deleting_a_session_deletes_what_waits(server: Server, tmp_path: P
             client.config_set("maxmemory", 1)
         await flywheel.ask("Two?", session="s")
         await flywheel.ask("Three?", session="kept")
-        await flywheel.sessions.delete("s", dry_run=False)
+        receipt = await flywheel.sessions.delete("s", dry_run=False)
+        assert "afw index rebuild" in receipt.notes[-1], "nobody could be told of it"
         assert list(await flywheel.outbox.sessions()) == ["kept"]
         with server.client() as client:
             client.config_set("maxmemory", 0)

@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from agentic_flywheel.errors import StoreDamaged
+from agentic_flywheel.errors import StoreDamaged, StoreFull
 from agentic_flywheel.model import Session, Turn
 from agentic_flywheel.store.codec import decode, encode
 from agentic_flywheel.store.keys import SHARDS, Keys, shard_of
@@ -308,8 +308,11 @@ class SessionStore:
         replies = await self._link.run(*commands, slow=True)
         return next((session for session, there in zip(sessions, replies, strict=True) if there), None)
 
-    async def delete(self, session: Session) -> None:
-        """Remove a session with all its turns. Its answers are separate entries and stay."""
+    async def delete(self, session: Session) -> bool:
+        """Remove a session with all its turns. Its answers are separate entries and stay.
+
+        False where a full server let it be removed, but not told of: indexes of history still have its words.
+        """
         keys, id_ = self._keys, session.id
         commands: list[Command] = [
             ("UNLINK", keys.session(id_), keys.turns(id_), keys.turn_ids(id_)),
@@ -317,8 +320,13 @@ class SessionStore:
         ]
         if session.owner:
             commands.append(("ZREM", keys.user_sessions(session.owner), id_))
-        commands.append(self._told(id_, "gone", id_))
         await self._link.run(*commands, slow=True)
+        try:
+            await self._link.run(self._told(id_, "gone", id_), slow=True)
+        except StoreFull as error:
+            _log.warning("session %s is deleted, and indexes of history do not know: %s", id_, error)
+            return False
+        return True
 
     async def delete_turn(self, turn: Turn, *, title: str) -> bool:
         """Remove one turn of a session; False where it is gone already. `title` is what the session would be called
