@@ -115,7 +115,7 @@ def test_stricter_profiles_have_higher_floors_and_agreement_lowers_them(calibrat
 
 
 def test_floors_by_standing_follow_the_profile_but_not_a_written_floor() -> None:
-    assert floors_of(held(), FP32) == {Standing.AGREED: 0.86, Standing.ALONE: 0.97, Standing.CONTESTED: 0.97}
+    assert floors_of(held(), FP32) == {Standing.AGREED: 0.90, Standing.ALONE: 0.97, Standing.CONTESTED: 0.97}
     assert set(floors_of(held(floor=0.98), FP32).values()) == {0.98}
     assert set(floors_of(held(floor=0.8), FP32).values()) == {0.8}
     assert set(floors_of(held(calibration=""), "").values()) == {1.0}
