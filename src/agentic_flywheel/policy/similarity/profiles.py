@@ -24,8 +24,8 @@ FLOORS: Mapping[str, Mapping[Profile, float]] = MappingProxyType(
     }
 )
 #: The same where the other neighbours agree with the nearest. From .86 on .3 to .8 % of such pairs had different
-#: answers even without guards on BANKING77, 1.8 % at .84 (docs/decisions/0022); on questions about everything (QQP) what
-#: `strict` served between .86 and .90 was wrong too often.
+#: answers even without guards on BANKING77, 1.8 % at .84 (docs/decisions/0022); on questions about everything (QQP)
+#: what `strict` served between .86 and .90 was wrong too often.
 AGREED_FLOORS: Mapping[str, Mapping[Profile, float]] = MappingProxyType(
     {
         "minilm-fp32": MappingProxyType({Profile.STRICT: 0.90, Profile.BALANCED: 0.88, Profile.FAQ: 0.86}),
