@@ -316,10 +316,11 @@ async def figures(page: Page, flywheel: Flywheel) -> None:
     total = (await flywheel.cache.stats(days=1)).total
     page.table(
         [
-            ["questions", "hits", "misses", "hit rate", "a hit took", "the flow took", "stored"],
+            ["questions", "hits", "similar", "misses", "hit rate", "a hit took", "the flow took", "stored"],
             [
                 str(total.questions),
                 str(total.outcomes["hit"]),
+                str(total.outcomes["similar"]),
                 str(total.outcomes["miss"]),
                 f"{total.hit_rate:.0%}",
                 milliseconds(total.hit_ms or 0),
@@ -329,7 +330,9 @@ async def figures(page: Page, flywheel: Flywheel) -> None:
         ]
     )
     page.text("This flow reads a few files. One that asks a model takes seconds, and a hit takes no longer than here.")
-    page.claim("every question was counted once", (total.questions, total.outcomes["hit"]) == (10, 2), total)
+    reworded = total.outcomes["similar"]  # with an embedder, three questions more were asked
+    asked = (total.questions, total.outcomes["hit"]) == (10 + 3 * reworded, 2)
+    page.claim("every question was counted once", asked and reworded in {0, 1}, total)
 
 
 async def command(*words: str) -> Any:
