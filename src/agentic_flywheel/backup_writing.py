@@ -25,7 +25,7 @@ from agentic_flywheel.backup_records import (
     StoredEntry,
 )
 from agentic_flywheel.likeness import Proposal, Report
-from agentic_flywheel.model import Entry, FlowState, Session, Turn
+from agentic_flywheel.model import LASTING_GENERATION, Entry, FlowState, Session, Turn
 from agentic_flywheel.store.keys import Keys, safe
 from agentic_flywheel.store.restoring import Restored, Restoring, SessionPart
 from agentic_flywheel.store.scan import Scan
@@ -125,7 +125,8 @@ class BackupTarget:
             if why := self._refusal(key, one, state, now):
                 self._count("entry", why)
                 continue
-            wanted[key] = (msgspec.structs.replace(one.entry, generation=state.generation), one.ends_at)
+            generation = LASTING_GENERATION if one.entry.withdrawn else state.generation
+            wanted[key] = (msgspec.structs.replace(one.entry, generation=generation), one.ends_at)
         done = await self._restoring.entries(wanted, now=now, dry_run=self.dry_run)
         for put in done.values():
             self._count("entry", put)

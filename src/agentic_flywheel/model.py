@@ -184,6 +184,11 @@ class Entry(msgspec.Struct, gc=False, frozen=True, array_like=True):
     withdrawn: str = ""
 
 
+#: The generation of a withdrawn answer's mark: no clearing and no change of the flow is later, so none reclaims it. The
+#: largest whole number that a script in Redis holds exactly.
+LASTING_GENERATION = 2**53 - 1
+
+
 class Session(msgspec.Struct, gc=False, frozen=True, kw_only=True):
     """What is known of a conversation without reading its turns. Times are epoch seconds."""
 

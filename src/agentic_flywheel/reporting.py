@@ -19,7 +19,7 @@ from agentic_flywheel.identifiers import new_id
 from agentic_flywheel.learning import Learning
 from agentic_flywheel.likeness import Cut, Report, ReportKind, ReportReceipt
 from agentic_flywheel.matching import Matching
-from agentic_flywheel.model import Answer, Directives, Entry, Outcome, Turn
+from agentic_flywheel.model import LASTING_GENERATION, Answer, Directives, Entry, Outcome, Turn
 from agentic_flywheel.policy.identity import normalise, question_hash
 from agentic_flywheel.policy.similarity.budget import Label, LabelSource, increments
 from agentic_flywheel.policy.similarity.choice import pair_of
@@ -132,7 +132,7 @@ class Reporting:
                 flow_id=entry.flow_id,
                 flow_name=entry.flow_name,
                 fingerprint=entry.fingerprint,
-                generation=entry.generation,
+                generation=LASTING_GENERATION,
                 created_at=now,
                 ttl_seconds=WITHDRAWN_SECONDS,
                 trace_id="",

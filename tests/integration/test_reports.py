@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -95,6 +96,18 @@ async def test_a_private_answer_leaves_nothing_and_is_not_kept_again(redis_serve
         await flywheel.flush()
         holding = {key for key in text_anywhere(redis_server, "4711") if b":session:" not in key}
         assert holding == set(), "only the sessions it was asked in know of it"
+
+
+async def test_a_private_answer_stays_private_when_the_flow_is_cleared_and_swept(
+    valkey: Server, tmp_path: Path
+) -> None:
+    async with opened(valkey, tmp_path, {"oracle": Oracle()}) as flywheel:
+        answer = await flywheel.ask(STORED)
+        await flywheel.similar.report(answer.turn_id, "private")
+        await flywheel.cache.clear(flow="oracle", dry_run=False)
+        state = await flywheel.flows.state("oracle")
+        await flywheel._store.entries.reclaim("oracle", generation=state.generation, now=time.time())
+        assert (await flywheel.ask(STORED)).reason is Reason.WITHDRAWN
 
 
 async def test_near_answers_are_given_up_as_well(valkey: Server, tmp_path: Path) -> None:

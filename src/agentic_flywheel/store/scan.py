@@ -14,7 +14,7 @@ import msgspec
 
 from agentic_flywheel.errors import StoreDamaged
 from agentic_flywheel.likeness import Profile, Report, SimilarMode
-from agentic_flywheel.model import Session, Turn
+from agentic_flywheel.model import LASTING_GENERATION, Session, Turn
 from agentic_flywheel.store.codec import decode
 from agentic_flywheel.store.entries import EntryStore, Looked
 from agentic_flywheel.store.failures import NONSENSE
@@ -107,10 +107,12 @@ class Scan:
             return None
 
     async def entry_keys(self, flow: str, *, generation: int) -> AsyncIterator[list[str]]:
-        """The keys of a flow's answers of one generation, shard by shard, each in order of the keys."""
+        """The keys of a flow's answers of one generation, shard by shard, each in order of the keys; the marks of
+        withdrawn ones are among them."""
+        kept = {str(generation), str(LASTING_GENERATION)}
         for shard in range(SHARDS):
             members = (one.split("|", 1) for one in await self._members(self._keys.entries(flow, shard)))
-            yield sorted(key for of, key in members if of == str(generation))
+            yield sorted(key for of, key in members if of in kept)
 
     async def entries(self, keys: Sequence[str]) -> list[tuple[str, Looked, float]]:
         """Stored answers with the seconds that Redis will still keep them; those that are gone are left out."""
