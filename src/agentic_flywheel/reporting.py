@@ -80,7 +80,9 @@ class Reporting:
         entry = looked.entry if looked else None
         removed: dict[str, int] = {}
         if entry is not None and not entry.withdrawn:
-            removed = await self._withdraw(turn.entry_key, entry, kind, now)
+            removed = await self._withdraw(turn.entry_key, entry, kind)
+        if kind is ReportKind.PRIVATE and turn.entry_key:
+            await self._mark(turn, now)
         blocked, cut = None, None
         if kind is ReportKind.WRONG and turn.outcome is Outcome.SIMILAR:
             blocked = (turn.question, turn.matched_question)
@@ -94,7 +96,11 @@ class Reporting:
             given, right = Said(turn.matched_question, turn.answer), Said(turn.question, answer.text)
             await self._learning.probe(spec, Probe.REPORT, given, right)
         return ReportReceipt(
-            report=report, removed=removed, blocked=blocked, cut=cut, done=tuple(_done(removed, blocked, cut, kind))
+            report=report,
+            removed=removed,
+            blocked=blocked,
+            cut=cut,
+            done=tuple(_done(turn, removed, blocked, cut, kind)),
         ), answer
 
     async def _turn(self, turn_id: str, session: str | None, user: str | None) -> Turn:
@@ -114,7 +120,7 @@ class Reporting:
             )
         return found
 
-    async def _withdraw(self, key: str, entry: Entry, kind: ReportKind, now: float) -> dict[str, int]:
+    async def _withdraw(self, key: str, entry: Entry, kind: ReportKind) -> dict[str, int]:
         """Take a stored answer out of use; what was removed."""
         removed = {"entries": await self._store.entries.remove({key: entry})}
         try:
@@ -124,23 +130,26 @@ class Reporting:
         if kind is ReportKind.PRIVATE:
             flight = flight_name(key, f"{entry.fingerprint} {entry.generation}")
             await self._store.leases.forget(flight)  # what its owner said is still there for those who joined late
-            mark = Entry(
-                question="",
-                identity="",
-                answer="",
-                flow=entry.flow,
-                flow_id=entry.flow_id,
-                flow_name=entry.flow_name,
-                fingerprint=entry.fingerprint,
-                generation=LASTING_GENERATION,
-                created_at=now,
-                ttl_seconds=WITHDRAWN_SECONDS,
-                trace_id="",
-                turn_id="",
-                withdrawn=kind.value,
-            )
-            await self._store.entries.put(key, mark)
         return removed
+
+    async def _mark(self, turn: Turn, now: float) -> None:
+        """Keep an answer to this question from being stored for others, whether or not one is stored now."""
+        mark = Entry(
+            question="",
+            identity="",
+            answer="",
+            flow=turn.flow,
+            flow_id="",
+            flow_name="",
+            fingerprint=turn.fingerprint,
+            generation=LASTING_GENERATION,
+            created_at=now,
+            ttl_seconds=WITHDRAWN_SECONDS,
+            trace_id="",
+            turn_id="",
+            withdrawn=ReportKind.PRIVATE.value,
+        )
+        await self._store.entries.put(turn.entry_key, mark)
 
     async def _block(self, turn: Turn, entry: Entry | None) -> Cut | None:
         """Never merge the two questions again, and count the hit as a wrong one."""
@@ -164,7 +173,9 @@ class Reporting:
         )
 
 
-def _done(removed: dict[str, int], blocked: tuple[str, str] | None, cut: Cut | None, kind: ReportKind) -> list[str]:
+def _done(
+    turn: Turn, removed: dict[str, int], blocked: tuple[str, str] | None, cut: Cut | None, kind: ReportKind
+) -> list[str]:
     """What a report did, as sentences for people."""
     done = []
     if removed.get("entries"):
@@ -172,7 +183,8 @@ def _done(removed: dict[str, int], blocked: tuple[str, str] | None, cut: Cut | N
     elif kind is not ReportKind.PRIVATE:
         done.append("No stored answer had to be removed.")
     if kind is ReportKind.PRIVATE:
-        done.append("An answer to this question is not kept for others any more.")
+        kept = "An answer to this question is not kept for others any more."
+        done.append(kept if turn.entry_key else "No answer was ever kept for others.")
     if blocked:
         done.append("The two questions are never taken for each other again.")
     if cut is not None:

@@ -110,6 +110,19 @@ async def test_a_private_answer_stays_private_when_the_flow_is_cleared_and_swept
         assert (await flywheel.ask(STORED)).reason is Reason.WITHDRAWN
 
 
+async def test_a_private_answer_that_is_gone_already_is_not_kept_again(valkey: Server, tmp_path: Path) -> None:
+    async with opened(valkey, tmp_path, {"oracle": Oracle()}) as flywheel:
+        answer = await flywheel.ask(STORED)
+        with valkey.client() as client:
+            assert client.delete(answer.key or "") == 1
+        receipt, _ = await flywheel.similar.report(answer.turn_id, "private")
+        assert receipt.removed == {}
+        assert (await flywheel.ask(STORED)).reason is Reason.WITHDRAWN
+        unkept = await flywheel.ask(STORED)
+        receipt, _ = await flywheel.similar.report(unkept.turn_id, "private")
+        assert receipt.done[-1] == "No answer was ever kept for others."
+
+
 async def test_near_answers_are_given_up_as_well(valkey: Server, tmp_path: Path) -> None:
     async with opened(valkey, tmp_path, {"oracle": Oracle()}, near_enabled=True) as flywheel:
         first = await flywheel.ask(STORED)
