@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -135,6 +135,38 @@ async def test_killing_connections_fails_no_one_of_many(redis_server: Server) ->
 
         for _ in range(5):
             await asyncio.gather(*(ask(number) for number in range(100)), asyncio.to_thread(_kill_all, redis_server))
+            # One break for each asker: a kill after the last reply is met here, not in the next round with another.
+            await link.execute("PING")
+
+
+async def test_a_connection_killed_while_greeting_is_dialled_once_more(redis_server: Server) -> None:
+    """The server accepts, and breaks off before it has greeted; the next connection serves the asker."""
+    port, met, ended = free_port(), 0, asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal met
+        met += 1
+        if met == 1:
+            writer.transport.abort()
+            return
+        other_reader, other_writer = await asyncio.open_unix_connection(redis_server.socket)
+        await asyncio.gather(_pass_on(reader, other_writer), _pass_on(other_reader, writer))
+        ended.set()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", port):
+        async with linked(f"redis://127.0.0.1:{port}") as link:
+            assert await link.execute("ECHO", b"there") == b"there"
+        async with asyncio.timeout(20):
+            await ended.wait()
+    assert met == 2
+
+
+async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with suppress(ConnectionError):  # the link ends its connections without ado
+        while data := await reader.read(65536):
+            writer.write(data)
+            await writer.drain()
+    writer.close()
 
 
 def _kill_all(server: Server) -> None:

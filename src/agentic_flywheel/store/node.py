@@ -182,7 +182,10 @@ class Node:
 
     async def _connect(self, lane: Lane) -> Wire:
         async with asyncio.timeout(self._open_seconds):
-            wire = await self._dial(self._connect_seconds, None)
+            try:
+                wire = await self._dial(self._connect_seconds, None)
+            except Lost:  # somebody was there, and broke off while greeting: a connection killed in passing
+                wire = await self._dial(self._connect_seconds, None)
         wire.patience = self._patience[lane]
         if lane is Lane.HOT:
             wire.longest = max(wire.patience, ELDEST_SECONDS)
