@@ -1,0 +1,1 @@
+"""What history teaches: popular questions, the FAQ, paths, warming, figures of use."""
