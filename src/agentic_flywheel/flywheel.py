@@ -296,6 +296,10 @@ class Flywheel:
         """Send everything that is written behind. Raises `StoreError`."""
         await self._behind.flush()
 
+    async def ping(self) -> None:
+        """Have Redis say that it is there. Raises `StoreError`."""
+        await self._store.link.run(("PING",))
+
     async def doctor(self) -> list[Check]:
         """Look at registry, Redis and flows; what is fine, what is not, what to do."""
         from agentic_flywheel.examination import examine

@@ -170,6 +170,29 @@ SETTINGS: tuple[Setting, ...] = (
         "A hit older than this check is called stale if the flow cannot be checked.",
         minimum=0,
     ),
+    Setting("serve.host", "127.0.0.1", "Address that `afw serve` listens on; any but loopback demands credentials."),
+    Setting("serve.port", 8765, "Port that `afw serve` listens on; 0: any that is free.", minimum=0),
+    Setting("serve.workers", 1, "Processes that serve, sharing one port.", minimum=1),
+    Setting(
+        "serve.credentials",
+        "auto",
+        "Who must say who they are: auto (nobody on loopback, everybody elsewhere), always.",
+        choices=("auto", "always"),
+    ),
+    Setting("serve.hosts", "", "Names, besides those of loopback, by which this machine may be called; with commas."),
+    Setting(
+        "serve.origins", "", "Origins of web pages that may use the service (https://docs.example.com); * for all."
+    ),
+    Setting("serve.max_body_megabytes", 8.0, "Largest request body, in MB (10^6 bytes).", minimum=0.001),
+    Setting("serve.max_tenants", 32, "Tenants that one process keeps open at a time.", minimum=1),
+    Setting("serve.drain_seconds", 0.0, "After SIGTERM, serve on for so long while /readyz says no.", minimum=0),
+    Setting("serve.grace_seconds", 30.0, "Then, longest wait for requests under way.", minimum=0),
+    Setting(
+        "serve.log_format",
+        "text",
+        "How the service logs, on stderr: text (for people), json (one object a line).",
+        choices=("text", "json"),
+    ),
 )
 
 _BY_NAME = {setting.name: setting for setting in SETTINGS}
@@ -198,6 +221,14 @@ class Settings(msgspec.Struct, frozen=True):
     def origin(self, name: str) -> str:
         """Where the value came from: `argument`, `environment AFW_X`, a file's path, or `default`."""
         return self.origins[name]
+
+    def overlaid(self, arguments: Mapping[str, Any]) -> Settings:
+        """These settings with some, by dotted name, given as arguments. Raises `SettingsError`."""
+        values, origins = dict(self.values), dict(self.origins)
+        for name, raw in arguments.items():
+            values[name] = _typed(_known(name, "argument"), raw, "argument")
+            origins[name] = "argument"
+        return Settings(values, origins, self.directory, self.config_dir, self.environ)
 
     def text(self, name: str) -> str:
         """A setting that is text."""

@@ -5,6 +5,7 @@
     │   ├── QuestionError                empty or too long
     │   ├── IdError                      a session, user, tenant or turn id that cannot be used
     │   ├── SettingsError                a setting that is unknown or has the wrong type
+    │   ├── RequestTooLarge              a body beyond the limit
     │   └── RegistryError                the flow registry: file, line, what was expected
     ├── NotFound (LookupError)
     │   ├── UnknownFlow                  with the nearest names
@@ -12,6 +13,9 @@
     │   ├── UnknownKey
     │   ├── UnknownTurn
     │   ├── UnknownProposal
+    │   ├── UnknownApiKey
+    │   ├── UnknownAddress               nothing is served there
+    │   │   └── UnknownMethod            something is, by other methods
     │   └── NotCached                    only-if-cached, and nothing that may be served
     ├── StoreError                       Redis
     │   ├── StoreUnavailable             unreachable, too slow, or gone
@@ -34,6 +38,14 @@
     │   ├── EmbedderGarbled              what came back are no vectors
     │   ├── WeightsMissing               the model is not on this machine, or could not be fetched
     │   └── WeightsDamaged               a file of the model is not the one that it should be
+    ├── AccessError                      the service does not let this caller do this
+    │   ├── CredentialsMissing           nothing says who calls
+    │   ├── CredentialsRefused           a key or token that is unknown, malformed, expired or revoked
+    │   ├── NotAllowed                   scope, user or tenant of the caller
+    │   ├── OriginRefused                a page of an origin that is not on the list
+    │   ├── HostRefused                  a name that is not the service's
+    │   └── RateLimited                  a key that calls more often than it may
+    ├── ServiceBusy                      the service is closing, or has too many tenants at once
     ├── IndexUnusable                    an index of history; it can always be made anew from Redis
     └── ExtraMissing (ImportError)       an optional dependency is not installed
 
@@ -42,6 +54,20 @@ next (three or more that fit the case), `retry_after_seconds` when trying again 
 something is changed), and `error_id` ties a report to the log line.
 """
 
+from agentic_flywheel.errors.access import (
+    AccessError,
+    CredentialsMissing,
+    CredentialsRefused,
+    HostRefused,
+    NotAllowed,
+    OriginRefused,
+    RateLimited,
+    RequestTooLarge,
+    ServiceBusy,
+    UnknownAddress,
+    UnknownApiKey,
+    UnknownMethod,
+)
 from agentic_flywheel.errors.root import (
     ExtraMissing,
     FlywheelError,
@@ -84,6 +110,9 @@ from agentic_flywheel.errors.services import (
 )
 
 __all__ = [
+    "AccessError",
+    "CredentialsMissing",
+    "CredentialsRefused",
     "EmbeddedServerError",
     "EmbedderBusy",
     "EmbedderError",
@@ -99,13 +128,19 @@ __all__ = [
     "FlowTimeout",
     "FlowUnavailable",
     "FlywheelError",
+    "HostRefused",
     "IdError",
     "IndexUnusable",
     "InputError",
+    "NotAllowed",
     "NotCached",
     "NotFound",
+    "OriginRefused",
     "QuestionError",
+    "RateLimited",
     "RegistryError",
+    "RequestTooLarge",
+    "ServiceBusy",
     "SettingsError",
     "StoreDamaged",
     "StoreError",
@@ -113,8 +148,11 @@ __all__ = [
     "StoreMisused",
     "StoreRefused",
     "StoreUnavailable",
+    "UnknownAddress",
+    "UnknownApiKey",
     "UnknownFlow",
     "UnknownKey",
+    "UnknownMethod",
     "UnknownProposal",
     "UnknownSession",
     "UnknownTurn",

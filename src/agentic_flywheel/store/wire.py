@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from urllib.parse import unquote, urlsplit
 
 import hiredis
@@ -161,8 +161,7 @@ class Wire(asyncio.BufferedProtocol):
             self._transport.write(b"".join(unsent))
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's is one by behaviour, not by name
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - one buffer, whatever is expected
         return self._buffer_view

@@ -29,6 +29,7 @@ COMMANDS = {
     "index": Late("search", "index", "The index that searches use; make it anew."),
     "outbox": Late("outbox", "outbox", "Turns that wait until Redis is back."),
     "redis": Late("redis", "redis", "The embedded Redis server."),
+    "serve": Late("serve", "serve", "Serve a team over HTTP."),
     "mcp": Late("mcp", "mcp", "Serve MCP clients over stdio."),
     "tash": Late("plain", "tash", "Store a value under a key, as `coaia tash` does."),
     "fetch": Late("plain", "fetch", "Read a value by its key, as `coaia fetch` does."),

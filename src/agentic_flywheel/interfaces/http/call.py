@@ -1,0 +1,101 @@
+"""One request as its handler sees it: who calls, for which tenant, and the flywheel to answer with.
+
+Invariant: a handler never reads a credential. What a caller may do is asked here (`require`, `speaks_for`), and the
+flywheel that a call gets is that of the caller's own tenant, open until the response has been sent.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from typing import TYPE_CHECKING, Any, cast
+
+from agentic_flywheel.callers import Caller, Scope
+from agentic_flywheel.errors import CredentialsMissing, NotAllowed
+
+if TYPE_CHECKING:
+    from starlette.requests import HTTPConnection
+
+    from agentic_flywheel.flywheel import Flywheel
+    from agentic_flywheel.interfaces.http.service import Service
+
+_SAFE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_TRACEPARENT = re.compile(r"[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
+
+
+class Call:
+    """One request; `call_of(request)` gives it.
+
+    `known` is who calls, None where nothing says so and this address is not open. `request_id` is the caller's own
+    where that is usable (`X-Request-ID`), `traceparent` its W3C trace context or "". `route` is the path's pattern,
+    once it is known: what logs and metrics may name. `body_limit` (bytes) may be raised before the body is read, and
+    `headers` be added to: every response of the call has them.
+    """
+
+    __slots__ = ("_flywheel", "body_limit", "headers", "known", "request_id", "route", "service", "traceparent")
+
+    def __init__(self, service: Service, *, request_id: str = "", traceparent: str = "") -> None:
+        self.service = service
+        self.known: Caller | None = None
+        self.request_id = request_id if _SAFE_ID.fullmatch(request_id) else secrets.token_hex(8)
+        self.traceparent = traceparent if _TRACEPARENT.fullmatch(traceparent) else ""
+        self.route = ""
+        self.body_limit = service.body_limit
+        self.headers: list[tuple[bytes, bytes]] = []
+        self._flywheel: Flywheel | None = None
+
+    @property
+    def caller(self) -> Caller:
+        """Who calls. Raises `CredentialsMissing` where nothing says so."""
+        if self.known is None:
+            raise CredentialsMissing("this address is only answered to who says who they are")
+        return self.known
+
+    def require(self, scope: Scope) -> Caller:
+        """The caller, who may do this. Raises `CredentialsMissing` and `NotAllowed`."""
+        caller = self.caller
+        if not caller.may(scope):
+            raise NotAllowed(f"{caller.name!r} lacks the scope {scope.value!r}", scope=scope.value, key=caller.name)
+        return caller
+
+    def require_operator(self) -> Caller:
+        """The caller, who administers what all tenants of the service share: the registry, the embedder.
+
+        That is an administrator of the tenant that the service itself was started for. Raises `NotAllowed`.
+        """
+        caller = self.require(Scope.ADMIN)
+        home = self.service.settings.text("tenant")
+        if caller.tenant != home:
+            raise NotAllowed(f"this is shared by all tenants; only administrators of {home!r} may", key=caller.name)
+        return caller
+
+    def speaks_for(self, user: str | None) -> str | None:
+        """The user in whose name the call is made: the key's own, or the one that the request names.
+
+        Raises `NotAllowed` where the request names another than the key is bound to.
+        """
+        caller = self.caller
+        if caller.user is None:
+            return user or None
+        if user and user != caller.user:
+            raise NotAllowed(f"{caller.name!r} speaks for one user alone, not for {user!r}", key=caller.name)
+        return caller.user
+
+    @property
+    def flywheel(self) -> Flywheel:
+        """The flywheel of the caller's tenant, opened at first use. Raises `CredentialsMissing`, `ServiceBusy`."""
+        if self._flywheel is None:
+            self._flywheel = self.service.tenants.lend(self.caller.tenant)
+        return self._flywheel
+
+    def release(self) -> None:
+        """Give the flywheel back; the gate does this when the response has been sent."""
+        if self._flywheel is not None:
+            self.service.tenants.take_back(self._flywheel)
+            self._flywheel = None
+
+
+def call_of(connection: HTTPConnection | Any) -> Call:
+    """The call that a Starlette request (or an ASGI scope) belongs to."""
+    scope = connection if isinstance(connection, dict) else connection.scope
+    return cast("Call", scope["afw.call"])
