@@ -32,7 +32,7 @@ from agentic_flywheel.policy.decision import Facts, Found, Wanted, verdict
 from agentic_flywheel.questions import Planner
 from agentic_flywheel.store.entries import Looked
 from agentic_flywheel.store.keys import scope_of_key
-from agentic_flywheel.store.sessions import Recalled
+from agentic_flywheel.store.recalled import Recalled
 from agentic_flywheel.store.store import Store
 from agentic_flywheel.watching import FlowWatch, Standing
 

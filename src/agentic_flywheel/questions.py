@@ -26,7 +26,7 @@ from agentic_flywheel.policy.identity import context_digest, identity_of, normal
 from agentic_flywheel.policy.sharing import Scope, may_stand_alone, scope_of
 from agentic_flywheel.settings import Settings
 from agentic_flywheel.store.keys import Keys
-from agentic_flywheel.store.sessions import Recalled
+from agentic_flywheel.store.recalled import Recalled
 
 _Kind = TypeVar("_Kind")
 _NO_DIRECTIVES = Directives()

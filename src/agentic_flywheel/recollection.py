@@ -22,7 +22,7 @@ from agentic_flywheel.questions import Asked, Plan, Planner
 from agentic_flywheel.store.failures import NONSENSE, nonsense
 from agentic_flywheel.store.flow_states import seconds_of
 from agentic_flywheel.store.link import Command
-from agentic_flywheel.store.sessions import Recalled, recalled_with
+from agentic_flywheel.store.recalled import Recalled, recalled_with
 from agentic_flywheel.store.store import Store
 from agentic_flywheel.store.wire import Refusal
 

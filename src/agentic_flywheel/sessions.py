@@ -13,7 +13,7 @@ from agentic_flywheel.errors import InputError, StoreError, UnknownSession, Unkn
 from agentic_flywheel.model import Entry, Receipt, Session, SessionPage, Thread, Turn
 from agentic_flywheel.policy.admission import admit_config, admit_id, admit_text
 from agentic_flywheel.settings import Settings
-from agentic_flywheel.store.sessions import session_with, title_of
+from agentic_flywheel.store.session_headers import session_with, title_of
 from agentic_flywheel.store.store import Store
 
 _PAGE = 100

@@ -25,7 +25,7 @@ from agentic_flywheel.settings import load_settings
 from agentic_flywheel.steps import Step
 from agentic_flywheel.store.keys import Keys
 from agentic_flywheel.store.link import Patience
-from agentic_flywheel.store.sessions import Recalled
+from agentic_flywheel.store.recalled import Recalled
 from agentic_flywheel.store.store import Store
 
 QUESTION = "How is append-only persistence switched on?"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from agentic_flywheel.model import Outcome, Reason, Session, Turn
-from agentic_flywheel.store.sessions import Recalled, recalled_with
+from agentic_flywheel.store.recalled import Recalled, recalled_with
 
 
 def turn(number: int, flow: str = "f") -> Turn:

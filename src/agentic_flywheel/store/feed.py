@@ -23,7 +23,7 @@ from agentic_flywheel.model import Session, Turn
 from agentic_flywheel.store.codec import decode
 from agentic_flywheel.store.keys import SHARDS, Keys
 from agentic_flywheel.store.link import Link
-from agentic_flywheel.store.sessions import header_command, header_of
+from agentic_flywheel.store.session_headers import header_command, header_of
 
 #: Events of one shard in one page, and turns of one session in one page.
 PAGE = 500

@@ -16,7 +16,8 @@ from agentic_flywheel.store.codec import encode
 from agentic_flywheel.store.entries import EntryStore
 from agentic_flywheel.store.keys import Keys, shard_of
 from agentic_flywheel.store.link import Command, Link, Script
-from agentic_flywheel.store.sessions import FEED_LENGTH, header_command, header_of, title_of
+from agentic_flywheel.store.session_headers import header_command, header_of, title_of
+from agentic_flywheel.store.sessions import FEED_LENGTH
 
 _CHANGES_KEPT = 100
 

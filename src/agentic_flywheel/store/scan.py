@@ -20,7 +20,7 @@ from agentic_flywheel.store.entries import EntryStore, Looked
 from agentic_flywheel.store.failures import NONSENSE
 from agentic_flywheel.store.keys import SHARDS, Keys, shard_of
 from agentic_flywheel.store.link import Command, Link
-from agentic_flywheel.store.sessions import header_command, header_of
+from agentic_flywheel.store.session_headers import header_command, header_of
 
 #: Values in one page.
 PAGE = 200

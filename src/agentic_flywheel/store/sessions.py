@@ -16,91 +16,18 @@ import msgspec
 
 from agentic_flywheel.errors import StoreDamaged, StoreFull
 from agentic_flywheel.model import Session, Turn
-from agentic_flywheel.store.codec import decode, encode
+from agentic_flywheel.store.codec import encode
 from agentic_flywheel.store.keys import SHARDS, Keys, shard_of
-from agentic_flywheel.store.link import Command, Link, Script
+from agentic_flywheel.store.link import Command, Link
+from agentic_flywheel.store.recalled import Recalled, turns_of
+from agentic_flywheel.store.session_headers import header_command, header_of, title_of
+from agentic_flywheel.store.session_scripts import AMEND, APPEND, REMOVE
 
-_FIELDS = ("id", "owner", "title", "tags", "flow", "turns", "created_at", "last_active_at", "config")
-_TITLE_CHARACTERS = 80
 #: Events that each stream of the feed keeps, about.
 FEED_LENGTH = 10_000
 _PAGE = 200
 
 _log = logging.getLogger(__name__)
-
-# One slot: session, turns, ids; seven arguments for each turn. Returns how many turns were appended, those that were
-# there already left out. All turns of one call go in or, where the server is full or read-only, none.
-APPEND = Script("""
-local session, turns, ids = KEYS[1], KEYS[2], KEYS[3]
-local appended = 0
-local fresh = redis.call('EXISTS', session) == 0
-local holder = not fresh and redis.call('HGET', session, 'owner') or ''
-for i = 6, #ARGV, 7 do
-    if ARGV[i] ~= '' and holder ~= '' and ARGV[i] ~= holder then
-        return redis.error_reply("NOTOWNER the session belongs to another user")
-    end
-    if holder == '' then holder = ARGV[i] end
-end
-for i = 1, #ARGV, 7 do
-    local turn, payload, at, flow, id, owner, title =
-        ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4], ARGV[i + 5], ARGV[i + 6]
-    if fresh or redis.call('HEXISTS', ids, turn) == 0 then
-        local place = redis.call('XADD', turns, '*', 't', payload)
-        redis.call('HSET', ids, turn, place)
-        if fresh then
-            redis.call('HSET', session, 'created_at', at, 'id', id, 'title', title,
-                'last_active_at', at, 'flow', flow, 'turns', 1)
-            fresh = false
-        else
-            if redis.call('HSETNX', session, 'created_at', at) == 1 then redis.call('HSET', session, 'id', id) end
-            redis.call('HSETNX', session, 'title', title)
-            redis.call('HSET', session, 'last_active_at', at, 'flow', flow)
-            redis.call('HINCRBY', session, 'turns', 1)
-        end
-        if owner ~= '' then redis.call('HSETNX', session, 'owner', owner) end
-        appended = appended + 1
-    end
-end
-return appended
-""")
-
-# Takes one turn out of its session; its id stays, without a place, so that the same turn never comes in again. XDEL
-# would only mark an entry, its bytes stay in memory and in backups: so the stream is written anew, in O(turns). ARGV:
-# the turn, the title that it gave the session, and the session's title without it. 1 where there was such a turn.
-REMOVE = Script("""
-local session, turns, ids = KEYS[1], KEYS[2], KEYS[3]
-local place = redis.call('HGET', ids, ARGV[1])
-if not place or place == '' then return 0 end
-local all = redis.call('XRANGE', turns, '-', '+')
-redis.call('DEL', turns)
-for _, entry in ipairs(all) do
-    if entry[1] ~= place then redis.call('XADD', turns, entry[1], unpack(entry[2])) end
-end
-redis.call('HSET', ids, ARGV[1], '')
-redis.call('HINCRBY', session, 'turns', -1)
-if redis.call('HGET', session, 'title') == ARGV[2] then
-    if ARGV[3] == '' then redis.call('HDEL', session, 'title')
-    else redis.call('HSET', session, 'title', ARGV[3]) end
-end
-return 1
-""")
-
-# Changes fields of a session that exists; 0 where it does not.
-AMEND = Script("""
-if redis.call('EXISTS', KEYS[1]) == 0 then return 0 end
-redis.call('HSET', KEYS[1], unpack(ARGV))
-return 1
-""")
-
-
-class Recalled(msgspec.Struct, gc=False, frozen=True):
-    """A session's header (None: no such session), its newest turns oldest first, its very first turn, and how many
-    stored turns were damaged and left out."""
-
-    session: Session | None = None
-    turns: tuple[Turn, ...] = ()
-    first: Turn | None = None
-    damaged: int = 0
 
 
 class SessionStore:
@@ -125,11 +52,11 @@ class SessionStore:
         session = header_of(header)
         if session is None:
             return Recalled()
-        turns, damaged = _turns_of(reversed(newest))
+        turns, damaged = turns_of(reversed(newest))
         if not damaged and oldest[:1] == newest[-1:]:  # a short session: its first turn is among the newest
             first = turns[:1]
         else:
-            first, _ = _turns_of(oldest)
+            first, _ = turns_of(oldest)
         return Recalled(session, turns, first[0] if first else None, damaged)
 
     async def recall(self, session: str, count: int) -> Recalled:
@@ -209,7 +136,7 @@ class SessionStore:
             if len(reply) < page:
                 break
             edge = "(" + reply[-1][0].decode()
-        return _turns_of(reversed(found))
+        return turns_of(reversed(found))
 
     async def header(self, session: str) -> Session | None:
         """What is known of a session, None where there is no such session."""
@@ -349,91 +276,13 @@ class SessionStore:
             keys = [self._keys.turns(named[number][0]) for number, _ in there]
             commands = [("XRANGE", key, place, place) for key, (_, place) in zip(keys, there, strict=True)]
             for (number, _), entries in zip(there, await self._link.run(*commands, slow=True), strict=True):
-                turns, _ = _turns_of(entries)
+                turns, _ = turns_of(entries)
                 found[number] = turns[0] if turns else None
         return found
 
     def _told(self, session: str, *event: str) -> Command:
         """What to send to tell those who follow the feed of an event."""
         return ("XADD", self._keys.feed(session), "MAXLEN", "~", FEED_LENGTH, "*", *event)
-
-
-def title_of(turn: Turn) -> str:
-    """What a session is called that begins with this turn, until somebody gives it a title."""
-    title = " ".join(turn.question.split())
-    return title if len(title) <= _TITLE_CHARACTERS else title[: _TITLE_CHARACTERS - 1].rstrip() + "…"
-
-
-def session_with(session: Session | None, turns: Sequence[Turn]) -> Session:
-    """The header of a session (None: not begun) once these turns, of which there is at least one, are appended."""
-    first, last = turns[0], turns[-1]
-    owner = next((turn.user for turn in turns if turn.user), "")
-    begun = session or Session(id=first.session_id, owner=owner, title=title_of(first), created_at=first.at)
-    return msgspec.structs.replace(
-        begun,
-        owner=begun.owner or owner,
-        title=begun.title or title_of(first),
-        flow=last.flow,
-        turns=begun.turns + len(turns),
-        last_active_at=last.at,
-    )
-
-
-def recalled_with(recalled: Recalled, turns: Sequence[Turn]) -> Recalled:
-    """What would be recalled once these turns, which wait in this order, are appended.
-
-    What was recalled and does not wait comes before all that waits, since nothing overtakes a turn that waits. So one
-    that is older than the newest turns, which were recalled, does not pass for the newest.
-    """
-    known, waiting = {turn.id for turn in recalled.turns}, {turn.id for turn in turns}
-    if waiting <= known:
-        return recalled
-    last = max((place for place, turn in enumerate(turns) if turn.id in known), default=-1)
-    newer = turns[last + 1 :]
-    return Recalled(
-        session_with(recalled.session, newer) if newer else recalled.session,
-        (*(turn for turn in recalled.turns if turn.id not in waiting), *turns),
-        recalled.first or turns[0],
-        recalled.damaged,
-    )
-
-
-def header_command(keys: Keys, session: str) -> Command:
-    """What to send to read a session's header; see `header_of`."""
-    return ("HMGET", keys.session(session), *_FIELDS)
-
-
-def header_of(reply: Sequence[bytes | None]) -> Session | None:
-    """The reply to `header_command`, None where there is no such session. Raises `StoreDamaged`."""
-    raw: Mapping[str, bytes] = {name: value for name, value in zip(_FIELDS, reply, strict=True) if value is not None}
-    if "created_at" not in raw:
-        return None
-    try:
-        return Session(
-            id=raw.get("id", b"").decode(),
-            owner=raw.get("owner", b"").decode(),
-            title=raw.get("title", b"").decode(),
-            tags=tuple(msgspec.json.decode(raw["tags"], type=list[str])) if "tags" in raw else (),
-            flow=raw.get("flow", b"").decode(),
-            turns=int(raw.get("turns", b"0")),
-            created_at=float(raw["created_at"]),
-            last_active_at=float(raw.get("last_active_at", raw["created_at"])),
-            config=msgspec.json.decode(raw["config"], type=dict[str, Any]) if "config" in raw else {},
-        )
-    except (ValueError, msgspec.DecodeError) as error:
-        raise StoreDamaged(f"what is known of a session is not what was written: {error}") from error
-
-
-def _turns_of(entries: Any) -> tuple[tuple[Turn, ...], int]:
-    turns: list[Turn] = []
-    damaged = 0
-    for _place, fields in entries:
-        raw = fields.get(b"t") if isinstance(fields, dict) else fields[1]
-        try:
-            turns.append(decode(raw or b"", Turn))
-        except StoreDamaged:
-            damaged += 1
-    return tuple(turns), damaged
 
 
 def _events(fields: Any) -> Iterator[tuple[str, str]]:

@@ -13,7 +13,8 @@ from agentic_flywheel.store.limits import ENTER, Limits
 from agentic_flywheel.store.link import Link
 from agentic_flywheel.store.outbox import Outbox
 from agentic_flywheel.store.restoring import SCRIPTS as RESTORING
-from agentic_flywheel.store.sessions import AMEND, APPEND, REMOVE, SessionStore
+from agentic_flywheel.store.session_scripts import AMEND, APPEND, REMOVE
+from agentic_flywheel.store.sessions import SessionStore
 from agentic_flywheel.store.similar_states import SCRIPTS, SimilarStates
 from agentic_flywheel.store.vectors import KEEP, NAME, TELL, VectorStore
 

@@ -1,0 +1,55 @@
+"""What is read of a session when a question is asked in it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from agentic_flywheel.errors import StoreDamaged
+from agentic_flywheel.model import Session, Turn
+from agentic_flywheel.store.codec import decode
+from agentic_flywheel.store.session_headers import session_with
+
+
+class Recalled(msgspec.Struct, gc=False, frozen=True):
+    """A session's header (None: no such session), its newest turns oldest first, its very first turn, and how many
+    stored turns were damaged and left out."""
+
+    session: Session | None = None
+    turns: tuple[Turn, ...] = ()
+    first: Turn | None = None
+    damaged: int = 0
+
+
+def recalled_with(recalled: Recalled, turns: Sequence[Turn]) -> Recalled:
+    """What would be recalled once these turns, which wait in this order, are appended.
+
+    What was recalled and does not wait comes before all that waits, since nothing overtakes a turn that waits. So one
+    that is older than the newest turns, which were recalled, does not pass for the newest.
+    """
+    known, waiting = {turn.id for turn in recalled.turns}, {turn.id for turn in turns}
+    if waiting <= known:
+        return recalled
+    last = max((place for place, turn in enumerate(turns) if turn.id in known), default=-1)
+    newer = turns[last + 1 :]
+    return Recalled(
+        session_with(recalled.session, newer) if newer else recalled.session,
+        (*(turn for turn in recalled.turns if turn.id not in waiting), *turns),
+        recalled.first or turns[0],
+        recalled.damaged,
+    )
+
+
+def turns_of(entries: Any) -> tuple[tuple[Turn, ...], int]:
+    """The turns in entries of a stream, and how many were damaged."""
+    turns: list[Turn] = []
+    damaged = 0
+    for _place, fields in entries:
+        raw = fields.get(b"t") if isinstance(fields, dict) else fields[1]
+        try:
+            turns.append(decode(raw or b"", Turn))
+        except StoreDamaged:
+            damaged += 1
+    return tuple(turns), damaged

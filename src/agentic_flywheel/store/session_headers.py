@@ -1,0 +1,63 @@
+"""What is known of a session without its turns: how it is read, and what it will be once turns are appended."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from agentic_flywheel.errors import StoreDamaged
+from agentic_flywheel.model import Session, Turn
+from agentic_flywheel.store.keys import Keys
+from agentic_flywheel.store.link import Command
+
+_FIELDS = ("id", "owner", "title", "tags", "flow", "turns", "created_at", "last_active_at", "config")
+_TITLE_CHARACTERS = 80
+
+
+def header_command(keys: Keys, session: str) -> Command:
+    """What to send to read a session's header; see `header_of`."""
+    return ("HMGET", keys.session(session), *_FIELDS)
+
+
+def header_of(reply: Sequence[bytes | None]) -> Session | None:
+    """The reply to `header_command`, None where there is no such session. Raises `StoreDamaged`."""
+    raw: Mapping[str, bytes] = {name: value for name, value in zip(_FIELDS, reply, strict=True) if value is not None}
+    if "created_at" not in raw:
+        return None
+    try:
+        return Session(
+            id=raw.get("id", b"").decode(),
+            owner=raw.get("owner", b"").decode(),
+            title=raw.get("title", b"").decode(),
+            tags=tuple(msgspec.json.decode(raw["tags"], type=list[str])) if "tags" in raw else (),
+            flow=raw.get("flow", b"").decode(),
+            turns=int(raw.get("turns", b"0")),
+            created_at=float(raw["created_at"]),
+            last_active_at=float(raw.get("last_active_at", raw["created_at"])),
+            config=msgspec.json.decode(raw["config"], type=dict[str, Any]) if "config" in raw else {},
+        )
+    except (ValueError, msgspec.DecodeError) as error:
+        raise StoreDamaged(f"what is known of a session is not what was written: {error}") from error
+
+
+def title_of(turn: Turn) -> str:
+    """What a session is called that begins with this turn, until somebody gives it a title."""
+    title = " ".join(turn.question.split())
+    return title if len(title) <= _TITLE_CHARACTERS else title[: _TITLE_CHARACTERS - 1].rstrip() + "…"
+
+
+def session_with(session: Session | None, turns: Sequence[Turn]) -> Session:
+    """The header of a session (None: not begun) once these turns, of which there is at least one, are appended."""
+    first, last = turns[0], turns[-1]
+    owner = next((turn.user for turn in turns if turn.user), "")
+    begun = session or Session(id=first.session_id, owner=owner, title=title_of(first), created_at=first.at)
+    return msgspec.structs.replace(
+        begun,
+        owner=begun.owner or owner,
+        title=begun.title or title_of(first),
+        flow=last.flow,
+        turns=begun.turns + len(turns),
+        last_active_at=last.at,
+    )
