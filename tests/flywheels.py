@@ -53,19 +53,7 @@ def settings_for(server: Server | str, folder: Path, **arguments: Any) -> Settin
     # Nothing is kept past its lifetime or refreshed behind the back of a test that does not ask for it.
     quiet = {"ttl.stale_seconds": 0, "ttl.refresh_after": 1.0}
     named |= {name: value for name, value in quiet.items() if name in {setting.name for setting in SETTINGS}}
-    sections = (
-        "redis",
-        "embedded",
-        "outbox",
-        "session",
-        "ttl",
-        "near",
-        "question",
-        "flow",
-        "embedder",
-        "similar",
-        "serve",
-    )
+    sections = "redis embedded outbox session ttl near question flow embedder similar serve faq".split()
     environ = {"AFW_CONFIG_DIR": str(folder)}
     for name, value in arguments.items():
         if name.startswith("environ_"):
@@ -118,13 +106,14 @@ def everything(server: Server) -> dict[bytes, object]:
 
 def text_anywhere(server: Server, text: str) -> list[bytes]:
     """The keys that hold a text, in their name or in any value, compressed or not."""
+    from agentic_flywheel.curated import FaqChange, FaqEntry
     from agentic_flywheel.errors import StoreDamaged
     from agentic_flywheel.model import Entry, Turn
     from agentic_flywheel.store.codec import decode
 
     def readings(raw: bytes) -> str:
         shown = raw.decode("utf-8", "replace")
-        for kind in (Entry, Turn):
+        for kind in (Entry, Turn, FaqEntry, FaqChange):
             try:
                 shown += repr(decode(raw, kind))
             except StoreDamaged:

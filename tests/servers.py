@@ -52,6 +52,8 @@ LASTING_KEYS = (
     "afw:v1:*:flow:{*}:similar:*",
     "afw:v1:*:flow:{*}:similar:*:changes",
     "afw:v1:*:flow:{*}:blocked",
+    "afw:v1:*:flow:{*}:faq",
+    "afw:v1:*:flow:{*}:faq:changes:*",
     "afw:v1:*:reports",
     "afw:v1:*:proposals",
 )

@@ -19,6 +19,7 @@ import msgspec
 
 from agentic_flywheel.behind import WriteBehind
 from agentic_flywheel.calling import Calling
+from agentic_flywheel.curated import Approved
 from agentic_flywheel.errors import FlowError, NotCached, StoreError
 from agentic_flywheel.familiar import Familiar
 from agentic_flywheel.flights import RESTARTED, Flight, Flights, Landed
@@ -27,9 +28,10 @@ from agentic_flywheel.flows.protocol import FlowClient, FlowEvent, SourcesFound,
 from agentic_flywheel.learning import Learning
 from agentic_flywheel.lifetimes import Lifetimes
 from agentic_flywheel.matching import Matching
-from agentic_flywheel.model import Answer, Outcome, Reason, Source, Turn
+from agentic_flywheel.model import Answer, Origin, Outcome, Reason, Source, Turn
 from agentic_flywheel.near import NearCache
-from agentic_flywheel.policy.decision import Ask, Facts, Refuse, Serve, ServeStale, decide, stand_in
+from agentic_flywheel.pinned import Pinned
+from agentic_flywheel.policy.decision import Ask, Facts, Found, Refuse, Serve, ServeStale, decide, stand_in
 from agentic_flywheel.questions import Asked, Plan
 from agentic_flywheel.recollection import Read, Recollection
 from agentic_flywheel.settings import Settings
@@ -62,6 +64,7 @@ class Asking:
         flights: Flights,
         *,
         familiar: Familiar,
+        pinned: Pinned,
         matching: Matching,
         learning: Learning,
         near: NearCache | None = None,
@@ -75,6 +78,7 @@ class Asking:
         self._lifetimes = lifetimes
         self._calling = calling
         self._familiar = familiar
+        self._pinned = pinned
         self._matching = matching
         self._learning = learning
         self._near = near
@@ -137,6 +141,12 @@ class Asking:
         patience = self._store.link.patience()
         with patience:
             plan, read = await self._recollection.look(asked)
+        curated: Found | None = None
+        if read.state.faq:
+            try:
+                curated = await self._pinned.look(plan, read.state, patience)
+            except StoreError as error:
+                read = read.without_store(error)
         async with self._clients.use(plan.spec) as client:
             with patience:
                 standing, read = await self._standing(plan, read, client, asked)
@@ -152,6 +162,7 @@ class Asking:
             shareable=plan.scope is not None,
             refresh_after=self._refresh_after,
             stale_seconds=self._stale_seconds,
+            curated=curated if read.error is None else None,
         )
         decision, considered = decide(facts)
         return Step(
@@ -220,6 +231,7 @@ class Asking:
         else:
             outcome = Outcome.HIT if landed.found and not joined else Outcome.JOINED
             facts |= {"reason": Reason.EXACT if outcome is Outcome.HIT else Reason.IN_FLIGHT}
+            facts |= {"source": Origin.CACHE if outcome is Outcome.HIT else Origin.FLOW}
             facts |= {"age_seconds": max(0.0, time.time() - entry.created_at)}
         answer = _answer(
             step,
@@ -257,7 +269,8 @@ class Asking:
         asked, entry, key = step.asked, decision.entry, decision.wanted.key
         fresh = isinstance(decision, Serve)
         renewal: list[Command] = []
-        if step.facts.lifetime.sliding and fresh:
+        approved = isinstance(entry, Approved)
+        if step.facts.lifetime.sliding and fresh and not approved:
             seconds = step.facts.lifetime.ttl.total_seconds()
             renewal = self._store.entries.renew_commands(key, entry, seconds=seconds, now=asked.at)
         served = step.match.choice.served if decision.reason is Reason.SIMILAR and step.match else None
@@ -270,7 +283,9 @@ class Asking:
             key=key,
             scope=decision.wanted.scope,
             age_seconds=max(0.0, asked.at - entry.created_at),
-            ttl_seconds=max(0.0, decision.ttl_seconds),
+            ttl_seconds=None if approved else max(0.0, decision.ttl_seconds),
+            source=Origin.FAQ if approved else Origin.CACHE,
+            faq=entry.faq if isinstance(entry, Approved) else "",
             fingerprint=entry.fingerprint,
             origin_trace_id=entry.trace_id,
             similarity=served.similarity if served else None,

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -41,11 +42,9 @@ class Repeat(NamedTuple):
     near: bool = True
 
 
-_HIT = ("outcome:hit", "reason:exact")
-
-
 def repeated(answer: Answer, repeat: Repeat, *, born: float, life: float) -> Answer:
-    """An answer as it is served once more; `born` is when it was computed, `life` what it has in all, in seconds."""
+    """An answer as it is served once more; `born` is when it was computed, `life` what it has in all, in seconds
+    (infinite where a person approved it)."""
     age = repeat.at - born
     return msgspec.structs.replace(
         answer,
@@ -53,7 +52,7 @@ def repeated(answer: Answer, repeat: Repeat, *, born: float, life: float) -> Ans
         turn_id=repeat.id,
         trace_id=repeat.trace,
         age_seconds=age,
-        ttl_seconds=life - age,
+        ttl_seconds=None if life == math.inf else life - age,
         elapsed_ms=repeat.elapsed_ms,
         config={},
     )
@@ -159,13 +158,14 @@ class WriteBehind:
             )
             self._turns[turn.session_id, turn.id] = turn
             flow, day = turn.flow, day_of(again.at)
-            counts[flow, day, "hits"] += 1
+            counts[flow, day, "outcome:hit"] += 1
+            counts[flow, day, f"reason:{turn.reason.value}"] += 1
             counts[flow, day, "near"] += again.near
             counts[flow, day, "hit_us"] += int(again.elapsed_ms * 1000)
             counts[flow, day, "saved_us"] += again.saved_us
         for (flow, day, field), amount in counts.items():
-            names = _HIT if field == "hits" else (field,)
-            self._tally += [(flow, day, name, amount) for name in names if amount]
+            if amount:
+                self._tally.append((flow, day, field, amount))
 
     async def _keep(self, turns: Sequence[Turn], error: StoreError | None) -> None:
         outbox = self._store.outbox

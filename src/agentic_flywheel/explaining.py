@@ -6,10 +6,11 @@ Invariant: nothing is asked of a flow, served or written; what is shown is what 
 from __future__ import annotations
 
 from agentic_flywheel.asking import Asking
+from agentic_flywheel.curated import Approved
 from agentic_flywheel.errors import EmbedderError, StoreError
 from agentic_flywheel.likeness import Cut, Explanation
 from agentic_flywheel.matching import Match, Matching
-from agentic_flywheel.model import Candidate, Outcome, Reason
+from agentic_flywheel.model import Candidate, Origin, Outcome, Reason
 from agentic_flywheel.policy.decision import Ask, Bypass, Decision, Refuse, Serve, ServeStale
 from agentic_flywheel.policy.similarity.budget import loosest
 from agentic_flywheel.questions import Asked
@@ -56,6 +57,8 @@ class Explaining:
             partition=match.partition,
             embedder=self._embedding.embedder.name if self._embedding.state == "ready" else "",
             notes=tuple(note for note in notes if note),
+            source=_source(would.decision),
+            faq=_faq(would.decision),
         )
 
     async def _match(self, step: Step, count: int) -> tuple[Match, str]:
@@ -79,11 +82,29 @@ def _cut(match: Match) -> Cut | None:
     return match.cuts[match.choice.standing] if match.choice.standing else loosest(match.cuts)
 
 
+def _faq(decision: Decision) -> str:
+    """The entry of the FAQ that would answer, "" where none would."""
+    if isinstance(decision, Serve | ServeStale) and isinstance(decision.entry, Approved):
+        return decision.entry.faq
+    return ""
+
+
+def _source(decision: Decision) -> str:
+    """Whose words would be given, "" where none would."""
+    if isinstance(decision, Serve | ServeStale):
+        return (Origin.FAQ if isinstance(decision.entry, Approved) else Origin.CACHE).value
+    return "" if isinstance(decision, Refuse) else Origin.FLOW.value
+
+
 def _told(decision: Decision, step: Step) -> tuple[str, str]:
     """The outcome that a decision leads to, and what it means, as a sentence."""
     if isinstance(decision, Serve):
         if decision.reason is Reason.SIMILAR:
-            return Outcome.SIMILAR.value, f"serve the answer to {decision.entry.asked or decision.entry.question!r}"
+            asked = decision.entry.asked or decision.entry.question
+            whose = "approved answer of the FAQ" if isinstance(decision.entry, Approved) else "answer"
+            return Outcome.SIMILAR.value, f"serve the {whose} to {asked!r}"
+        if decision.reason is Reason.CURATED:
+            return Outcome.HIT.value, "serve the approved answer of the FAQ to this very question"
         return Outcome.HIT.value, "serve the stored answer to this very question"
     if isinstance(decision, ServeStale):
         return Outcome.STALE.value, "serve the stored answer although it may be out of date"

@@ -119,9 +119,9 @@ class Familiar:
         asked, decision, read = step.asked, step.decision, step.read
         if asked.resumed or asked.config or asked.domain is not None or asked.directives != _NO_DIRECTIVES:
             return
-        if not isinstance(decision, Serve) or decision.reason is not Reason.EXACT:
+        if not isinstance(decision, Serve) or decision.reason not in {Reason.EXACT, Reason.CURATED}:
             return
-        if decision.refresh or step.facts.lifetime.sliding:
+        if decision.refresh or (step.facts.lifetime.sliding and decision.reason is Reason.EXACT):
             return
         if answer.warnings or not read.replies:
             return

@@ -29,6 +29,7 @@ from agentic_flywheel.lifetimes import Lifetimes
 from agentic_flywheel.matching import Matching
 from agentic_flywheel.model import Answer, Check, Directives
 from agentic_flywheel.near import NearCache
+from agentic_flywheel.pinned import Pinned
 from agentic_flywheel.policy.admission import admit_id
 from agentic_flywheel.policy.context import Domain
 from agentic_flywheel.proposing import Proposing
@@ -48,6 +49,7 @@ from agentic_flywheel.watching import FlowWatch
 
 if TYPE_CHECKING:
     from agentic_flywheel.backup import Backup
+    from agentic_flywheel.insight.faq import Faq
 
 #: What calls that nobody waits for any more may still take when the flywheel is closed.
 CLOSE_SECONDS = 1.0
@@ -98,8 +100,9 @@ class Flywheel:
         admission = Admission(settings, self._store.limits)
         self._familiar = Familiar(settings, self.registry, self._store, self._clients, self._watch, self._behind)
         self._embedding = embedder_of(settings, embedder)
+        self._pinned = Pinned(self._store, self._embedding, self._flights)
         self._matching = matching = Matching(
-            settings, self._store, self._embedding, self._recall, waits_for_model=not background
+            settings, self._store, self._embedding, self._recall, self._pinned, waits_for_model=not background
         )
         if background:
             matching.catch_up = Reembedding(self._store, matching, self._flights).look
@@ -125,6 +128,7 @@ class Flywheel:
             calling,
             self._flights,
             familiar=self._familiar,
+            pinned=self._pinned,
             matching=matching,
             learning=learning,
             near=self._near,
@@ -145,7 +149,15 @@ class Flywheel:
             learning,
             Explaining(self._asking, matching, self._embedding),
             Reporting(
-                self.registry, self._store, self._planner, self._asking, matching, learning, self._behind, forget
+                self.registry,
+                self._store,
+                self._planner,
+                self._asking,
+                matching,
+                learning,
+                self._behind,
+                forget,
+                lambda: self.faq,
             ),
             Proposing(self.registry, self._store, matching, self.lifetimes),
         )
@@ -272,6 +284,22 @@ class Flywheel:
 
         forget = self._near.forget if self._near else _nothing_at_hand
         return Backup(self.settings, self.registry, self._store, self._behind, forget)
+
+    @cached_property
+    def faq(self) -> Faq:
+        """The FAQ as people look after it; what it serves is looked up with every question, without this."""
+        from agentic_flywheel.insight.faq import faq_of
+
+        return faq_of(
+            self.settings,
+            self.registry,
+            self._store,
+            self._watch,
+            flush=self._behind.flush,
+            popular=lambda: getattr(self, "popular", None),
+            changed=self._pinned.embed,
+            forget=self._near.forget if self._near else _nothing_at_hand,
+        )
 
     @property
     def embedded(self) -> EmbeddedServer | None:

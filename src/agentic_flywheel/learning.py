@@ -77,7 +77,9 @@ class Learning:
     def after_similar(self, step: Step) -> None:
         """A similar question's answer was served: now and then, ask the flow as well."""
         match = step.match
-        if self._audits and match is not None and match.terms is not None and self._draw() < match.terms.audit_share:
+        if match is None or match.choice.served is None or not match.choice.served.comparable:
+            return
+        if self._audits and match.terms is not None and self._draw() < match.terms.audit_share:
             self._flights.go_on(self._audit(step, match))
 
     def after_refresh(self, step: Step, landed: Landed) -> None:
@@ -146,7 +148,11 @@ class Learning:
         """What the comparer says of the new answer and those of the neighbours, by their entries' keys. Of neighbours
         that have one answer, one is compared; those far away are left alone."""
         verdicts: dict[str, Verdict] = {}
-        near = [one for one in match.choice.fit if one is not other and abs(one.similarity - other.similarity) < WINDOW]
+        near = [
+            one
+            for one in match.choice.fit
+            if one is not other and one.comparable and abs(one.similarity - other.similarity) < WINDOW
+        ]
         judged: list[Prospect] = []
         for one in (other, *near):
             alike = next((known for known in judged if same_answer(known, one)), None)

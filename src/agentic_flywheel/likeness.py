@@ -146,6 +146,7 @@ class Considered(msgspec.Struct, gc=False, frozen=True, kw_only=True):
     age_seconds: float | None = None
     blocked: bool = False
     standing: str = ""  # what the other neighbours say of it: agreed, alone, contested
+    faq: str = ""  # the entry of the FAQ that it is a wording of
 
     @property
     def refusals(self) -> tuple[str, ...]:
@@ -256,3 +257,5 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True):
     partition: str = ""
     embedder: str = ""
     notes: tuple[str, ...] = ()
+    source: str = ""  # whose words would be served: cache, faq or flow; "" where none would
+    faq: str = ""  # the entry of the FAQ that would answer

@@ -19,6 +19,7 @@ from agentic_flywheel.errors import EmbedderError, StoreError
 from agentic_flywheel.flows.protocol import FlowSpec
 from agentic_flywheel.likeness import Considered, Cut, Likeness, SimilarMode, SimilarPolicy, SimilarState, Terms
 from agentic_flywheel.model import Candidate, Entry, Reason
+from agentic_flywheel.pinned import Pinned
 from agentic_flywheel.policy.decision import Ask, Decision, Facts, Refuse
 from agentic_flywheel.policy.sharing import Scope
 from agentic_flywheel.policy.similarity.budget import WINDOW, Evidence, Standing, cuts_of
@@ -69,6 +70,7 @@ class Matching:
         store: Store,
         embedding: Embedding,
         recall: Callable[[Embedder], Recall],
+        pinned: Pinned,
         *,
         waits_for_model: bool,
     ) -> None:
@@ -76,6 +78,7 @@ class Matching:
         self._store = store
         self._embedding = embedding
         self._make_recall = recall
+        self._pinned = pinned
         self._recall: Recall | None = None
         self._patience = settings.number("similar.patience_seconds")
         self._load_seconds = _LOAD_SECONDS if waits_for_model else 0.0
@@ -145,8 +148,16 @@ class Matching:
             await _ended(refreshing)
         if floor is None:  # what is so near that it says something of the farthest that could be served
             floor = min(floors_of(self.terms_of(plan.spec, None), self.calibration).values()) - WINDOW
-        neighbours = await recall.nearest(partition, vector, count=count, floor=max(0.0, floor), now=facts.now)
-        pairs = [pair_of(plan.normal, neighbour.key) for neighbour in neighbours]
+        floor = max(0.0, floor)
+        approved = await self._pinned.nearest(plan, facts, asked.text, vector, count=count, floor=floor)
+        taken = {near.key for near in approved}  # what a person approved comes before what was stored
+        neighbours = [
+            near
+            for near in await recall.nearest(partition, vector, count=count, floor=floor, now=facts.now)
+            if near.key not in taken
+        ]
+        found = [near.key for near in neighbours] + [near.key for near in approved]
+        pairs = [pair_of(plan.normal, key) for key in found]
         read = self._store.similar.read_commands(plan.spec.key, embedder.fingerprint, pairs)
         gets: list[Command] = [("GET", neighbour.key) for neighbour in neighbours]
         named = self._store.vectors.answer_commands(
@@ -160,7 +171,8 @@ class Matching:
         values, answers = replies[len(read) : len(read) + len(gets)], replies[len(read) + len(gets) :]
         if self.catch_up is not None:
             self.catch_up(plan.spec.key, facts.generation)
-        for neighbour, raw, answer, blocked in zip(neighbours, values, answers, state.blocked, strict=True):
+        known = state.blocked[: len(neighbours)]
+        for neighbour, raw, answer, blocked in zip(neighbours, values, answers, known, strict=True):
             entry = self._store.entries.looked(raw).entry
             if entry is None:
                 recall.drop(partition, neighbour.key)
@@ -175,6 +187,19 @@ class Matching:
                     blocked=blocked,
                 )
             )
+        for near, blocked in zip(approved, state.blocked[len(neighbours) :], strict=True):
+            guards = weigh(asked.text, near.entry.asked, terms.profile)
+            prospects.append(
+                Prospect(
+                    key=near.key,
+                    similarity=near.similarity,
+                    entry=near.entry,
+                    answer=near.answer,
+                    guards=guards,
+                    blocked=blocked,
+                )
+            )
+        prospects.sort(key=lambda prospect: (-prospect.similarity, prospect.key))
         return Match(
             vector=vector,
             partition=partition,

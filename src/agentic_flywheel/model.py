@@ -45,10 +45,19 @@ class Outcome(StrEnum):
     BYPASS = "bypass"
 
 
+class Origin(StrEnum):
+    """Whose words an answer has."""
+
+    FLOW = "flow"  # the flow's, said for this question (or for another asker of it at the same moment)
+    CACHE = "cache"  # the flow's, said before and stored
+    FAQ = "faq"  # those that a person approved
+
+
 class Reason(StrEnum):
     """Why the outcome is what it is; one word that interfaces show and metrics count."""
 
     EXACT = "exact"  # the same question, the same scope, the same flow configuration
+    CURATED = "curated"  # one of the wordings of an approved FAQ entry, of the same flow configuration
     NOT_STORED = "not_stored"  # nobody who may share it has asked this yet
     EXPIRED = "expired"  # older than the lifetime that holds now
     FLOW_CHANGED = "flow_changed"  # answered by another configuration of the flow
@@ -145,6 +154,7 @@ class Turn(msgspec.Struct, gc=False, frozen=True, array_like=True):
     intent: str = ""
     similarity: float | None = None  # of the stored question that this one was taken for; None where none was
     matched_question: str = ""
+    faq: str = ""  # the FAQ entry whose approved answer this is; "" where it is none
 
     def exchange(self) -> Exchange:
         """The two sides of the turn, as context for a later question."""
@@ -225,7 +235,8 @@ class FlowState(msgspec.Struct, gc=False, frozen=True, kw_only=True):
 
     `revision` is what the flow's own service last said of itself ("" where the kind has none or it was never
     asked), `checked_at` when that was; `fingerprint` covers the revision and the registry's configuration.
-    `ttl_seconds` is the override set at run time, None where there is none.
+    `ttl_seconds` is the override set at run time, None where there is none; `faq` the version of the flow's FAQ, which
+    is another one after each change, and "" where it never had one.
     """
 
     fingerprint: str = ""
@@ -235,6 +246,7 @@ class FlowState(msgspec.Struct, gc=False, frozen=True, kw_only=True):
     etag: str = ""
     checked_at: float = 0.0
     ttl_seconds: float | None = None
+    faq: str = ""
 
 
 class RouteScore(msgspec.Struct, gc=False, frozen=True, kw_only=True):
@@ -275,7 +287,9 @@ class Answer(msgspec.Struct, gc=False, frozen=True, kw_only=True):
     """An answer with its whole provenance; every interface shows this and nothing else.
 
     `age_seconds` is 0 for an answer computed now; `ttl_seconds` is what is left of the entry's lifetime, None
-    where nothing is stored; `key` is the Redis key of the entry, None where there is none. `remembered` says that
+    where nothing is stored; `key` is the Redis key of the entry, None where there is none. Of an answer from the FAQ
+    (`source`, and `faq` has the id) `age_seconds` counts from its approval, `key` is where the answer to the question
+    (or to `matched_question`) would be stored, and there is no lifetime. `remembered` says that
     the turn is acknowledged by Redis (or queued to be, where it is written behind), or safe in the local outbox until
     Redis is back; a warning says so. `warnings` are sentences for
     people: degraded operation, what was not kept and why.
@@ -305,6 +319,8 @@ class Answer(msgspec.Struct, gc=False, frozen=True, kw_only=True):
     config: dict[str, Any] = {}
     remembered: bool = False
     near: bool = False  # served by this process without asking Redis
+    source: Origin = Origin.FLOW
+    faq: str = ""
     similarity: float | None = None  # of `matched_question` to the question, where the outcome is similar
     matched_question: str = ""
     considered: tuple[Candidate, ...] = ()

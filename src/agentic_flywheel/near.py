@@ -165,14 +165,14 @@ class NearCache:
     def keep(self, step: Step, answer: Answer, *, since: Moment) -> None:
         """Keep an answer that was just served from Redis, unless something changed `since` its question began."""
         asked, decision, facts, spec = step.asked, step.decision, step.facts, step.plan.spec
-        if self._closed or not isinstance(decision, Serve) or decision.reason is not Reason.EXACT:
+        if self._closed or not isinstance(decision, Serve) or decision.reason not in {Reason.EXACT, Reason.CURATED}:
             return
         looked = self._look(step, since)
         if asked.resumed or asked.config or asked.domain or asked.directives != _NO_DIRECTIVES:
             return
         if decision.wanted.scope != Scope.TEAM or answer.warnings or not looked.bound:
             return
-        if facts.lifetime.sliding:
+        if facts.lifetime.sliding and decision.reason is Reason.EXACT:
             return  # every hit has to renew it in Redis
         self.channel.start()
         name = (asked.text, asked.flow, asked.user, asked.intent)

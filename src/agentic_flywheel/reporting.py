@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from agentic_flywheel.asking import Asking
 from agentic_flywheel.behind import WriteBehind
@@ -28,6 +29,9 @@ from agentic_flywheel.questions import Planner
 from agentic_flywheel.store.keys import flight_name
 from agentic_flywheel.store.store import Store
 
+if TYPE_CHECKING:
+    from agentic_flywheel.insight.faq import Faq
+
 #: How long the mark of a private answer keeps others from being given one like it, in seconds.
 WITHDRAWN_SECONDS = 365 * 86400.0
 
@@ -45,6 +49,7 @@ class Reporting:
         learning: Learning,
         behind: WriteBehind,
         forget: Callable[[], None],
+        faq: Callable[[], Faq],
     ) -> None:
         self._registry = registry
         self._store = store
@@ -54,6 +59,7 @@ class Reporting:
         self._learning = learning
         self._behind = behind
         self._forget = forget  # what this process has at hand
+        self._faq = faq
 
     async def report(
         self, turn_id: str, kind: ReportKind, *, note: str, session: str | None, user: str | None, fresh: bool
@@ -83,6 +89,7 @@ class Reporting:
             removed = await self._withdraw(turn.entry_key, entry, kind)
         if kind is ReportKind.PRIVATE and turn.entry_key:
             await self._mark(turn, now)
+        curated = await self._withdraw_approved(turn, kind, note, user or "")
         blocked, cut = None, None
         if kind is ReportKind.WRONG and turn.outcome is Outcome.SIMILAR:
             blocked = (turn.question, turn.matched_question)
@@ -100,7 +107,7 @@ class Reporting:
             removed=removed,
             blocked=blocked,
             cut=cut,
-            done=tuple(_done(turn, removed, blocked, cut, kind)),
+            done=(*_done(turn, removed, blocked, cut, kind), *([curated] if curated else [])),
         ), answer
 
     async def _turn(self, turn_id: str, session: str | None, user: str | None) -> Turn:
@@ -131,6 +138,15 @@ class Reporting:
             flight = flight_name(key, f"{entry.fingerprint} {entry.generation}")
             await self._store.leases.forget(flight)  # what its owner said is still there for those who joined late
         return removed
+
+    async def _withdraw_approved(self, turn: Turn, kind: ReportKind, note: str, by: str) -> str:
+        """Take an approved answer out of service; what was done, "" where it is none. Where it was only taken for the
+        answer to another question, the two are kept apart, and it goes on answering its own."""
+        if not turn.faq:
+            return ""
+        if kind is ReportKind.WRONG and turn.outcome is Outcome.SIMILAR:
+            return f"The FAQ goes on answering {turn.matched_question!r}."
+        return await self._faq().withdraw(turn.flow, turn.faq, kind, note=note, by=by)
 
     async def _mark(self, turn: Turn, now: float) -> None:
         """Keep an answer to this question from being stored for others, whether or not one is stored now."""
@@ -180,7 +196,7 @@ def _done(
     done = []
     if removed.get("entries"):
         done.append("The answer is gone from the cache: nobody is given it any more.")
-    elif kind is not ReportKind.PRIVATE:
+    elif kind is not ReportKind.PRIVATE and not turn.faq:
         done.append("No stored answer had to be removed.")
     if kind is ReportKind.PRIVATE:
         kept = "An answer to this question is not kept for others any more."

@@ -73,4 +73,5 @@ def turn_of(step: Step, answer: Answer) -> Turn:
         intent=asked.intent or "",
         similarity=answer.similarity,
         matched_question=answer.matched_question,
+        faq=answer.faq,
     )

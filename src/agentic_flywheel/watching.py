@@ -89,6 +89,12 @@ class FlowWatch:
         """The flow's standing as far as it can be told without Redis."""
         return Standing(fingerprint_of(self.config_digest(spec), ""), 0, verified=False)
 
+    async def current(self, spec: FlowSpec, *, now: float) -> Standing:
+        """The flow's standing now, as a question would find it; a change is recorded. Raises `StoreError`."""
+        state = await self._states.state(spec.key)
+        async with self._clients.use(spec) as client:
+            return await self.standing(spec, client, state, now=now)
+
     async def refresh(self, spec: FlowSpec, *, now: float) -> Standing:
         """Ask the flow for its configuration now, and record it. Raises `FlowError` and `StoreError`."""
         return await self._ask_revision(spec, await self._states.state(spec.key), now)

@@ -13,7 +13,7 @@ import pytest
 
 from agentic_flywheel import Flywheel
 from agentic_flywheel.errors import StoreError, StoreMisused, StoreUnavailable
-from agentic_flywheel.model import Outcome
+from agentic_flywheel.model import Origin, Outcome
 from agentic_flywheel.settings import load_settings
 from agentic_flywheel.store.breaker import State
 from agentic_flywheel.store.cluster import Cluster, slot_of
@@ -247,3 +247,20 @@ async def test_nothing_that_answers_at_first(tmp_path: Path) -> None:
         assert link.health.state is not State.CLOSED
     finally:
         await link.aclose()
+
+
+async def test_the_faq_of_a_flow_is_written_in_one_place_and_holds_everywhere(
+    cluster: ClusterOfSix, tmp_path: Path
+) -> None:
+    question = "How do I reset the router password?"
+    async with (
+        opened(cluster.url, tmp_path, {"oracle": Oracle()}) as curator,
+        opened(cluster.url, tmp_path, {"oracle": Oracle()}) as asker,
+    ):
+        await asker.ask(question)
+        draft = await curator.faq.add(question, "Hold the button.", flow="oracle")
+        view = await curator.faq.approve(draft.id, owner="ann")
+        assert ((await asker.ask(question)).text, view.id) == ("Hold the button.", (await asker.ask(question)).faq)
+        await curator.faq.retire(view.id, purge=True, dry_run=False)
+        assert (await asker.ask(question)).source is Origin.CACHE
+        assert (await curator.faq.list(retired=True)).entries == ()

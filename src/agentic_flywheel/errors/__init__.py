@@ -16,7 +16,9 @@
     │   ├── UnknownApiKey
     │   ├── UnknownAddress               nothing is served there
     │   │   └── UnknownMethod            something is, by other methods
+    │   ├── UnknownFaqEntry
     │   └── NotCached                    only-if-cached, and nothing that may be served
+    ├── EditConflict                     somebody else changed it since it was read
     ├── StoreError                       Redis
     │   ├── StoreUnavailable             unreachable, too slow, or gone
     │   ├── StoreRefused                 wrong password, missing rights
@@ -69,6 +71,7 @@ from agentic_flywheel.errors.access import (
     UnknownMethod,
 )
 from agentic_flywheel.errors.root import (
+    EditConflict,
     ExtraMissing,
     FlywheelError,
     IdError,
@@ -79,6 +82,7 @@ from agentic_flywheel.errors.root import (
     QuestionError,
     RegistryError,
     SettingsError,
+    UnknownFaqEntry,
     UnknownFlow,
     UnknownKey,
     UnknownProposal,
@@ -113,6 +117,7 @@ __all__ = [
     "AccessError",
     "CredentialsMissing",
     "CredentialsRefused",
+    "EditConflict",
     "EmbeddedServerError",
     "EmbedderBusy",
     "EmbedderError",
@@ -150,6 +155,7 @@ __all__ = [
     "StoreUnavailable",
     "UnknownAddress",
     "UnknownApiKey",
+    "UnknownFaqEntry",
     "UnknownFlow",
     "UnknownKey",
     "UnknownMethod",

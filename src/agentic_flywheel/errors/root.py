@@ -162,6 +162,28 @@ class UnknownProposal(NotFound):
     default_suggestions = ("List the open ones: `afw proposals`.",)
 
 
+class UnknownFaqEntry(NotFound):
+    """Neither the FAQ nor what asks for a place in it has anything of this id."""
+
+    code = "unknown_faq_entry"
+    default_suggestions = (
+        "List the FAQ with `afw faq list --all` (MCP: flowise_faq); ids may be shortened.",
+        "What asks for a place in the FAQ is counted over 30 days: it may not be asked any more.",
+        "Write an entry of your own with `afw faq add`.",
+    )
+
+
+class EditConflict(FlywheelError):
+    """Somebody else changed it since it was read; nothing was done. `revision`, `by` and `at` tell of that change."""
+
+    code = "edit_conflict"
+    default_suggestions = (
+        "Look at it as it is now: `afw faq show ID`; its history says what was changed.",
+        "Make your change again on that revision.",
+        "Settle with the other person whose words are to stay.",
+    )
+
+
 class NotCached(NotFound):
     """`only-if-cached` was asked and nothing may be served; `reason` says why."""
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import msgspec
 
+from agentic_flywheel.curated import Approved
 from agentic_flywheel.model import Candidate, Directives, Entry, Lifetime, Reason
 from agentic_flywheel.policy.lifetime import remaining_seconds
 
@@ -37,7 +38,8 @@ class Facts(msgspec.Struct, gc=False, frozen=True, kw_only=True):
     """All that the decision rests on. `verified` says that the flow's configuration is confirmed recently enough;
     `shareable` is False where the flow's policy keeps nothing for anybody. After the share `refresh_after` of its
     lifetime a served answer is to be refreshed; `stale_seconds` is how long after it an answer may stand in for a
-    flow that fails."""
+    flow that fails. `curated` is the approved answer of the flow's FAQ to this very question, where there is one and
+    the team's answers may be served at all."""
 
     directives: Directives
     found: Sequence[Found]
@@ -50,6 +52,7 @@ class Facts(msgspec.Struct, gc=False, frozen=True, kw_only=True):
     shareable: bool = True
     refresh_after: float = 1.0
     stale_seconds: float = 0.0
+    curated: Found | None = None
 
 
 class Serve(msgspec.Struct, gc=False, frozen=True):
@@ -92,6 +95,8 @@ class Refuse(msgspec.Struct, gc=False, frozen=True):
 
 Decision = Serve | ServeStale | Ask | Bypass | Refuse
 
+#: What the place of a good answer is worth.
+_GOOD = frozenset({Reason.EXACT, Reason.CURATED})
 # Of several candidates, the one that came nearest to being served explains best why none was.
 _TELLING = (
     Reason.TOO_OLD,
@@ -116,16 +121,15 @@ def decide(facts: Facts) -> tuple[Decision, tuple[Candidate, ...]]:
         return _unless_cached_only(directives, Bypass(Reason.WITHDRAWN)), _candidates(facts)
     if directives.no_cache:
         return _unless_cached_only(directives, Ask(Reason.NO_CACHE)), ()
-    candidates = _candidates(facts)
-    for found, candidate in zip(facts.found, candidates, strict=True):
-        if found.entry is not None and candidate.verdict is Reason.EXACT:
+    candidates, places = _candidates(facts), _places(facts)
+    for found, candidate in zip(places, candidates, strict=True):
+        if found.entry is not None and candidate.verdict in _GOOD:
             left = remaining_seconds(found.entry, facts.lifetime, jitter=facts.jitter, now=facts.now)
             if not facts.verified:
                 return ServeStale(found.entry, found.wanted, Reason.FLOW_UNVERIFIED, left), candidates
-            return Serve(
-                found.entry, found.wanted, Reason.EXACT, left, _ends_soon(found.entry, facts, left)
-            ), candidates
-    for found, candidate in zip(facts.found, candidates, strict=True):
+            soon = _ends_soon(found.entry, facts, left)
+            return Serve(found.entry, found.wanted, candidate.verdict, left, soon), candidates
+    for found, candidate in zip(places, candidates, strict=True):
         if found.entry is not None and candidate.verdict is Reason.EXPIRED and directives.max_stale is not None:
             left = remaining_seconds(found.entry, facts.lifetime, jitter=facts.jitter, now=facts.now)
             if -left <= directives.max_stale.total_seconds():
@@ -135,15 +139,20 @@ def decide(facts: Facts) -> tuple[Decision, tuple[Candidate, ...]]:
     return _unless_cached_only(directives, Ask(reason)), candidates
 
 
+def _places(facts: Facts) -> Sequence[Found]:
+    """Where an answer to this very question may be, the place that counts most first: what a person approved."""
+    return facts.found if facts.curated is None else (facts.curated, *facts.found)
+
+
 def _candidates(facts: Facts) -> tuple[Candidate, ...]:
     return tuple(
         Candidate(
             key=found.wanted.key,
-            scope=found.wanted.scope,
+            scope="faq" if found is facts.curated else found.wanted.scope,
             verdict=verdict(found, facts),
             age_seconds=max(0.0, facts.now - found.entry.created_at) if found.entry else None,
         )
-        for found in facts.found
+        for found in _places(facts)
     )
 
 
@@ -172,8 +181,10 @@ def _ends_soon(entry: Entry, facts: Facts, left: float) -> bool:
 
 
 def verdict(found: Found, facts: Facts) -> Reason:
-    """What one stored value is worth to this question: `EXACT`, or why it may not be served as fresh."""
+    """What one stored value is worth to this question: `EXACT` (`CURATED` for what a person approved, which neither
+    time nor clearing takes), or why it may not be served as fresh."""
     entry, wanted = found.entry, found.wanted
+    approved = isinstance(entry, Approved)
     if found.damaged:
         return Reason.DAMAGED
     if entry is None:
@@ -184,7 +195,7 @@ def verdict(found: Found, facts: Facts) -> Reason:
         return Reason.COLLISION
     if entry.fingerprint != facts.fingerprint:
         return Reason.FLOW_CHANGED
-    if entry.generation != facts.generation:
+    if not approved and entry.generation != facts.generation:
         return Reason.CLEARED
     if wanted.first_only and not entry.first:
         return Reason.NOT_FIRST
@@ -193,7 +204,7 @@ def verdict(found: Found, facts: Facts) -> Reason:
         return Reason.TOO_OLD
     if remaining_seconds(entry, facts.lifetime, jitter=facts.jitter, now=facts.now) <= 0:
         return Reason.EXPIRED
-    return Reason.EXACT
+    return Reason.CURATED if approved else Reason.EXACT
 
 
 def _unless_cached_only(directives: Directives, decision: Ask | Bypass) -> Ask | Bypass | Refuse:

@@ -6,8 +6,10 @@ the flow, the type's override at run time, the setting of the type.
 
 from __future__ import annotations
 
+import math
 from datetime import timedelta
 
+from agentic_flywheel.curated import Approved
 from agentic_flywheel.model import Entry, FlowType, Lifetime
 
 
@@ -43,8 +45,11 @@ def remaining_seconds(entry: Entry, lifetime: Lifetime, *, jitter: float, now: f
 
     A lifetime that was shortened after the entry was stored counts at once. A longer one does not revive the entry:
     Redis expires it when it was stored to expire. A sliding one starts anew with every hit, so Redis alone knows;
-    only where it was shortened since, when it last began is not known, and the entry's age decides.
+    only where it was shortened since, when it last began is not known, and the entry's age decides. What a person
+    approved has no lifetime.
     """
+    if isinstance(entry, Approved):
+        return math.inf
     longest = lifetime.ttl.total_seconds() * (1 + jitter)
     if lifetime.sliding and entry.ttl_seconds <= longest:
         return lifetime.ttl.total_seconds()

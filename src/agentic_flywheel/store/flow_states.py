@@ -17,7 +17,7 @@ from agentic_flywheel.store.failures import NONSENSE, nonsense
 from agentic_flywheel.store.keys import Keys
 from agentic_flywheel.store.link import Command, Link, Script
 
-_FIELDS = ("fingerprint", "generation", "changed_at", "revision", "etag", "checked_at", "ttl_seconds")
+_FIELDS = ("fingerprint", "generation", "changed_at", "revision", "etag", "checked_at", "ttl_seconds", "faq")
 _CHANGES_KEPT = 100
 
 # Records what was learnt of a flow. A new fingerprint raises the generation and is written down with its predecessor;
@@ -55,7 +55,7 @@ class FlowStates:
 
     def state_of(self, reply: Sequence[bytes | None]) -> FlowState:
         """The reply to `read_command`."""
-        fingerprint, generation, changed_at, revision, etag, checked_at, ttl = reply
+        fingerprint, generation, changed_at, revision, etag, checked_at, ttl, faq = reply
         try:
             return FlowState(
                 fingerprint=fingerprint.decode() if fingerprint else "",
@@ -65,6 +65,7 @@ class FlowStates:
                 etag=etag.decode() if etag else "",
                 checked_at=float(checked_at or 0),
                 ttl_seconds=seconds_of(ttl),
+                faq=faq.decode() if faq else "",
             )
         except ValueError as error:
             raise StoreDamaged(f"what is known of a flow is not what was written: {error}") from error

@@ -95,6 +95,18 @@ class Keys:
         """Pairs of the flow's questions that must never be taken for each other."""
         return f"{self.flow(flow)}:blocked"
 
+    def faq(self, flow: str) -> str:
+        """The flow's FAQ: its entries by id. Its version stands in the flow's own hash."""
+        return f"{self.flow(flow)}:faq"
+
+    def faq_changes(self, flow: str, entry: str) -> str:
+        """Who changed an entry of the FAQ, when and how."""
+        return f"{self.faq(flow)}:changes:{safe(entry)}"
+
+    def faq_vectors(self, flow: str, embedder: str) -> str:
+        """The vectors of the wordings in the flow's FAQ, for one embedder."""
+        return f"{self.faq(flow)}:vec:{_short(embedder)}"
+
     def vector(self, embedder: str, partition: str, entry: str) -> str:
         """The vector of a stored question, named by a digest of its entry's key."""
         name = blake2b(entry.encode(), digest_size=16).hexdigest()

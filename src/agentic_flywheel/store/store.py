@@ -5,6 +5,7 @@ from __future__ import annotations
 from agentic_flywheel.settings import Settings
 from agentic_flywheel.store.counters import Counters
 from agentic_flywheel.store.entries import TRIM, EntryStore
+from agentic_flywheel.store.faq import WRITE, FaqStore
 from agentic_flywheel.store.feed import Feed
 from agentic_flywheel.store.flow_states import OBSERVE, FlowStates
 from agentic_flywheel.store.keys import Keys
@@ -23,7 +24,7 @@ class Store:
     """The store of one tenant; connects on first use. Whoever made it closes it."""
 
     def __init__(self, settings: Settings) -> None:
-        asked = (APPEND, AMEND, REMOVE, OBSERVE, TRIM, ACQUIRE, SPEAK, FINISH, ENTER, KEEP, NAME, TELL)
+        asked = (APPEND, AMEND, REMOVE, OBSERVE, TRIM, ACQUIRE, SPEAK, FINISH, ENTER, KEEP, NAME, TELL, WRITE)
         self.link = Link(settings, (*asked, *SCRIPTS, *RESTORING))
         self.keys = Keys(settings.text("tenant"))
         self.sessions = SessionStore(self.link, self.keys)
@@ -35,6 +36,7 @@ class Store:
         self.limits = Limits(self.link, self.keys)
         self.vectors = VectorStore(self.link, self.keys)
         self.similar = SimilarStates(self.link, self.keys)
+        self.faq = FaqStore(self.link, self.keys)
         self.outbox = Outbox(settings, self.link)
         self.link.on_recovered(self.outbox.recovered)
 

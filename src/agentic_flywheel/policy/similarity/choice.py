@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
+from agentic_flywheel.curated import Approved
 from agentic_flywheel.likeness import Considered, Cut, GuardVerdict, SimilarMode, Terms
 from agentic_flywheel.model import Entry, Reason
 from agentic_flywheel.policy.decision import Facts, Found, Serve, Wanted, verdict
@@ -36,6 +37,11 @@ class Prospect(msgspec.Struct, gc=False, frozen=True, kw_only=True):
     def cleared(self) -> bool:
         """Whether no guard and no person refuses the pair."""
         return not self.blocked and all(verdict.passed for verdict in self.guards)
+
+    @property
+    def comparable(self) -> bool:
+        """Whether comparing it with the flow's own answer shows anything: not where a person wrote it."""
+        return not isinstance(self.entry, Approved) or bool(self.entry.trace_id)
 
 
 def same_answer(one: Prospect, other: Prospect) -> bool:
@@ -104,7 +110,7 @@ def choose(
                 place = Wanted(key=prospect.key, scope=wanted.scope, question=entry.question, identity=wanted.identity)
                 left = remaining_seconds(entry, facts.lifetime, jitter=facts.jitter, now=facts.now)
                 serve, served, standing = Serve(entry, place, Reason.SIMILAR, left), prospect, stands
-            if nearest is None and prospect.cleared and prospect is not served:
+            if nearest is None and prospect.cleared and prospect.comparable and prospect is not served:
                 nearest = prospect
                 standing = standing or stands
         considered.append(
@@ -118,6 +124,7 @@ def choose(
                 age_seconds=max(0.0, facts.now - entry.created_at) if entry else None,
                 blocked=prospect.blocked,
                 standing=stands.value if stands else "",
+                faq=entry.faq if isinstance(entry, Approved) else "",
             )
         )
     return Choice(
@@ -139,7 +146,7 @@ def _unfit(prospect: Prospect, facts: Facts, wanted: Wanted) -> str:
         return "it was not asked in the same place"
     place = Wanted(key=prospect.key, scope=wanted.scope, question=entry.question, identity=wanted.identity)
     worth = verdict(Found(place, entry), facts)
-    return "" if worth is Reason.EXACT else _WORTH.get(worth, worth.value)
+    return "" if worth in {Reason.EXACT, Reason.CURATED} else _WORTH.get(worth, worth.value)
 
 
 def _held_back(prospect: Prospect, facts: Facts, terms: Terms, cut: Cut) -> str:
