@@ -106,8 +106,9 @@ async def test_the_least_rights_are_enough(valkey: Server, tmp_path: Path) -> No
     try:
         admin.execute_command("ACL", "SETUSER", user, *rights)
         url = f"unix://{user}:secret@{valkey.socket}?db=0"
+        environ = {"AFW_CONFIG_DIR": str(tmp_path), "AFW_REDIS_COMMAND_TIMEOUT_SECONDS": "5"}
         async with Flywheel.open(
-            settings=load_settings({"redis_url": url}, environ={"AFW_CONFIG_DIR": str(tmp_path)}, directory=tmp_path)
+            settings=load_settings({"redis_url": url}, environ=environ, directory=tmp_path)
         ) as flywheel:
             await _use_everything(flywheel)
             with pytest.raises(StoreRefused):
