@@ -11,8 +11,10 @@ if TYPE_CHECKING:
     from agentic_flywheel.flywheel import Flywheel
     from agentic_flywheel.model import (
         Answer,
+        Decided,
         Directives,
         Entry,
+        Exchange,
         FlowType,
         Origin,
         Outcome,
@@ -29,9 +31,11 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Answer",
+    "Decided",
     "Directives",
     "Domain",
     "Entry",
+    "Exchange",
     "FlowType",
     "Flywheel",
     "FlywheelError",

@@ -24,11 +24,11 @@ from agentic_flywheel.errors import FlowError, NotCached, StoreError
 from agentic_flywheel.familiar import Familiar
 from agentic_flywheel.flights import RESTARTED, Flight, Flights, Landed
 from agentic_flywheel.flows.clients import ClientPool
-from agentic_flywheel.flows.protocol import FlowClient, FlowEvent, SourcesFound, TextPart
+from agentic_flywheel.flows.protocol import FlowClient, SourcesFound, StreamEvent, TextPart
 from agentic_flywheel.learning import Learning
 from agentic_flywheel.lifetimes import Lifetimes
 from agentic_flywheel.matching import Matching
-from agentic_flywheel.model import Answer, Origin, Outcome, Reason, Source, Turn
+from agentic_flywheel.model import Answer, Decided, Origin, Outcome, Reason, Source, Turn
 from agentic_flywheel.near import NearCache
 from agentic_flywheel.pinned import Pinned
 from agentic_flywheel.policy.decision import Ask, Facts, Found, Refuse, Serve, ServeStale, decide, stand_in
@@ -105,15 +105,18 @@ class Asking:
         flight, joined = self._board(step)
         return await asyncio.shield(self._flights.go_on(self._settle(step, flight, joined=joined)))
 
-    async def stream(self, asked: Asked) -> AsyncGenerator[FlowEvent | Answer, None]:
-        """As `answer`, with the text as it comes; the answer itself is the last event."""
+    async def stream(self, asked: Asked) -> AsyncGenerator[StreamEvent, None]:
+        """As `answer`, with the text as it comes; first what was decided, the answer itself last."""
         told: list[str] = []
         sources: tuple[Source, ...] = ()
         step = await self._decide(asked)
         if isinstance(step.decision, Serve | ServeStale):
             answer = await self._serve(step, step.decision)
+            yield Decided(answer)
         else:
             flight, joined = self._board(step)
+            outcome = Outcome.JOINED if joined else Outcome.MISS if step.keeps else Outcome.BYPASS
+            yield Decided(_answer(step, outcome=outcome, reason=Reason.IN_FLIGHT if joined else step.reason, text=""))
             settled = self._flights.go_on(self._settle(step, flight, joined=joined))
             async for event in flight.events(until=settled):
                 if isinstance(event, TextPart):

@@ -181,7 +181,13 @@ class Calling:
         history = plan.enrichment.exchanges
         async with self._clients.use(plan.spec) as client, self._admission.place(plan.spec):
             question = FlowQuestion(
-                text=compose(asked.text, () if client.accepts_history else history, asked.domain),
+                text=compose(
+                    asked.text,
+                    () if client.accepts_history else history,
+                    asked.domain,
+                    "" if client.accepts_instructions else asked.instructions,
+                ),
+                instructions=asked.instructions if client.accepts_instructions else "",
                 history=history if client.accepts_history else (),
                 config=plan.config,
                 conversation=f"afw-{asked.turn}",

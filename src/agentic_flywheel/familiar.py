@@ -24,7 +24,7 @@ from agentic_flywheel.flows.clients import ClientPool
 from agentic_flywheel.flows.registry import Registry
 from agentic_flywheel.flows.snapshot import RegistrySnapshot
 from agentic_flywheel.identifiers import new_id, new_session_id
-from agentic_flywheel.model import Answer, Directives, Reason, Turn
+from agentic_flywheel.model import Answer, Reason, Turn
 from agentic_flywheel.policy.decision import Serve
 from agentic_flywheel.settings import Settings
 from agentic_flywheel.steps import Step, turn_of
@@ -34,7 +34,6 @@ from agentic_flywheel.watching import FlowWatch, Standing
 #: Memory that all kept answers may take, with what Redis said of them.
 MOST_BYTES = 16_000_000
 _OVERHEAD_BYTES = 3000
-_NO_DIRECTIVES = Directives()
 
 Name = tuple[str, str | None, str, str | None]
 
@@ -117,7 +116,7 @@ class Familiar:
     def keep(self, step: Step, answer: Answer) -> None:
         """Keep a question that was just answered from Redis, if another like it would be answered alike."""
         asked, decision, read = step.asked, step.decision, step.read
-        if asked.resumed or asked.config or asked.domain is not None or asked.directives != _NO_DIRECTIVES:
+        if not asked.plain:
             return
         if not isinstance(decision, Serve) or decision.reason not in {Reason.EXACT, Reason.CURATED}:
             return

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from datetime import timedelta
 from functools import cached_property
 from types import TracebackType
@@ -20,14 +20,14 @@ from agentic_flywheel.explaining import Explaining
 from agentic_flywheel.familiar import Familiar
 from agentic_flywheel.flights import Flights
 from agentic_flywheel.flows.clients import ClientPool
-from agentic_flywheel.flows.protocol import FlowEvent
+from agentic_flywheel.flows.protocol import StreamEvent
 from agentic_flywheel.flows.registry import Registry
 from agentic_flywheel.history import History
 from agentic_flywheel.housekeeping import Housekeeping
 from agentic_flywheel.learning import Learning
 from agentic_flywheel.lifetimes import Lifetimes
 from agentic_flywheel.matching import Matching
-from agentic_flywheel.model import Answer, Check, Directives
+from agentic_flywheel.model import Answer, Check, Directives, Exchange
 from agentic_flywheel.near import NearCache
 from agentic_flywheel.pinned import Pinned
 from agentic_flywheel.policy.admission import admit_id
@@ -208,6 +208,8 @@ class Flywheel:
         directives: Directives | None = None,
         config: Mapping[str, Any] | None = None,
         domain: Domain | None = None,
+        history: Sequence[Exchange] = (),
+        instructions: str = "",
         turn_id: str | None = None,
     ) -> Answer:
         """Answer a question, from memory where that is right, else by the flow; remember the turn.
@@ -215,13 +217,16 @@ class Flywheel:
         With `session`, earlier turns of that session enrich the question, and the turn is acknowledged by Redis
         before this returns. Without one a session is begun, its id is in the answer, and the turn is written within
         50 ms. `config` is laid over the flow's configuration and is part of what the answer is stored under, as is
-        `domain`. The same `turn_id` in the same session is remembered once.
+        `domain`. `history` are earlier exchanges that the asker brings along, oldest first: they take the place of the
+        session's turns. `instructions` (a system prompt) go to the flow with the question. Both are part of what the
+        answer is stored under. The same `turn_id` in the same session is remembered once.
 
         Raises `InputError` (nothing was done), `UnknownFlow`, `UnknownSession` (another user's), `NotCached`
         (`only_if_cached`), and `FlowError` where the flow does not answer. Trouble with Redis raises nothing: the
         answer says so in `outcome`, `reason` and `warnings`.
         """
-        if session is None and not (config or domain or turn_id) and directives in (None, _NO_DIRECTIVES):
+        plain = not (config or domain or history or instructions or turn_id)
+        if session is None and plain and directives in (None, _NO_DIRECTIVES):
             if self._near is not None:
                 at_hand = self._near.answer(question, flow, user, intent)
             else:
@@ -240,6 +245,8 @@ class Flywheel:
                 directives=directives,
                 config=config,
                 domain=domain,
+                history=history,
+                instructions=instructions,
                 turn_id=turn_id,
             )
         )
@@ -255,9 +262,11 @@ class Flywheel:
         directives: Directives | None = None,
         config: Mapping[str, Any] | None = None,
         domain: Domain | None = None,
+        history: Sequence[Exchange] = (),
+        instructions: str = "",
         turn_id: str | None = None,
-    ) -> AsyncGenerator[FlowEvent | Answer, None]:
-        """As `ask`, with the text as it comes: `TextPart`s to append, and the whole `Answer` as the last event.
+    ) -> AsyncGenerator[StreamEvent, None]:
+        """As `ask`, with the text as it comes: `Decided`, then `TextPart`s to append, at last the whole `Answer`.
 
         A stored answer is replayed word by word. A question that is being answered already is joined where it stands:
         what was said so far comes first. `Progress("restarted")` says that the text so far is void, since another
@@ -273,6 +282,8 @@ class Flywheel:
                 directives=directives,
                 config=config,
                 domain=domain,
+                history=history,
+                instructions=instructions,
                 turn_id=turn_id,
             )
         )

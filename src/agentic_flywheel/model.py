@@ -327,6 +327,16 @@ class Answer(msgspec.Struct, gc=False, frozen=True, kw_only=True):
     warnings: tuple[str, ...] = ()
 
 
+class Decided(msgspec.Struct, gc=False, frozen=True):
+    """The first event of a stream: what was decided before any text came.
+
+    `answer` is the whole answer where it comes from memory; else its text is "" still, and its outcome is what will
+    come of the call if nothing fails on the way.
+    """
+
+    answer: Answer
+
+
 class Receipt(msgspec.Struct, frozen=True, kw_only=True):
     """What a destructive action removed, or would remove (`dry_run`): counts by what it is ("entries", "turns").
 

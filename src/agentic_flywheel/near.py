@@ -22,7 +22,7 @@ from agentic_flywheel.behind import Repeat, WriteBehind, repeated
 from agentic_flywheel.flows.registry import Registry
 from agentic_flywheel.flows.snapshot import RegistrySnapshot
 from agentic_flywheel.identifiers import new_id, new_session_id
-from agentic_flywheel.model import Answer, Directives, Reason, Turn
+from agentic_flywheel.model import Answer, Reason, Turn
 from agentic_flywheel.policy.decision import Serve
 from agentic_flywheel.policy.sharing import Scope
 from agentic_flywheel.settings import Settings
@@ -38,7 +38,6 @@ _CHANGES_KEPT = 256
 #: What one kept answer costs besides its texts, in bytes, index and all: measured at 2,350.
 _OVERHEAD_BYTES = 2500
 
-_NO_DIRECTIVES = Directives()
 
 Name = tuple[str, str | None, str, str | None]
 
@@ -168,7 +167,7 @@ class NearCache:
         if self._closed or not isinstance(decision, Serve) or decision.reason not in {Reason.EXACT, Reason.CURATED}:
             return
         looked = self._look(step, since)
-        if asked.resumed or asked.config or asked.domain or asked.directives != _NO_DIRECTIVES:
+        if not asked.plain:
             return
         if decision.wanted.scope != Scope.TEAM or answer.warnings or not looked.bound:
             return

@@ -7,7 +7,7 @@ flow, context, identity and keys, in every process.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 import msgspec
@@ -18,11 +18,11 @@ from agentic_flywheel.flows.registry import Registry
 from agentic_flywheel.flows.routing import route
 from agentic_flywheel.flows.snapshot import RegistrySnapshot
 from agentic_flywheel.identifiers import new_id, new_session_id
-from agentic_flywheel.model import Directives, Route
+from agentic_flywheel.model import Directives, Exchange, Route
 from agentic_flywheel.policy.admission import admit_config, admit_id, admit_question, admit_text
-from agentic_flywheel.policy.context import Domain, Enrichment, enrich
+from agentic_flywheel.policy.context import Domain, Enrichment, carried, enrich
 from agentic_flywheel.policy.decision import Wanted
-from agentic_flywheel.policy.identity import context_digest, identity_of, normalise, question_hash
+from agentic_flywheel.policy.identity import context_digest, digest, identity_of, normalise, question_hash
 from agentic_flywheel.policy.sharing import Scope, may_stand_alone, scope_of
 from agentic_flywheel.settings import Settings
 from agentic_flywheel.store.keys import Keys
@@ -50,6 +50,20 @@ class Asked(msgspec.Struct, gc=False, frozen=True, kw_only=True):
     domain: Domain | None
     at: float
     started: float
+    history: tuple[Exchange, ...] = ()
+    instructions: str = ""
+
+    @property
+    def plain(self) -> bool:
+        """Whether nothing but the question, its flow and its user bears on the answer."""
+        return not (
+            self.resumed
+            or self.config
+            or self.domain
+            or self.history
+            or self.instructions
+            or self.directives != _NO_DIRECTIVES
+        )
 
 
 class Plan(msgspec.Struct, gc=False, frozen=True, kw_only=True):
@@ -90,6 +104,8 @@ class Planner:
         directives: Directives | None = None,
         config: Mapping[str, Any] | None = None,
         domain: Domain | None = None,
+        history: Sequence[Exchange] = (),
+        instructions: str = "",
         turn_id: str | None = None,
     ) -> Asked:
         """Check everything that was given, before anything is touched. Raises `InputError`."""
@@ -107,6 +123,8 @@ class Planner:
             directives=_NO_DIRECTIVES if directives is None else _of_kind(directives, Directives),
             config=_NOTHING if config is None else admit_config(config),
             domain=None if domain is None else _admit_domain(domain),
+            history=_admit_history(history) if history else (),
+            instructions=admit_text(instructions, "instructions") if instructions else "",
             at=time.time(),
             started=started,
         )
@@ -122,12 +140,14 @@ class Planner:
             flow=asked.flow,
             intent=asked.intent,
             session_flow=session.flow or None if session else None,
-            context=[turn.question for turn in recalled.turns],
+            context=[earlier.question for earlier in asked.history or recalled.turns],
         )
         spec = snapshot.get(chosen.flow)
-        enrichment = Enrichment() if directives.standalone or not recalled.turns else self._enrich(spec, recalled)
+        enrichment = self._enrichment(asked, spec, recalled)
         config = {**(session.config if session else _NOTHING), **asked.config}
         domain = asked.domain.digest() if asked.domain else ""
+        if asked.instructions:
+            domain = digest("instructions", asked.instructions, domain)
         alone = identity_of(config=config, domain=domain)
         context = context_digest(enrichment.exchanges)
         identity = identity_of(context=context, config=config, domain=domain) if context else alone
@@ -158,7 +178,13 @@ class Planner:
         """How many of a session's last turns enrich a question to this flow."""
         return self.turns if spec.context_turns is None else spec.context_turns
 
-    def _enrich(self, spec: FlowSpec, recalled: Recalled) -> Enrichment:
+    def _enrichment(self, asked: Asked, spec: FlowSpec, recalled: Recalled) -> Enrichment:
+        if asked.directives.standalone:
+            return Enrichment()
+        if asked.history:
+            return carried(asked.history)
+        if not recalled.turns:
+            return Enrichment()
         tokens = self._tokens if spec.context_tokens is None else spec.context_tokens
         return enrich(recalled.turns, recalled.first, limit=self.turns_of(spec), tokens=tokens)
 
@@ -180,6 +206,13 @@ def _admit_domain(domain: Domain) -> Domain:
     for field in _of_kind(domain, Domain).__struct_fields__:
         admit_text(getattr(domain, field), f"domain's {field}")
     return domain
+
+
+def _admit_history(history: Sequence[Exchange]) -> tuple[Exchange, ...]:
+    for exchange in history:
+        admit_text(_of_kind(exchange, Exchange).question, "question of an earlier exchange")
+        admit_text(exchange.answer, "answer of an earlier exchange")
+    return tuple(history)
 
 
 def before(recalled: Recalled, turn: str) -> Recalled:

@@ -9,7 +9,7 @@ from inspect import iscoroutine
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from agentic_flywheel.flows.protocol import FlowEvent
+from agentic_flywheel.flows.protocol import StreamEvent
 from agentic_flywheel.flywheel import Flywheel
 from agentic_flywheel.model import Answer, Check
 
@@ -47,7 +47,7 @@ class FlywheelSync:
         """As `Flywheel.ask`."""
         return self._wait(self._flywheel.ask(question, **arguments))
 
-    def stream(self, question: str, **arguments: Any) -> Generator[FlowEvent | Answer, None, None]:
+    def stream(self, question: str, **arguments: Any) -> Generator[StreamEvent, None, None]:
         """As `Flywheel.stream`; closing it, or leaving the loop over it for good, stops listening."""
         return self._each(self._flywheel.stream(question, **arguments))
 

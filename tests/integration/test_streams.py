@@ -9,9 +9,17 @@ from pathlib import Path
 
 import pytest
 
-from agentic_flywheel import Answer, Directives, FlywheelSync
+from agentic_flywheel import Answer, Decided, Directives, FlywheelSync
 from agentic_flywheel.errors import FlowTimeout, FlowUnavailable, NotCached
-from agentic_flywheel.flows.protocol import AnswerDone, FlowEvent, FlowQuestion, Progress, SourcesFound, TextPart
+from agentic_flywheel.flows.protocol import (
+    AnswerDone,
+    FlowEvent,
+    FlowQuestion,
+    Progress,
+    SourcesFound,
+    StreamEvent,
+    TextPart,
+)
 from agentic_flywheel.flows.registry import Registry
 from agentic_flywheel.model import Source
 from askers import askers
@@ -30,18 +38,26 @@ def stage(tmp_path: Path) -> Stage:
     return Stage(tmp_path)
 
 
-async def heard(stream: AsyncIterator[FlowEvent | Answer], into: list[FlowEvent | Answer]) -> Answer:
-    """Listen to the end; the last event is the answer and everything before it makes up its text."""
+async def heard(stream: AsyncIterator[StreamEvent], into: list[StreamEvent]) -> Answer:
+    """Listen to the end: first comes what was decided (left out of `into`), last the answer; between them its text."""
+    decided: list[Decided] = []
     async for event in stream:
-        into.append(event)  # noqa: PERF401 (looked at while it grows)
+        if isinstance(event, Decided):
+            assert not decided
+            assert not into
+            decided.append(event)
+        else:
+            into.append(event)
     answer = into[-1]
+    if decided and decided[0].answer.text:
+        assert decided[0].answer == answer
     assert isinstance(answer, Answer)
     assert not any(isinstance(event, Answer) for event in into[:-1])
     assert text_of(into) == answer.text
     return answer
 
 
-def text_of(events: list[FlowEvent | Answer]) -> str:
+def text_of(events: list[StreamEvent]) -> str:
     text = ""
     for event in events:
         if isinstance(event, TextPart):
@@ -51,7 +67,7 @@ def text_of(events: list[FlowEvent | Answer]) -> str:
     return text
 
 
-def parts_of(events: list[FlowEvent | Answer]) -> list[str]:
+def parts_of(events: list[StreamEvent]) -> list[str]:
     return [event.text for event in events if isinstance(event, TextPart)]
 
 
@@ -59,7 +75,7 @@ async def test_text_comes_as_the_flow_says_it(valkey: Server, tmp_path: Path, st
     stage.say("Seven ", "whole ", "days.")
     stage.hold(1)
     async with opened(valkey, tmp_path, flow(tmp_path)) as flywheel:
-        events: list[FlowEvent | Answer] = []
+        events: list[StreamEvent] = []
         hearing = asyncio.create_task(heard(flywheel.stream(QUESTION, session="s"), events))
         await eventually(lambda: events, "the first part")
         assert events == [TextPart("Seven ")]
@@ -68,7 +84,7 @@ async def test_text_comes_as_the_flow_says_it(valkey: Server, tmp_path: Path, st
         assert parts_of(events) == ["Seven ", "whole ", "days."]
         assert (answer.text, answer.outcome, answer.remembered) == ("Seven whole days.", "miss", True)
         assert [turn.answer for turn in (await flywheel.sessions.show("s")).turns] == ["Seven whole days."]
-        again: list[FlowEvent | Answer] = []
+        again: list[StreamEvent] = []
         replayed = await heard(flywheel.stream(QUESTION), again)
         assert (replayed.outcome, parts_of(again)) == ("hit", ["Seven ", "whole ", "days."])
     assert len(stage.calls) == 1
@@ -81,7 +97,7 @@ async def test_parts_make_up_the_answer_whatever_they_are(valkey: Server, tmp_pa
         for number in range(40):
             parts = [*draw.choices(pieces, k=draw.randint(0, 12)), "x"]
             stage.say(*parts)
-            told: list[list[FlowEvent | Answer]] = [[] for _ in range(5)]
+            told: list[list[StreamEvent]] = [[] for _ in range(5)]
             asked = f"{QUESTION} {number}"
             first = await asyncio.gather(
                 heard(flywheel.stream(asked), told[0]),
@@ -102,10 +118,10 @@ async def test_who_joins_late_hears_it_from_the_beginning(valkey: Server, tmp_pa
         askers(valkey.url, tmp_path, 1) as (far,),
         opened(valkey, tmp_path, flow(tmp_path)) as flywheel,
     ):
-        first: list[FlowEvent | Answer] = []
+        first: list[StreamEvent] = []
         owner = asyncio.create_task(heard(flywheel.stream(QUESTION), first))
         await eventually(lambda: len(first) == 2, "the owner to hear two parts")
-        near: list[FlowEvent | Answer] = []
+        near: list[StreamEvent] = []
         joined = asyncio.create_task(heard(flywheel.stream(QUESTION), near))
         await eventually(lambda: text_of(near) == "Seven whole ", "one in the same process to hear what was said")
         answered = far.ask(QUESTION, stream=True)
@@ -125,7 +141,7 @@ async def test_an_owner_that_dies_in_the_middle_of_a_word(valkey: Server, tmp_pa
     async with askers(valkey.url, tmp_path, 1) as (owner,), opened(valkey, tmp_path, flow(tmp_path)) as flywheel:
         owner.ask(QUESTION, stream=True)
         await eventually(lambda: owner.heard == ["Seven "], "the owner to hear a part")
-        events: list[FlowEvent | Answer] = []
+        events: list[StreamEvent] = []
         joined = asyncio.create_task(heard(flywheel.stream(QUESTION), events))
         await eventually(lambda: events == [TextPart("Seven ")], "the other to hear it too")
         owner.kill()
@@ -144,7 +160,7 @@ async def test_an_error_in_the_middle_is_raised_and_stores_nothing(
     stage.say("Seven ", "whole ", "days.")
     stage.fail(FlowTimeout, at=2)
     async with opened(valkey, tmp_path, flow(tmp_path)) as flywheel:
-        events: list[FlowEvent | Answer] = []
+        events: list[StreamEvent] = []
         with pytest.raises(FlowTimeout) as caught:
             await heard(flywheel.stream(QUESTION, session="s"), events)
         assert text_of(events) == "Seven whole "
@@ -187,10 +203,10 @@ async def test_a_whole_answer_that_differs_from_its_parts_takes_their_place(
 
     monkeypatch.setattr(PythonClient, "stream", differing)
     async with opened(valkey, tmp_path, {"oracle": Oracle()}) as flywheel:
-        events: list[FlowEvent | Answer] = []
+        events: list[StreamEvent] = []
         await heard(flywheel.stream(QUESTION), events)
         assert events[:-1] == [TextPart("Sevne days"), SourcesFound((source,)), RESTARTED, TextPart("Seven days.")]
-        again: list[FlowEvent | Answer] = []
+        again: list[StreamEvent] = []
         await heard(flywheel.stream(QUESTION), again)
         assert again[:-1] == [TextPart("Seven "), TextPart("days."), SourcesFound((source,))]
 
@@ -200,6 +216,9 @@ async def test_who_stops_listening_does_not_end_the_call(valkey: Server, tmp_pat
     stage.hold(1)
     async with opened(valkey, tmp_path, flow(tmp_path)) as flywheel:
         stream = flywheel.stream(QUESTION, session="ann")
+        decided = await anext(stream)
+        assert isinstance(decided, Decided)
+        assert (decided.answer.outcome, decided.answer.text) == ("miss", "")
         assert await anext(stream) == TextPart("Seven ")
         await stream.aclose()
         stage.release(1)
@@ -212,6 +231,7 @@ async def test_who_stops_listening_does_not_end_the_call(valkey: Server, tmp_pat
 async def test_a_slow_listener_holds_nobody_up(valkey: Server, tmp_path: Path, stage: Stage) -> None:
     async with opened(valkey, tmp_path, flow(tmp_path)) as flywheel:
         slow = flywheel.stream(QUESTION)
+        await anext(slow)  # decided
         first = await anext(slow)
         assert (await flywheel.ask(QUESTION)).outcome in {"joined", "hit"}
         events = [first]
@@ -228,6 +248,7 @@ async def test_without_an_event_loop(valkey: Server, tmp_path: Path, stage: Stag
         with FlywheelSync.open(settings=settings, registry=registry) as flywheel:
             stage.hold(1)
             stream = flywheel.stream(QUESTION, session="s")
+            assert isinstance(next(stream), Decided)
             assert next(stream) == TextPart("Seven ")
             stage.release(1)
             *events, answer = stream
@@ -235,6 +256,9 @@ async def test_without_an_event_loop(valkey: Server, tmp_path: Path, stage: Stag
             assert isinstance(answer, Answer)
             assert (answer.text, answer.outcome) == ("Seven whole days.", "miss")
             left = flywheel.stream(QUESTION)
+            decided = next(left)
+            assert isinstance(decided, Decided)
+            assert (decided.answer.outcome, decided.answer.text) == ("hit", "Seven whole days.")
             assert next(left) == TextPart("Seven ")
             left.close()
             stage.fail(FlowTimeout)
@@ -248,7 +272,7 @@ async def test_without_an_event_loop(valkey: Server, tmp_path: Path, stage: Stag
 async def test_streams_without_redis(tmp_path: Path, stage: Stage) -> None:
     stage.say("Seven ", "days.")
     async with opened(f"unix://{tmp_path}/nobody.sock", tmp_path, flow(tmp_path)) as flywheel:
-        told: list[list[FlowEvent | Answer]] = [[], []]
+        told: list[list[StreamEvent]] = [[], []]
         one, two = await asyncio.gather(*(heard(flywheel.stream(QUESTION), events) for events in told))
     assert {one.outcome.value, two.outcome.value} == {"bypass", "joined"}
     assert len(stage.calls) == 1
@@ -263,7 +287,7 @@ async def test_an_error_that_another_call_mends_restarts_the_stream(
     async with askers(valkey.url, tmp_path, 1) as (owner,), opened(valkey, tmp_path, flow(tmp_path)) as flywheel:
         failing = owner.ask(QUESTION, stream=True)
         await eventually(lambda: owner.heard == ["Seven "], "the owner to hear a part")
-        events: list[FlowEvent | Answer] = []
+        events: list[StreamEvent] = []
         joined = asyncio.create_task(heard(flywheel.stream(QUESTION), events))
         await eventually(lambda: events, "the other to hear it too")
         stage.release(1)

@@ -61,6 +61,7 @@ class PythonClient:
         self._takes = ""
         #: Whether the callable takes the earlier exchanges itself.
         self.accepts_history = False
+        self.accepts_instructions = False
         self._look_up()
 
     @property
@@ -160,6 +161,7 @@ class PythonClient:
             return "it does not take a question"
         self._function, self._takes = found, takes
         self.accepts_history = takes != "text"
+        self.accepts_instructions = takes == "question"
         return ""
 
     async def _pieces(self, function: Callable[..., Any], question: FlowQuestion) -> AsyncGenerator[str, None]:

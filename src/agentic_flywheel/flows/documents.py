@@ -200,6 +200,7 @@ class DocumentsClient:
     """
 
     accepts_history = True
+    accepts_instructions = True  # a search follows none
     revision_is_remote = False
 
     def __init__(

@@ -46,6 +46,7 @@ class FlowiseClient:
     """
 
     accepts_history = True
+    accepts_instructions = False
     revision_is_remote = True
 
     def __init__(

@@ -48,6 +48,7 @@ class LangflowClient:
     """
 
     accepts_history = False
+    accepts_instructions = False
     revision_is_remote = True
 
     def __init__(

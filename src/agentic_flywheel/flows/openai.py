@@ -44,6 +44,7 @@ class OpenAIClient:
     """
 
     accepts_history = True
+    accepts_instructions = True
     revision_is_remote = False
 
     def __init__(
@@ -126,6 +127,8 @@ class OpenAIClient:
         messages: list[dict[str, str]] = []
         if system := self.spec.options.get("system"):
             messages.append({"role": "system", "content": str(system)})
+        if question.instructions:
+            messages.append({"role": "system", "content": question.instructions})
         for exchange in question.history:
             messages.append({"role": "user", "content": exchange.question})
             messages.append({"role": "assistant", "content": exchange.answer})

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import msgspec
 
 from agentic_flywheel.likeness import SimilarPolicy
-from agentic_flywheel.model import Exchange, FlowType, Sharing, Source
+from agentic_flywheel.model import Answer, Decided, Exchange, FlowType, Sharing, Source
 
 
 class FlowSpec(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,12 +63,14 @@ class FlowQuestion(msgspec.Struct, gc=False, frozen=True, kw_only=True):
 
     `text` is what to ask. `history` holds the earlier exchanges, oldest first, for kinds with
     `accepts_history`; for the others the path has put them in front of `text` and `history` is empty.
-    `config` is laid over the flow's own (Flowise: overrideConfig). `conversation` is unique to this call, so that
-    the service's own memory never adds turns that are not part of the answer's identity.
+    `instructions` are the asker's own (a system prompt), for kinds with `accepts_instructions`; for the others they
+    stand in front of `text` too. `config` is laid over the flow's own (Flowise: overrideConfig). `conversation` is
+    unique to this call, so that the service's own memory never adds turns that are not part of the answer's identity.
     """
 
     text: str
     history: tuple[Exchange, ...] = ()
+    instructions: str = ""
     config: Mapping[str, Any] = {}
     conversation: str = ""
     user: str = ""
@@ -108,6 +110,8 @@ class AnswerDone(msgspec.Struct, gc=False, frozen=True, kw_only=True):
 
 
 FlowEvent = TextPart | SourcesFound | Progress | AnswerDone
+#: What `Flywheel.stream` yields: first what was decided, last the answer, and between them what the flow says.
+StreamEvent = Decided | FlowEvent | Answer
 
 
 class Revision(msgspec.Struct, gc=False, frozen=True):
@@ -134,6 +138,7 @@ class FlowClient(Protocol):
 
     spec: FlowSpec
     accepts_history: bool
+    accepts_instructions: bool
     #: True where `revision` asks another machine, so that it is asked at most every `check_every`.
     revision_is_remote: bool
 

@@ -68,17 +68,24 @@ def enrich(turns: Sequence[Turn], first: Turn | None, *, limit: int, tokens: int
     )
 
 
+def carried(exchanges: Sequence[Exchange]) -> Enrichment:
+    """What the asker brings along takes the place of the session's turns: whole, since the asker chose it."""
+    return Enrichment(exchanges=tuple(exchanges))
+
+
 def _cut(answer: str) -> str:
     return answer if len(answer) <= ANSWER_CHARACTERS else answer[: ANSWER_CHARACTERS - 1].rstrip() + "…"
 
 
-def compose(question: str, exchanges: Sequence[Exchange] = (), domain: Domain | None = None) -> str:
-    """The text for a flow: domain, earlier exchanges (for flows without a history of their own), question.
+def compose(
+    question: str, exchanges: Sequence[Exchange] = (), domain: Domain | None = None, instructions: str = ""
+) -> str:
+    """The text for a flow: instructions and earlier exchanges (for flows that take neither apart), domain, question.
 
     >>> compose("And on mobile?", [Exchange("How do I log in?", "With a token.")])
     'Earlier in this conversation:\\nQ: How do I log in?\\nA: With a token.\\n\\nQuestion: And on mobile?'
     """
-    parts: list[str] = []
+    parts: list[str] = [f"Instructions:\n{instructions}"] if instructions else []
     if domain is not None:
         lines = [f"Domain: {domain.name} ({domain.context_type})", domain.description]
         if domain.stack_info:

@@ -13,7 +13,7 @@ from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing
 
 from agentic_flywheel.errors import FlywheelError
-from agentic_flywheel.flows.protocol import FlowEvent, Progress, SourcesFound, TextPart
+from agentic_flywheel.flows.protocol import Progress, SourcesFound, StreamEvent, TextPart
 from agentic_flywheel.interfaces.cli.terminal import clean, note, print_error, print_json
 from agentic_flywheel.model import Answer
 
@@ -25,7 +25,7 @@ class Voice:
         self._as_json = as_json
         self._mid_line = False
 
-    async def follow(self, events: AsyncGenerator[FlowEvent | Answer, None]) -> Answer:
+    async def follow(self, events: AsyncGenerator[StreamEvent, None]) -> Answer:
         """Say everything, and return the answer, which is the last event."""
         try:
             async with aclosing(events):
@@ -38,7 +38,7 @@ class Voice:
             raise
         raise RuntimeError("a stream ended without its answer")
 
-    def follow_now(self, events: Iterable[FlowEvent | Answer]) -> Answer:
+    def follow_now(self, events: Iterable[StreamEvent]) -> Answer:
         """As `follow`, without an event loop."""
         for event in events:
             if isinstance(event, Answer):
@@ -70,7 +70,7 @@ class Voice:
         self.end()
         return answer
 
-    def _say(self, event: FlowEvent) -> None:
+    def _say(self, event: StreamEvent) -> None:
         if self._as_json:
             if isinstance(event, TextPart):
                 print_json({"event": "text", "text": event.text}, indent=0)

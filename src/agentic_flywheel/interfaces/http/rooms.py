@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from agentic_flywheel.interfaces.http.routes import AccessRoute
     from agentic_flywheel.interfaces.http.service import Service
 
-_ROOMS = ("health", "problems")
+_ROOMS = ("health", "problems", "openai")
 
 
 class Room(NamedTuple):

@@ -19,7 +19,7 @@ from pydantic import Field
 
 from agentic_flywheel.durations import show_age, show_duration
 from agentic_flywheel.flights import RESTARTED
-from agentic_flywheel.flows.protocol import FlowEvent, TextPart
+from agentic_flywheel.flows.protocol import StreamEvent, TextPart
 from agentic_flywheel.interfaces.mcp.arguments import (
     FlowOverride,
     Intent,
@@ -163,7 +163,7 @@ def add_asking_tools(server: FlywheelServer) -> None:
         )
 
 
-async def _with_progress(ctx: Context[Any, Any], events: AsyncGenerator[FlowEvent | Answer, None]) -> Answer:
+async def _with_progress(ctx: Context[Any, Any], events: AsyncGenerator[StreamEvent, None]) -> Answer:
     """The answer, for a client that asked for progress: it is told the text so far as it grows, else that work goes
     on."""
     answers: list[Answer] = []
