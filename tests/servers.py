@@ -56,6 +56,9 @@ LASTING_KEYS = (
     "afw:v1:*:flow:{*}:faq:changes:*",
     "afw:v1:*:reports",
     "afw:v1:*:proposals",
+    "afw:v1:*:audit",
+    "afw:v1:@keys",
+    "afw:v1:@keys:{*}",
 )
 _LASTING = re.compile("|".join(re.escape(glob).replace(r"\*", r"[^:{}]*") for glob in LASTING_KEYS))
 

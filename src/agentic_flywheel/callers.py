@@ -42,3 +42,55 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
     def may(self, scope: Scope) -> bool:
         """Whether the caller may do this; an administrator may do everything."""
         return scope in self.scopes or Scope.ADMIN in self.scopes
+
+
+class ApiKey(msgspec.Struct, frozen=True, kw_only=True):
+    """An API key without its secret: whose it is, what it may do, until when. Times are epoch seconds.
+
+    `rate_per_minute` None is the service's own (`serve.rate_per_minute`), 0 no limit. `used_at` is right to the minute.
+    """
+
+    id: str
+    name: str
+    tenant: str
+    scopes: frozenset[Scope]
+    created_at: float
+    user: str | None = None
+    expires_at: float | None = None
+    revoked_at: float | None = None
+    rate_per_minute: int | None = None
+    used_at: float | None = None
+
+    def state(self, now: float) -> Literal["active", "expired", "revoked"]:
+        """Whether it opens anything at this moment."""
+        if self.revoked_at is not None:
+            return "revoked"
+        return "expired" if self.expires_at is not None and self.expires_at <= now else "active"
+
+    @property
+    def caller(self) -> Caller:
+        """Who calls with this key."""
+        return Caller(tenant=self.tenant, scopes=self.scopes, name=self.name, proof="key", user=self.user)
+
+
+class NewApiKey(msgspec.Struct, frozen=True, kw_only=True):
+    """A key that was just made, and its secret: nobody can see that again."""
+
+    key: ApiKey
+    secret: str
+
+
+class AuditEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """What somebody did: `action` (`key.create`) to `target`, at `at` (epoch seconds), `why` in their own words.
+
+    `by` is who: `key:NAME`, `token:SUBJECT`, `cli:LOGIN`. `facts` never hold a secret or anybody's words. `id` is given
+    by the log.
+    """
+
+    action: str
+    target: str
+    by: str
+    at: float
+    why: str = ""
+    facts: dict[str, str] = {}
+    id: str = ""

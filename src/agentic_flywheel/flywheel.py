@@ -48,6 +48,7 @@ from agentic_flywheel.store.store import Store
 from agentic_flywheel.watching import FlowWatch
 
 if TYPE_CHECKING:
+    from agentic_flywheel.access import ApiKeys, Audit
     from agentic_flywheel.backup import Backup
     from agentic_flywheel.insight.faq import Faq
 
@@ -311,6 +312,20 @@ class Flywheel:
             changed=self._pinned.embed,
             forget=self._near.forget if self._near else _nothing_at_hand,
         )
+
+    @cached_property
+    def audit(self) -> Audit:
+        """Who did what, when and why."""
+        from agentic_flywheel.access import Audit
+
+        return Audit(self._store)
+
+    @cached_property
+    def api_keys(self) -> ApiKeys:
+        """Who may call the service over HTTP."""
+        from agentic_flywheel.access import ApiKeys
+
+        return ApiKeys(self._store, self.audit, self.settings.text("tenant"))
 
     @property
     def embedded(self) -> EmbeddedServer | None:

@@ -186,6 +186,27 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         "serve.origins", "", "Origins of web pages that may use the service (https://docs.example.com); * for all."
     ),
+    Setting(
+        "serve.rate_per_minute",
+        0,
+        "Calls a minute that each key or token may make, unless the key says; 0: no limit.",
+        minimum=0,
+    ),
+    Setting(
+        "serve.key_grace_seconds",
+        600.0,
+        "While Redis is away, a key that was right so long ago still opens what is not administration.",
+        minimum=0,
+    ),
+    Setting("jwt.issuer", "", "Who signs the tokens (`iss`) that the service takes besides its keys; empty: none."),
+    Setting("jwt.audience", "", "Whom these tokens must be meant for (`aud`)."),
+    Setting("jwt.jwks", "", "Where the issuer's signing keys are: an https address, or a file."),
+    Setting("jwt.algorithms", "RS256,ES256", "Algorithms that tokens may be signed with; with commas."),
+    Setting("jwt.leeway_seconds", 30.0, "How far the issuer's clock may be off.", minimum=0),
+    Setting("jwt.tenant_claim", "", "Claim that names the tenant; empty: every token is for the service's own."),
+    Setting("jwt.user_claim", "sub", "Claim that names the user."),
+    Setting("jwt.scope_claim", "scope", "Claim that lists what its bearer may do: words, or a list; dots go deeper."),
+    Setting("jwt.scope_prefix", "afw:", "What our scopes begin with in that claim: afw:ask, afw:read, afw:admin."),
     Setting("serve.max_body_megabytes", 8.0, "Largest request body, in MB (10^6 bytes).", minimum=0.001),
     Setting("serve.max_tenants", 32, "Tenants that one process keeps open at a time.", minimum=1),
     Setting("serve.drain_seconds", 0.0, "After SIGTERM, serve on for so long while /readyz says no.", minimum=0),

@@ -79,6 +79,8 @@ def test_the_key_table_has_every_key_and_no_other() -> None:
         "lease": list(keys.lease("H:V")),
         "refresh": [keys.refresh("H:V")],
         "calls": list(keys.calls("F")),
+        "api_key": list(keys.api_key("K")),
+        "rate": [keys.rate("W")],
         "mark": [keys.mark("M")],
         "count": [keys.count("F", "YYYYMMDD")],
     }

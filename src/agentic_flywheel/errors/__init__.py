@@ -43,6 +43,7 @@
     ├── AccessError                      the service does not let this caller do this
     │   ├── CredentialsMissing           nothing says who calls
     │   ├── CredentialsRefused           a key or token that is unknown, malformed, expired or revoked
+    │   ├── CredentialsUnchecked         nobody can say now whether they are right
     │   ├── NotAllowed                   scope, user or tenant of the caller
     │   ├── OriginRefused                a page of an origin that is not on the list
     │   ├── HostRefused                  a name that is not the service's
@@ -60,6 +61,7 @@ from agentic_flywheel.errors.access import (
     AccessError,
     CredentialsMissing,
     CredentialsRefused,
+    CredentialsUnchecked,
     HostRefused,
     NotAllowed,
     OriginRefused,
@@ -117,6 +119,7 @@ __all__ = [
     "AccessError",
     "CredentialsMissing",
     "CredentialsRefused",
+    "CredentialsUnchecked",
     "EditConflict",
     "EmbeddedServerError",
     "EmbedderBusy",

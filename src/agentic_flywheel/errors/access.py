@@ -33,6 +33,18 @@ class CredentialsRefused(AccessError):
     )
 
 
+class CredentialsUnchecked(AccessError):
+    """Nobody can say now whether a key or token is right: Redis, or the issuer of tokens, does not answer."""
+
+    code = "credentials_unchecked"
+    default_retry_after = 5.0
+    default_suggestions = (
+        "Try again after the time given in Retry-After.",
+        "Tell whoever runs the service: `/readyz` says what is away.",
+        "Check `jwt.jwks` (AFW_JWT_JWKS) if it is the keys of tokens that cannot be read.",
+    )
+
+
 class NotAllowed(AccessError):
     """The caller is known, and may not do this: a scope, a user or a tenant of its key forbids it."""
 

@@ -47,6 +47,9 @@ class Keys:
         self.lifetimes = f"{self.root}:ttl"
         self.reports = f"{self.root}:reports"
         self.proposals = f"{self.root}:proposals"
+        self.audit = f"{self.root}:audit"
+        #: Of all tenants; `@` begins no tenant's part.
+        self.api_keys = f"{PREFIX}:@keys"
 
     def entry(self, scope: str, flow: str, hash_: str, *, user: str = "", session: str = "") -> str:
         """The key of a stored answer; `scope` is team, user or session."""
@@ -147,6 +150,15 @@ class Keys:
     def feeds(self) -> list[str]:
         """All streams of events."""
         return [f"{self.root}:feed:{shard}" for shard in range(SHARDS)]
+
+    def api_key(self, id_: str) -> tuple[str, str]:
+        """An API key, of whatever tenant, and the bucket of its rate."""
+        record = f"{self.api_keys}:{{{safe(id_)}}}"
+        return record, f"{record}:rate"
+
+    def rate(self, who: str) -> str:
+        """The bucket of the rate of a caller that has no API key."""
+        return f"{PREFIX}:@rate:{{{safe(who)}}}"
 
     def mark(self, name: str) -> str:
         """A mark that one process takes for all, for a while."""

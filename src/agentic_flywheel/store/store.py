@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from agentic_flywheel.settings import Settings
+from agentic_flywheel.store.api_keys import SCRIPTS as API_KEYS
+from agentic_flywheel.store.api_keys import ApiKeyStore
+from agentic_flywheel.store.audit import AuditLog
 from agentic_flywheel.store.counters import Counters
 from agentic_flywheel.store.entries import TRIM, EntryStore
 from agentic_flywheel.store.faq import WRITE, FaqStore
@@ -25,7 +28,7 @@ class Store:
 
     def __init__(self, settings: Settings) -> None:
         asked = (APPEND, AMEND, REMOVE, OBSERVE, TRIM, ACQUIRE, SPEAK, FINISH, ENTER, KEEP, NAME, TELL, WRITE)
-        self.link = Link(settings, (*asked, *SCRIPTS, *RESTORING))
+        self.link = Link(settings, (*asked, *SCRIPTS, *RESTORING, *API_KEYS))
         self.keys = Keys(settings.text("tenant"))
         self.sessions = SessionStore(self.link, self.keys)
         self.feed = Feed(self.link, self.keys)
@@ -37,6 +40,8 @@ class Store:
         self.vectors = VectorStore(self.link, self.keys)
         self.similar = SimilarStates(self.link, self.keys)
         self.faq = FaqStore(self.link, self.keys)
+        self.api_keys = ApiKeyStore(self.link, self.keys)
+        self.audit = AuditLog(self.link, self.keys)
         self.outbox = Outbox(settings, self.link)
         self.link.on_recovered(self.outbox.recovered)
 

@@ -30,6 +30,8 @@ COMMANDS = {
     "outbox": Late("outbox", "outbox", "Turns that wait until Redis is back."),
     "redis": Late("redis", "redis", "The embedded Redis server."),
     "serve": Late("serve", "serve", "Serve a team over HTTP."),
+    "key": Late("key", "key", "API keys of the service: make, list, revoke."),
+    "audit": Late("key", "audit", "Who administered what, when and why."),
     "mcp": Late("mcp", "mcp", "Serve MCP clients over stdio."),
     "tash": Late("plain", "tash", "Store a value under a key, as `coaia tash` does."),
     "fetch": Late("plain", "fetch", "Read a value by its key, as `coaia fetch` does."),

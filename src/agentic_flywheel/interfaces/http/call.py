@@ -28,11 +28,22 @@ class Call:
 
     `known` is who calls, None where nothing says so and this address is not open. `request_id` is the caller's own
     where that is usable (`X-Request-ID`), `traceparent` its W3C trace context or "". `route` is the path's pattern,
-    once it is known: what logs and metrics may name. `body_limit` (bytes) may be raised before the body is read, and
+    once it is known: what logs and metrics may name. `upstream_authorization` is an `Authorization` header that is none
+    of ours: a proxy passes it on, and nothing keeps it. `body_limit` (bytes) may be raised before the body is read, and
     `headers` be added to: every response of the call has them.
     """
 
-    __slots__ = ("_flywheel", "body_limit", "headers", "known", "request_id", "route", "service", "traceparent")
+    __slots__ = (
+        "_flywheel",
+        "body_limit",
+        "headers",
+        "known",
+        "request_id",
+        "route",
+        "service",
+        "traceparent",
+        "upstream_authorization",
+    )
 
     def __init__(self, service: Service, *, request_id: str = "", traceparent: str = "") -> None:
         self.service = service
@@ -41,6 +52,7 @@ class Call:
         self.traceparent = traceparent if _TRACEPARENT.fullmatch(traceparent) else ""
         self.route = ""
         self.body_limit = service.body_limit
+        self.upstream_authorization = ""
         self.headers: list[tuple[bytes, bytes]] = []
         self._flywheel: Flywheel | None = None
 
@@ -70,12 +82,12 @@ class Call:
         return caller
 
     def speaks_for(self, user: str | None) -> str | None:
-        """The user in whose name the call is made: the key's own, or the one that the request names.
+        """The user in whose name the call is made: the caller's own, or the one that the request names.
 
-        Raises `NotAllowed` where the request names another than the key is bound to.
+        Raises `NotAllowed` where the request names another than the caller is, unless that is an administrator.
         """
         caller = self.caller
-        if caller.user is None:
+        if caller.user is None or (user and caller.may(Scope.ADMIN)):
             return user or None
         if user and user != caller.user:
             raise NotAllowed(f"{caller.name!r} speaks for one user alone, not for {user!r}", key=caller.name)

@@ -53,6 +53,7 @@ STATUS: dict[type[FlywheelError], int] = {
     errors.AccessError: 403,
     errors.CredentialsMissing: 401,
     errors.CredentialsRefused: 401,
+    errors.CredentialsUnchecked: 503,
     errors.HostRefused: 421,
     errors.RateLimited: 429,
     errors.ServiceBusy: 503,

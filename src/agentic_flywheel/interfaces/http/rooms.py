@@ -37,7 +37,12 @@ if TYPE_CHECKING:
     from agentic_flywheel.interfaces.http.routes import AccessRoute
     from agentic_flywheel.interfaces.http.service import Service
 
-_ROOMS = ("health", "problems", "openai")
+_ROOMS = (
+    "health",
+    "whoami",
+    "problems",
+    "openai",
+)
 
 
 class Room(NamedTuple):

@@ -5,15 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from ipaddress import ip_address
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from agentic_flywheel.callers import Caller, Scope
+from agentic_flywheel.errors import ServiceBusy, SettingsError, StoreError
 from agentic_flywheel.flows.registry import Registry
 from agentic_flywheel.flywheel import Flywheel
+from agentic_flywheel.interfaces.http.authentication import Authentication
 from agentic_flywheel.interfaces.http.boundary import Boundary
 from agentic_flywheel.interfaces.http.call import Call
 from agentic_flywheel.interfaces.http.tenants import Tenants
 from agentic_flywheel.settings import Settings
+
+if TYPE_CHECKING:
+    from agentic_flywheel.interfaces.http.tokens import Tokens
 
 
 class Service:
@@ -35,8 +40,11 @@ class Service:
         self.body_limit = int(settings.number("serve.max_body_megabytes") * 1_000_000)
         self.tenants = Tenants(open_flywheel or self._open, most=int(settings["serve.max_tenants"]))
         self.closing = False
+        self._tokens = tokens_of(settings)
+        self._home: Flywheel | None = None
+        self._authentication: Authentication | None = None
         #: Whether everybody must say who they are.
-        self.guarded = settings["serve.credentials"] == "always" or not is_loopback(settings.text("serve.host"))
+        self.guarded = is_guarded(settings)
         self.boundary = Boundary(settings, guarded=self.guarded)
         #: Who calls where nobody has to say so: whoever can reach loopback could run `afw` as well.
         self.anybody = Caller(
@@ -46,10 +54,20 @@ class Service:
     def _open(self, tenant: str) -> Flywheel:
         return Flywheel.open(settings=self.settings.overlaid({"tenant": tenant}), registry=self.registry)
 
-    async def admit(self, call: Call, headers: Mapping[bytes, bytes]) -> Caller | None:  # noqa: ARG002
-        """Who calls; None where nothing says so and somebody has to."""
-        if self.guarded or self.boundary.came_from_elsewhere(headers):
-            return None
+    @property
+    def home(self) -> Flywheel:
+        """The flywheel of the tenant that the service was started for; open as long as the service is."""
+        if self._home is None:
+            raise ServiceBusy("the service is not open")
+        return self._home
+
+    async def admit(self, call: Call, headers: Mapping[bytes, bytes]) -> Caller | None:
+        """Who calls; None where nothing says so and somebody has to. Raises `AccessError`."""
+        if self._authentication is None:
+            raise ServiceBusy("the service is not open")
+        caller = await self._authentication.caller_of(call, headers)
+        if caller is not None or self.guarded or self.boundary.came_from_elsewhere(headers):
+            return caller
         return self.anybody
 
     def answered(self, call: Call, method: str, status: int, seconds: float) -> None:
@@ -57,13 +75,11 @@ class Service:
 
     async def ping(self) -> None:
         """Have Redis say that it is there. Raises `StoreError`."""
-        flywheel = self.tenants.lend(self.settings.text("tenant"))
-        try:
-            await flywheel.ping()
-        finally:
-            self.tenants.take_back(flywheel)
+        await self.home.ping()
 
     async def __aenter__(self) -> Self:
+        self._home = self.tenants.lend(self.settings.text("tenant"))
+        self._authentication = Authentication(self.settings, self._home.api_keys, self._tokens)
         return self
 
     async def __aexit__(
@@ -75,6 +91,55 @@ class Service:
         """Close every tenant; what is written behind is sent first."""
         self.closing = True
         await self.tenants.aclose()
+
+
+def tokens_of(settings: Settings) -> Tokens | None:
+    """The issuer of tokens that the settings name, if any. Raises `SettingsError`."""
+    if not settings.text("jwt.issuer"):
+        return None
+    from agentic_flywheel.interfaces.http.tokens import Tokens
+
+    return Tokens(settings)
+
+
+async def check_access(settings: Settings) -> str:
+    """What should be known of who may use the service, "" where nothing.
+
+    Raises `SettingsError` where nobody could, or anybody could who should not.
+    """
+    if not is_guarded(settings):
+        if "*" in settings.text("serve.origins"):
+            raise SettingsError(
+                "serve.origins is *, and nobody has to say who they are: any web page could ask and change everything",
+                suggestions=(
+                    "Name the origins that may: AFW_SERVE_ORIGINS=https://docs.example.com.",
+                    "Demand credentials: AFW_SERVE_CREDENTIALS=always, and `afw key create NAME --scope ask`.",
+                ),
+                setting="serve.origins",
+            )
+        return ""
+    if tokens_of(settings) is not None:
+        return ""
+    async with Flywheel.open(settings=settings, background=False) as flywheel:
+        try:
+            if await flywheel.api_keys.any_active():
+                return ""
+        except StoreError as error:
+            return f"nobody can be let in before Redis is there: {error.message}"
+    raise SettingsError(
+        f"callers of {settings.text('serve.host')} must say who they are, and there is no key yet",
+        suggestions=(
+            "Make one, and start again: `afw key create NAME --scope ask` (or --scope admin).",
+            "Or set jwt.issuer, jwt.audience and jwt.jwks, to take the tokens of an issuer of yours.",
+            "Or listen on this machine alone: --host 127.0.0.1.",
+        ),
+        setting="serve.host",
+    )
+
+
+def is_guarded(settings: Settings) -> bool:
+    """Whether everybody must say who they are."""
+    return settings["serve.credentials"] == "always" or not is_loopback(settings.text("serve.host"))
 
 
 def is_loopback(host: str) -> bool:

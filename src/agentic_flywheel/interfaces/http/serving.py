@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import signal
 import socket
 from collections.abc import Callable, Iterator
@@ -18,8 +19,10 @@ import uvicorn
 
 from agentic_flywheel.errors import SettingsError
 from agentic_flywheel.interfaces.http.app import App
-from agentic_flywheel.interfaces.http.service import Service
+from agentic_flywheel.interfaces.http.service import Service, check_access
 from agentic_flywheel.settings import Settings
+
+_log = logging.getLogger(__name__)
 
 #: Connections that the system holds for a process that is busy.
 _BACKLOG = 2048
@@ -33,6 +36,8 @@ def serve(settings: Settings, ready: Callable[[str, App], None]) -> None:
 
     Raises `SettingsError` where the settings do not allow it, or the port is taken.
     """
+    if warning := asyncio.run(check_access(settings)):
+        _log.warning("%s", warning)
     listener = listen(settings)
     app = App(Service(settings))
     server = _Server(app, settings, lambda: ready(_address(listener, settings), app))

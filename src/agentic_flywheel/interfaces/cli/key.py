@@ -1,0 +1,164 @@
+"""`afw key`: who may call the service; and `afw audit`: who did what."""
+
+from __future__ import annotations
+
+import getpass
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import click
+
+from agentic_flywheel.interfaces.cli.ask import read_duration
+from agentic_flywheel.interfaces.cli.frame import FlywheelCommand, FlywheelGroup, Invocation
+from agentic_flywheel.interfaces.cli.receipt import confirmation_options, report_removal
+
+if TYPE_CHECKING:
+    from agentic_flywheel.callers import ApiKey, NewApiKey
+    from agentic_flywheel.flywheel import Flywheel
+    from agentic_flywheel.model import Receipt
+
+SCOPES = ("ask", "read", "admin", "metrics")
+
+
+@click.group("key", cls=FlywheelGroup)
+def key() -> None:
+    """API keys of the service."""
+
+
+@key.command("create", epilog="Example: afw key create docs-widget --scope ask --expires 90d --rate 60")
+@click.argument("name")
+@click.option(
+    "--scope", "scopes", type=click.Choice(SCOPES), multiple=True, required=True, help="What it may do; repeat it."
+)
+@click.option("--user", metavar="ID", help="Whom it speaks for; without it, for whomever a request names.")
+@click.option("--expires", metavar="DURATION", callback=read_duration, help="End it after so long (90d).")
+@click.option("--rate", type=click.IntRange(0), metavar="N", help="Calls a minute; 0: no limit.")
+@click.option("--why", default="", metavar="TEXT", help="For the audit log.")
+@click.pass_obj
+def create(
+    invocation: Invocation,
+    name: str,
+    scopes: tuple[str, ...],
+    user: str | None,
+    expires: timedelta | None,
+    rate: int | None,
+    why: str,
+) -> None:
+    """Make a key and print its secret, once.
+
+    The secret is the one line on stdout; nobody can see it again.
+    """
+    from agentic_flywheel.callers import Scope
+
+    async def work(flywheel: Flywheel) -> NewApiKey:
+        return await flywheel.api_keys.create(
+            name,
+            {Scope(scope) for scope in scopes},
+            by=_me(),
+            user=user,
+            expires=expires,
+            rate_per_minute=rate,
+            why=why,
+        )
+
+    made = invocation.run(work)
+    from agentic_flywheel.interfaces.cli.terminal import moment, note, print_json, say
+
+    if invocation.as_json:
+        print_json(made)
+        return
+    say(made.secret)
+    until = f"until {moment(made.key.expires_at)}" if made.key.expires_at else "until it is revoked"
+    note(f"The key {made.key.name!r} ({made.key.id}) of the tenant {made.key.tenant!r} may {_may(made.key)}, {until}.")
+    note("Keep the secret now: it is not stored.", bold=True)
+
+
+@key.command("list")
+@click.option("--all-tenants", is_flag=True, help="Those of all tenants.")
+@click.pass_obj
+def list_keys(invocation: Invocation, all_tenants: bool) -> None:
+    """List the keys, newest first.
+
+    Those that were revoked or have expired stay listed for 90 days.
+    """
+    import time
+
+    from agentic_flywheel.interfaces.cli.terminal import ago, as_wire, moment, note, print_json, table
+
+    keys = invocation.run(lambda flywheel: flywheel.api_keys.list(all_tenants=all_tenants))
+    now = time.time()
+    if invocation.as_json:
+        print_json({"keys": [{**as_wire(key), "state": key.state(now)} for key in keys]})
+        return
+    if not keys:
+        note("No keys yet: `afw key create NAME --scope ask` makes one.")
+        return
+    rows = [
+        [
+            one.id,
+            one.name,
+            one.tenant,
+            one.user or "",
+            " ".join(sorted(one.scopes)),
+            one.state(now),
+            ago(one.used_at or 0, now),
+            moment(one.expires_at) if one.expires_at else "",
+        ]
+        for one in keys
+    ]
+    table(rows, ["id", "name", "tenant", "user", "scopes", "state", "last used", "expires"])
+
+
+@key.command("revoke", epilog="Example: afw key revoke docs-widget --yes --why 'left the team'")
+@click.argument("name", metavar="NAME|ID")
+@click.option("--why", default="", metavar="TEXT", help="For the audit log.")
+@confirmation_options
+@click.pass_obj
+def revoke(invocation: Invocation, name: str, why: str, yes: bool, dry_run: bool) -> int:
+    """End a key, at once and in every process."""
+    only_show = dry_run or not yes
+
+    async def work(flywheel: Flywheel) -> Receipt:
+        return await flywheel.api_keys.revoke(name, by=_me(), why=why, dry_run=only_show)
+
+    return report_removal(invocation, invocation.run(work), wanted_dry=dry_run)
+
+
+@click.command("audit", cls=FlywheelCommand, epilog="Example: afw audit --limit 20")
+@click.option("--limit", type=click.IntRange(1, 1000), default=50, show_default=True, help="At most so many.")
+@click.option("--cursor", default="", metavar="CURSOR", help="Go on where an earlier list ended.")
+@click.pass_obj
+def audit(invocation: Invocation, limit: int, cursor: str) -> None:
+    """Show who administered what, when and why, newest first."""
+    from agentic_flywheel.interfaces.cli.terminal import moment, note, print_json, table
+
+    entries, more = invocation.run(lambda flywheel: flywheel.audit.list(limit=limit, cursor=cursor))
+    if invocation.as_json:
+        print_json({"entries": entries, "cursor": more})
+        return
+    if not entries:
+        note("Nothing was administered yet.")
+        return
+    rows = [[moment(e.at), e.by, e.action, e.target, _facts(e.facts), e.why] for e in entries]
+    table(rows, ["when", "who", "what", "to", "with", "why"])
+    if more:
+        note(f"More: afw audit --cursor {more}")
+
+
+def _facts(facts: dict[str, str]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in facts.items())
+
+
+def _may(made: ApiKey) -> str:
+    whom = f" as {made.user}" if made.user else ""
+    return ", ".join(sorted(made.scopes)) + whom
+
+
+def _me() -> str:
+    """Who runs the command, for the audit log."""
+    try:
+        return f"cli:{getpass.getuser()}"
+    except (KeyError, OSError):  # a user id without a name
+        import os
+
+        return f"cli:{os.getuid()}"

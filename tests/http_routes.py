@@ -1,0 +1,22 @@
+"""Who may do what over HTTP: every route of the service has its row here, and a route without one fails a test.
+
+A row is the route's methods and pattern (`*`: every method), the scope that it needs (`public`: nobody has to say who
+they are; `inside`: any caller, the route decides by what it is asked), and a path that fits.
+"""
+
+from __future__ import annotations
+
+from agentic_flywheel.interfaces.http.routes import AccessRoute
+
+ROWS: dict[str, tuple[str, str]] = {
+    "GET /healthz": ("public", "/healthz"),
+    "GET /readyz": ("public", "/readyz"),
+    "GET /problems/{code}": ("public", "/problems/unknown_flow"),
+    "GET /whoami": ("inside", "/whoami"),
+}
+
+
+def row_of(route: AccessRoute) -> str:
+    """The name of a route's row."""
+    methods = " ".join(sorted(route.methods - {"HEAD"})) if route.methods else "*"
+    return f"{methods} {route.path}"

@@ -1,0 +1,118 @@
+"""Every route against every role: who may not is told so before anything of the route has run."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from agentic_flywheel.callers import Scope
+from agentic_flywheel.errors import NotAllowed
+from agentic_flywheel.interfaces.http.app import App
+from agentic_flywheel.interfaces.http.call import Call
+from agentic_flywheel.interfaces.http.routes import PUBLIC, AccessRoute
+from agentic_flywheel.interfaces.http.service import Service
+from flywheels import opened, settings_for
+from http_routes import ROWS, row_of
+from servers import Server
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+async def app(valkey: Server, tmp_path: Path) -> AsyncIterator[App]:
+    settings = settings_for(valkey, tmp_path, serve_credentials="always", tenant="home")
+    made = App(Service(settings))
+    async with made.running():
+        yield made
+
+
+def client_of(app: App, key: str = "") -> httpx2.AsyncClient:
+    headers = {"X-API-Key": key} if key else {}
+    transport = httpx2.ASGITransport(app=app)
+    return httpx2.AsyncClient(transport=transport, base_url="http://127.0.0.1:8765", headers=headers)
+
+
+def methods_of(route: AccessRoute) -> list[str]:
+    """The methods of a route, and one that it does not know."""
+    known = sorted((route.methods or {"GET", "POST"}) - {"HEAD"})
+    return [*known, "PURGE"]
+
+
+async def test_every_route_has_its_row(app: App) -> None:
+    assert {row_of(route): route.needs for route in app.routes} == {name: row[0] for name, row in ROWS.items()}
+    assert len({row_of(route) for route in app.routes}) == len(app.routes)
+
+
+async def test_public_routes_are_the_few_that_tell_nothing() -> None:
+    public = {name for name, row in ROWS.items() if row[0] == PUBLIC}
+    assert public == {"GET /healthz", "GET /readyz", "GET /problems/{code}"}
+
+
+@pytest.mark.parametrize("role", ["nobody", *Scope])
+async def test_every_route_against_every_role(app: App, role: str, valkey: Server, tmp_path: Path) -> None:
+    key = ""
+    if role != "nobody":
+        key = (await app.service.home.api_keys.create(role, {Scope(role)}, by="test")).secret
+    async with client_of(app, key) as client:
+        for route in app.routes:
+            needs, path = ROWS[row_of(route)]
+            may = needs == PUBLIC or (role != "nobody" and needs in {"inside", role}) or role == Scope.ADMIN
+            for method in methods_of(route):
+                response = await client.request(method, path)
+                refusal = 401 if role == "nobody" else 403
+                assert (response.status_code != refusal) is may, (role, method, path, response.text)
+
+
+async def test_a_route_that_does_not_say_who_may_use_it_is_not_served(
+    valkey: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from starlette.routing import Route
+
+    from agentic_flywheel.interfaces.http import app as module
+    from agentic_flywheel.interfaces.http.rooms import Room
+
+    async def endpoint(request: object) -> None: ...
+
+    monkeypatch.setattr(module, "rooms_of", lambda _service: [Room("odd", [Route("/odd", endpoint)])])
+    with pytest.raises(TypeError, match="/odd"):
+        App(Service(settings_for(valkey, tmp_path)))
+
+
+async def test_a_caller_gets_the_flywheel_of_its_own_tenant_and_speaks_for_its_own_user(
+    app: App, valkey: Server, tmp_path: Path
+) -> None:
+    async with opened(valkey, tmp_path, tenant="other") as other:
+        bound = (await other.api_keys.create("bound", {Scope.ASK}, by="test", user="ann")).secret
+        free = (await other.api_keys.create("free", {Scope.ASK}, by="test")).secret
+        admin = (await other.api_keys.create("admin", {Scope.ADMIN}, by="test", user="ann")).secret
+    home = (await app.service.home.api_keys.create("home", {Scope.ADMIN}, by="test")).secret
+    for key, tenant, bob, operator in (
+        (bound, "other", None, False),
+        (free, "other", "bob", False),
+        (admin, "other", "bob", False),  # administers its tenant, and not what all share
+        (home, "home", "bob", True),
+    ):
+        call = await _call_with(app, key)
+        assert call.flywheel.settings.text("tenant") == tenant
+        assert call.speaks_for(None) == ("ann" if key in {bound, admin} else None)
+        if bob is None:
+            with pytest.raises(NotAllowed):
+                call.speaks_for("bob")
+        else:
+            assert call.speaks_for("bob") == bob
+        if operator:
+            call.require_operator()
+        else:
+            with pytest.raises(NotAllowed):
+                call.require_operator()
+        call.release()
+
+
+async def _call_with(app: App, key: str) -> Call:
+    """A call as the gate makes it of a request with this key."""
+    call = Call(app.service)
+    call.known = await app.service.admit(call, {b"x-api-key": key.encode()})
+    return call
