@@ -13,6 +13,9 @@ ROWS: dict[str, tuple[str, str]] = {
     "GET /readyz": ("public", "/readyz"),
     "GET /problems/{code}": ("public", "/problems/unknown_flow"),
     "GET /whoami": ("inside", "/whoami"),
+    "POST /v1/chat/completions": ("ask", "/v1/chat/completions"),
+    "GET /v1/models": ("ask", "/v1/models"),
+    "GET /v1/models/{model:path}": ("ask", "/v1/models/documents"),
 }
 
 
