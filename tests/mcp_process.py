@@ -24,6 +24,7 @@ TOOLS = {
     "flowise_session_info",
     "flowise_session_history",
     "flowise_search_history",
+    "flowise_popular_questions",
     "flowise_cache_stats",
     "flowise_clear_cache",
     "flowise_set_ttl",

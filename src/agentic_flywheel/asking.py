@@ -335,10 +335,12 @@ class Asking:
         """Write what is to be kept, count, and give the answer its last facts."""
         asked, more = step.asked, dict[str, Any]()
         if not asked.directives.no_store:
+            turn = turn_of(step, answer)
             try:
                 with step.patience:
-                    warning = await self._keep(step, turn_of(step, answer), commands or [])
+                    warning = await self._keep(step, turn, commands or [])
                 more["remembered"] = True
+                self._behind.count_asked(turn, step.read.recalled.turns, int(saved_ms * 1000))
                 if warning:
                     more["warnings"] = (*answer.warnings, warning)
             except StoreError as error:

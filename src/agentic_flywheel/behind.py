@@ -17,7 +17,8 @@ from typing import NamedTuple
 
 import msgspec
 
-from agentic_flywheel.errors import StoreError
+from agentic_flywheel.errors import StoreError, StoreFull
+from agentic_flywheel.insight.tally import Tally
 from agentic_flywheel.model import Answer, Turn
 from agentic_flywheel.store.counters import day_of
 from agentic_flywheel.store.store import Store
@@ -66,6 +67,8 @@ class WriteBehind:
         self._turns: dict[tuple[str, str], Turn] = {}
         self._tally: list[tuple[str, str, str, int]] = []
         self._repeats: list[Repeat] = []
+        self._asked: list[tuple[Turn, Sequence[Turn], int]] = []
+        self._popular = Tally(store.keys.root)
         self._timer: asyncio.TimerHandle | None = None
         self._flushing: asyncio.Task[None] | None = None
         self._lock = asyncio.Lock()
@@ -85,6 +88,12 @@ class WriteBehind:
         day = day_of(moment)
         self._tally += [(flow, day, field, amount) for field, amount in fields.items()]
         self._wake()
+
+    def count_asked(self, turn: Turn, before: Sequence[Turn], saved_us: int) -> None:
+        """Queue a turn to be counted among what is asked often; `before` are the turns before it in its session."""
+        if turn.entry_key:
+            self._asked.append((turn, before, saved_us))
+            self._wake()
 
     def repeat(self, repeat: Repeat) -> bool:
         """Queue the turn of an answer that was served from memory, and count it; False where the queue is too long.
@@ -112,18 +121,40 @@ class WriteBehind:
         """Send what is queued. Raises `StoreError` for counters and turns that are nowhere yet; those stay queued."""
         async with self._lock:
             await self._send_turns()
-            if self._tally:
-                tally, self._tally = self._tally, []
-                try:
-                    await self._store.link.run(*self._store.counters.commands(tally))
-                except StoreError:
-                    self._tally = _summed([*tally, *self._tally])
-                    raise
+            await self._send_counts()
 
     async def flush_turns(self) -> None:
         """Send the turns that are queued, to Redis or to the outbox. Raises `StoreError` if some are in neither."""
         async with self._lock:
             await self._send_turns()
+
+    async def _send_counts(self) -> None:
+        """Send counters and what was asked, in one round trip."""
+        asked, self._asked = self._asked, []
+        for each in asked:
+            self._popular.add(*each)
+        popular, self._popular.counts = self._popular.counts, {}
+        tally, self._tally = self._tally, []
+        counters = self._store.counters.commands(tally)
+        commands = [*counters, *self._store.popularity.commands(popular)]
+        if not commands:
+            return
+        try:
+            replies = await self._store.link.run_each(*commands)
+        except StoreError:
+            self._tally = _summed([*tally, *self._tally])
+            self._popular.put_back(popular)
+            raise
+        refused = [reply for reply in replies[len(counters) :] if isinstance(reply, Exception)]
+        if refused and len(refused) == len(commands) - len(counters):
+            full = isinstance(self._store.link.error(refused[0], "counting"), StoreFull)
+            self._popular.put_back(popular if full else {})
+        if refused:  # what was refused for another reason, or in part, would be counted twice or refused for ever
+            _log.warning("what was asked is not counted (yet): %s", refused[0])
+        for reply in replies[: len(counters)]:
+            if isinstance(reply, Exception):
+                self._tally = _summed([*tally, *self._tally])
+                raise self._store.link.error(reply, "counting") from reply
 
     async def _send_turns(self) -> None:
         self._make_turns()
@@ -163,6 +194,7 @@ class WriteBehind:
             counts[flow, day, "near"] += again.near
             counts[flow, day, "hit_us"] += int(again.elapsed_ms * 1000)
             counts[flow, day, "saved_us"] += again.saved_us
+            self._popular.add_repeat(turn, session=again.session, at=again.at, saved_us=again.saved_us)
         for (flow, day, field), amount in counts.items():
             if amount:
                 self._tally.append((flow, day, field, amount))

@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from agentic_flywheel.access import ApiKeys, Audit
     from agentic_flywheel.backup import Backup
     from agentic_flywheel.insight.faq import Faq
+    from agentic_flywheel.insight.popular import Popular
 
 #: What calls that nobody waits for any more may still take when the flywheel is closed.
 CLOSE_SECONDS = 1.0
@@ -326,6 +327,13 @@ class Flywheel:
         from agentic_flywheel.access import ApiKeys
 
         return ApiKeys(self._store, self.audit, self.settings.text("tenant"))
+
+    @cached_property
+    def popular(self) -> Popular:
+        """What is asked often, and what is asked next; loaded when it is looked at."""
+        from agentic_flywheel.insight.popular import Popular
+
+        return Popular(self.registry, self._store, self._behind.flush)
 
     @property
     def embedded(self) -> EmbeddedServer | None:

@@ -17,6 +17,7 @@ from agentic_flywheel.comparing import Said
 from agentic_flywheel.errors import EmbedderError, UnknownSession, UnknownTurn
 from agentic_flywheel.flows.registry import Registry
 from agentic_flywheel.identifiers import new_id
+from agentic_flywheel.insight.tally import name_of
 from agentic_flywheel.learning import Learning
 from agentic_flywheel.likeness import Cut, Report, ReportKind, ReportReceipt
 from agentic_flywheel.matching import Matching
@@ -26,7 +27,9 @@ from agentic_flywheel.policy.similarity.budget import Label, LabelSource, increm
 from agentic_flywheel.policy.similarity.choice import pair_of
 from agentic_flywheel.policy.similarity.probes import Probe
 from agentic_flywheel.questions import Planner
+from agentic_flywheel.store.counters import day_of
 from agentic_flywheel.store.keys import flight_name
+from agentic_flywheel.store.popularity import KEPT
 from agentic_flywheel.store.store import Store
 
 if TYPE_CHECKING:
@@ -87,8 +90,10 @@ class Reporting:
         removed: dict[str, int] = {}
         if entry is not None and not entry.withdrawn:
             removed = await self._withdraw(turn.entry_key, entry, kind)
-        if kind is ReportKind.PRIVATE and turn.entry_key:
-            await self._mark(turn, now)
+        if kind is ReportKind.PRIVATE:
+            if turn.entry_key:
+                await self._mark(turn, now)
+            await self._hide(turn, now)
         curated = await self._withdraw_approved(turn, kind, note, user or "")
         blocked, cut = None, None
         if kind is ReportKind.WRONG and turn.outcome is Outcome.SIMILAR:
@@ -167,12 +172,19 @@ class Reporting:
         )
         await self._store.entries.put(turn.entry_key, mark)
 
+    async def _hide(self, turn: Turn, now: float) -> None:
+        """Let the question, and the one whose answer it was given, be counted among those asked often no more."""
+        names = [name_of(text) for text in (turn.question, turn.matched_question) if text]
+        days = [day_of(now - 86400 * back) for back in range(KEPT.days)]
+        await self._store.popularity.forget(turn.flow, names, days, hide=True)
+
     async def _block(self, turn: Turn, entry: Entry | None) -> Cut | None:
         """Never merge the two questions again, and count the hit as a wrong one."""
         normal, matched = normalise(turn.question), normalise(turn.matched_question)
         own = question_hash(normal, entry.identity if entry else "")
         await self._store.similar.block(turn.flow, pair_of(normal, turn.entry_key))
         await self._store.similar.block(turn.flow, pair_of(matched, f":{own}"))
+        await self._store.popularity.part(turn.flow, name_of(turn.question), name_of(turn.matched_question))
         if turn.similarity is None or not (embedder := self._matching.fingerprint):
             return None
         spec = self._registry.current().get(turn.flow, inactive=True)

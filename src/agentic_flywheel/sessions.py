@@ -10,9 +10,11 @@ from typing import Any, NamedTuple, Self
 
 from agentic_flywheel.behind import WriteBehind
 from agentic_flywheel.errors import InputError, StoreError, UnknownSession, UnknownTurn
+from agentic_flywheel.insight.tally import counted_for
 from agentic_flywheel.model import Entry, Receipt, Session, SessionPage, Thread, Turn
 from agentic_flywheel.policy.admission import admit_config, admit_id, admit_text
 from agentic_flywheel.settings import Settings
+from agentic_flywheel.store.popularity import KEPT
 from agentic_flywheel.store.session_headers import session_with, title_of
 from agentic_flywheel.store.store import Store
 
@@ -117,6 +119,7 @@ class Sessions:
         notes = ["Answers that it shared with others stay; `cache clear --session` removes them."]
         if not dry_run:
             await self._store.outbox.forget(session)
+            await self._uncount(turns, turns)
             removed["entries"] = await self._store.entries.remove(entries) + await self._store.entries.delete(spoilt)
             if not await self._store.sessions.delete(header):
                 notes.append("Redis is full, so indexes of history have its words still: run `afw index rebuild`.")
@@ -147,6 +150,7 @@ class Sessions:
             kept = {key: looked.entry} if looked.entry is not None else {}
         removed = {"turns": 1, "entries": len(kept)}
         if not dry_run:
+            await self._uncount(turns, [chosen])
             removed["entries"] = await self._store.entries.remove(kept)
             title = title_of(others[0]) if others else ""
             removed["turns"] = int(await self._store.sessions.delete_turn(chosen, title=title))
@@ -175,6 +179,15 @@ class Sessions:
                 removed = {what: count + receipt.removed[what] for what, count in removed.items()}
         target = f"inactive for {self._retention_days:g} days" if self._retention_days else "nothing (retention is off)"
         return Receipt(action="sweep sessions", target=target, dry_run=dry_run, removed=removed, at=now)
+
+    async def _uncount(self, turns: Sequence[Turn], gone: Sequence[Turn]) -> None:
+        """Take turns that go out of the counts of what is asked often; `turns` are all of their session."""
+        since = time.time() - KEPT.total_seconds()
+        if any(turn.at >= since for turn in gone):
+            await self._behind.flush()
+            ids = {turn.id for turn in gone}
+            counted = counted_for(turns, ids, tenant=self._store.keys.root, since=since)
+            await self._store.popularity.subtract(counted)
 
     async def _amend(self, session: str, **fields: Any) -> Session:
         if not await self._store.sessions.amend(session, **fields):

@@ -71,6 +71,11 @@ class FlywheelSync:
         """As `Flywheel.backup`."""
         return _Waiting(self._flywheel.backup, self._wait)
 
+    @property
+    def popular(self) -> Any:
+        """As `Flywheel.popular`."""
+        return _Waiting(self._flywheel.popular, self._wait)
+
     def doctor(self) -> list[Check]:
         """As `Flywheel.doctor`."""
         return self._wait(self._flywheel.doctor())

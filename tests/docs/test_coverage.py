@@ -83,6 +83,10 @@ def test_the_key_table_has_every_key_and_no_other() -> None:
         "rate": [keys.rate("W")],
         "mark": [keys.mark("M")],
         "count": [keys.count("F", "YYYYMMDD")],
+        "popular": [keys.popular("F", "YYYYMMDD")],
+        "paths": [keys.paths("F", "YYYYMMDD")],
+        "joined": [keys.joined("F")],
+        "hidden": [keys.hidden("F")],
     }
     methods = {name for name, _ in inspect.getmembers(Keys, inspect.isfunction) if not name.startswith(("_", "is_"))}
     methods -= {"shared_prefixes", "vector_prefix"}

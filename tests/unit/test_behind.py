@@ -8,15 +8,26 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import msgspec
 import pytest
 
 from agentic_flywheel import behind
 from agentic_flywheel.behind import Repeat, WriteBehind
-from agentic_flywheel.errors import StoreError, StoreUnavailable
+from agentic_flywheel.errors import StoreError, StoreFull, StoreMisused, StoreUnavailable
+from agentic_flywheel.insight.tally import name_of
 from agentic_flywheel.model import Outcome, Reason, Turn
+from agentic_flywheel.store.keys import Keys
+from agentic_flywheel.store.popularity import Count, Told
 from flywheels import until
 
 pytestmark = pytest.mark.anyio
+
+
+class Asked:
+    """Counts of what was asked, each as a command of its own."""
+
+    def commands(self, counts: dict[Told, Count]) -> list[Any]:
+        return [("ASKED", place.name, count.asked) for place, count in counts.items()]
 
 
 class Stand:
@@ -24,6 +35,9 @@ class Stand:
 
     def __init__(self) -> None:
         self.link = self.outbox = self.sessions = self.counters = self
+        self.keys = Keys("t")
+        self.popularity = Asked()
+        self.refusals: dict[str, StoreError] = {}
         self.away: StoreError | None = None
         self.outbox_full = False
         self.hold: asyncio.Event | None = None
@@ -43,6 +57,13 @@ class Stand:
         if self.away is not None:
             raise self.away
         self.exchanges.append(list(commands))
+
+    async def run_each(self, *commands: Any) -> list[Any]:
+        await self.run(*commands)
+        return [self.refusals.get(name) for name, *_ in commands]
+
+    def error(self, error: StoreError, what: str) -> StoreError:
+        return error
 
     def waits(self) -> bool:
         return True
@@ -181,6 +202,63 @@ async def test_what_redis_does_not_take_goes_to_the_outbox_and_counters_wait() -
     stand.away = None
     await waiting.flush()
     assert stand.exchanges == [[("COUNT", "f", "20231114", "misses", 3)]]
+    await waiting.aclose()
+
+
+def asked(question: str) -> Turn:
+    return msgspec.structs.replace(
+        turn(0), question=question, entry_key=Keys("t").entry("team", "f", name_of(question))
+    )
+
+
+async def test_what_was_asked_leaves_with_the_counters_in_one_round_trip() -> None:
+    stand = Stand()
+    waiting = queue(stand)
+    waiting.count("f", 1_700_000_000.0, misses=1)
+    for question in ("a", "b", "a"):
+        waiting.count_asked(asked(question), [], 0)
+    waiting.count_asked(turn(1), [], 0)  # kept for nobody
+    waiting.repeat(repeat(1)._replace(turn=asked("b")))
+    await waiting.flush()
+    *_, (first, *rest) = stand.exchanges
+    assert first[0] == "COUNT"
+    assert {row[1:] for row in rest if row[0] == "ASKED"} == {(name_of("a"), 2), (name_of("b"), 2)}
+    await waiting.flush()
+    await waiting.aclose()
+    assert len(stand.exchanges) == 2
+
+
+@pytest.mark.parametrize(
+    ("refusal", "kept"), [(StoreFull("full", command=""), True), (StoreMisused("no hash", command=""), False)]
+)
+async def test_what_a_full_server_refuses_is_counted_later_and_nothing_else_twice(
+    refusal: StoreError, kept: bool
+) -> None:
+    stand = Stand()
+    waiting = queue(stand)
+    stand.refusals = {"ASKED": refusal}
+    waiting.count("f", 1_700_000_000.0, misses=1)
+    waiting.count_asked(asked("a"), [], 0)
+    await waiting.flush()
+    stand.refusals = {}
+    waiting.count_asked(asked("b"), [], 0)
+    await waiting.flush()
+    later = {name_of("a"), name_of("b")} if kept else {name_of("b")}
+    assert {row[1] for row in stand.exchanges[-1]} == later
+    await waiting.aclose()
+
+
+async def test_what_was_asked_waits_while_redis_is_away() -> None:
+    stand = Stand()
+    waiting = queue(stand)
+    stand.away = StoreUnavailable("away", command="")
+    for _ in range(3):
+        waiting.count_asked(asked("a"), [], 0)
+        with pytest.raises(StoreError):
+            await waiting.flush()
+    stand.away = None
+    await waiting.flush()
+    assert stand.exchanges == [[("ASKED", name_of("a"), 3)]]
     await waiting.aclose()
 
 

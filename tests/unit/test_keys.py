@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentic_flywheel.policy.identity import question_hash
-from agentic_flywheel.store.keys import SHARDS, Keys, flight_name, safe, scope_of_key, shard_of
+from agentic_flywheel.store.keys import SHARDS, Keys, flight_name, safe, scope_of_key, shard_of, team_question
 
 HASH = question_hash("q")
 ids = st.text(min_size=1, max_size=80)
@@ -45,6 +45,10 @@ def every_key(tenant: str, name: str) -> list[str]:
         keys.vector(name, name, keys.entry("team", name, HASH)),
         keys.vector_log(name, name),
         keys.count(name, "20260101"),
+        keys.popular(name, "20260101"),
+        keys.paths(name, "20260101"),
+        keys.joined(name),
+        keys.hidden(name),
         *keys.calls(name),
         *keys.lease(flight_name(keys.entry("user", name, HASH, user=name), "1")),
         keys.refresh(flight_name(keys.entry("team", name, HASH), "1")),
@@ -102,6 +106,25 @@ def test_all_keys_of_one_script_share_a_slot(name: str) -> None:
     assert len({slot(key) for key in (keys.flow(name), keys.changes(name))}) == 1
     similar = (keys.similar(name), keys.evidence(name, "e"), keys.cut_changes(name, "e"), keys.blocked(name))
     assert {slot(key) for key in similar} == {slot(keys.flow(name))}
+    asked = (keys.popular(name, "20260101"), keys.paths(name, "20260101"), keys.joined(name), keys.hidden(name))
+    assert len({slot(key) for key in asked}) == 1
+
+
+@given(ids)
+def test_near_caches_are_not_told_of_counts(name: str) -> None:
+    keys = Keys("t")
+    told = keys.shared_prefixes()
+    for key in (keys.popular(name, "20260101"), keys.paths(name, "20260101"), keys.count(name, "20260101")):
+        assert not key.startswith(told)
+
+
+@given(ids, ids)
+def test_only_a_team_answers_key_names_a_question_of_all(name: str, owner: str) -> None:
+    keys = Keys("t")
+    assert team_question(keys.entry("team", name, HASH)) == HASH
+    for scope in ("user", "session"):
+        assert team_question(keys.entry(scope, name, HASH, user=owner, session=owner)) == ""
+    assert team_question(keys.flow(name)) == team_question("") == ""
 
 
 def test_answers_shared_by_the_team_spread_over_a_cluster() -> None:

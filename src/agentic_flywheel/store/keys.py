@@ -182,6 +182,26 @@ class Keys:
         """What one flow's questions came to on one day (`yyyymmdd`, UTC)."""
         return f"{self.root}:count:{safe(flow)}:{day}"
 
+    def popular(self, flow: str, day: str) -> str:
+        """How often each of one flow's questions was asked on one day (`yyyymmdd`, UTC)."""
+        return f"{self._popular(flow)}:{day}"
+
+    def paths(self, flow: str, day: str) -> str:
+        """How often one question followed another in a session of one flow on one day (`yyyymmdd`, UTC)."""
+        return f"{self.root}:paths:{{{safe(flow)}}}:{day}"
+
+    def joined(self, flow: str) -> str:
+        """Which of a flow's questions are other wordings of which."""
+        return f"{self._popular(flow)}:joined"
+
+    def hidden(self, flow: str) -> str:
+        """Questions of a flow that are never counted, since somebody said that they are private."""
+        return f"{self._popular(flow)}:hidden"
+
+    def _popular(self, flow: str) -> str:
+        # Not under `flow:`: near caches are told of every change there, and this changes all the time.
+        return f"{self.root}:popular:{{{safe(flow)}}}"
+
 
 def _short(fingerprint: str) -> str:
     """64 bits of an embedder's fingerprint: enough to tell apart the few that one tenant ever has."""
@@ -200,3 +220,9 @@ def scope_of_key(key: str) -> str:
     """The scope that an entry's key names: team, user or session; "" for any other key."""
     match = _ENTRY.fullmatch(key)
     return match["scope"].split(":", 1)[0] if match else ""
+
+
+def team_question(key: str) -> str:
+    """The name of the question whose answer an entry's key holds for the whole team; "" for any other key."""
+    match = _ENTRY.fullmatch(key)
+    return match["hash"] if match and match["scope"] == "team" else ""

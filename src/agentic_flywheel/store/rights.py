@@ -13,7 +13,7 @@ COMMANDS = tuple(
     """
     hello select ping eval evalsha
     get set unlink del exists expire pexpire pttl time
-    hget hmget hset hsetnx hdel hexists hgetall hincrby
+    hget hmget hset hsetnx hdel hexists hgetall hincrby hlen
     sadd smembers smismember lpush ltrim lrange
     zadd zrem zcard zcount zscore zscan zrangebyscore zremrangebyscore zrevrange zrevrangebyscore
     xadd xread xrange xrevrange

@@ -16,6 +16,8 @@ from agentic_flywheel.store.leases import ACQUIRE, FINISH, SPEAK, Leases
 from agentic_flywheel.store.limits import ENTER, Limits
 from agentic_flywheel.store.link import Link
 from agentic_flywheel.store.outbox import Outbox
+from agentic_flywheel.store.popularity import SCRIPTS as POPULARITY
+from agentic_flywheel.store.popularity import Popularity
 from agentic_flywheel.store.restoring import SCRIPTS as RESTORING
 from agentic_flywheel.store.session_scripts import AMEND, APPEND, REMOVE
 from agentic_flywheel.store.sessions import SessionStore
@@ -28,13 +30,14 @@ class Store:
 
     def __init__(self, settings: Settings) -> None:
         asked = (APPEND, AMEND, REMOVE, OBSERVE, TRIM, ACQUIRE, SPEAK, FINISH, ENTER, KEEP, NAME, TELL, WRITE)
-        self.link = Link(settings, (*asked, *SCRIPTS, *RESTORING, *API_KEYS))
+        self.link = Link(settings, (*asked, *SCRIPTS, *RESTORING, *API_KEYS, *POPULARITY))
         self.keys = Keys(settings.text("tenant"))
         self.sessions = SessionStore(self.link, self.keys)
         self.feed = Feed(self.link, self.keys)
         self.entries = EntryStore(self.link, self.keys)
         self.flows = FlowStates(self.link, self.keys)
         self.counters = Counters(self.link, self.keys)
+        self.popularity = Popularity(self.link, self.keys)
         self.leases = Leases(self.link, self.keys)
         self.limits = Limits(self.link, self.keys)
         self.vectors = VectorStore(self.link, self.keys)

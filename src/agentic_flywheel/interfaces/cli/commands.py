@@ -16,6 +16,8 @@ COMMANDS = {
     "explain": Late("explain", "explain", "What would become of a question, without asking it."),
     "session": Late("session", "session", "List, read, resume, tag and delete sessions."),
     "search": Late("search", "search", "Search what was asked and answered."),
+    "popular": Late("popular", "popular", "What is asked most."),
+    "paths": Late("popular", "paths", "What is asked next, after a question."),
     "cache": Late("cache", "cache", "Look at stored answers, and clear them."),
     "similar": Late("similar", "similar", "How similar questions share answers, flow by flow."),
     "proposals": Late("proposals", "proposals", "Changes that evidence suggests; accept or reject them."),

@@ -46,6 +46,7 @@ def build_server(flywheel: Flywheel) -> FlywheelServer:
     from agentic_flywheel.interfaces.mcp.coaia import add_coaia_tools
     from agentic_flywheel.interfaces.mcp.flows import add_flow_tools
     from agentic_flywheel.interfaces.mcp.history import add_history_tools
+    from agentic_flywheel.interfaces.mcp.popular import add_popular_tools
     from agentic_flywheel.interfaces.mcp.reporting import add_reporting_tools
     from agentic_flywheel.interfaces.mcp.resources import add_resources
     from agentic_flywheel.interfaces.mcp.sessions import add_session_tools
@@ -56,6 +57,7 @@ def build_server(flywheel: Flywheel) -> FlywheelServer:
     add_flow_tools(server)
     add_session_tools(server)
     add_history_tools(server)
+    add_popular_tools(server)
     add_cache_tools(server)
     add_reporting_tools(server)
     add_coaia_tools(server)
