@@ -1,9 +1,10 @@
 """Writes that an asker does not wait for: one-off turns and counters, gathered and sent together.
 
 Invariant: nothing stays here longer than 50 ms plus one round trip while Redis answers; `aclose` and `flush` send
-what is left. Turns that Redis does not take go to the outbox at once. What the outbox cannot keep either is tried
-again with the next flush, up to a bound; what is lost in the end is counted in `lost` and logged. Counters that Redis
-does not take are added up here until it does: they are gone if the process ends before.
+what is left. (What was asked, where that is much at a time, is gathered for a second.) Turns that Redis does not take go
+to the outbox at once. What the outbox cannot keep either is tried again with the next flush, up to a bound; what is
+lost in the end is counted in `lost` and logged. Counters that Redis does not take are added up here until it does: they
+are gone if the process ends before.
 """
 
 from __future__ import annotations
@@ -21,11 +22,16 @@ from agentic_flywheel.errors import StoreError, StoreFull
 from agentic_flywheel.insight.tally import Tally
 from agentic_flywheel.model import Answer, Turn
 from agentic_flywheel.store.counters import day_of
+from agentic_flywheel.store.popularity import Count, Told
 from agentic_flywheel.store.store import Store
 
 DELAY_SECONDS = 0.05
 MOST_TURNS = 2000
 _BATCH = 100
+#: Where so many questions and more come at a time, they are gathered up to so long: most of them come up again, and
+#: are sent as one.
+_MANY_ASKED = 50
+_GATHER_SECONDS = 1.0
 
 _log = logging.getLogger(__name__)
 
@@ -69,6 +75,7 @@ class WriteBehind:
         self._repeats: list[Repeat] = []
         self._asked: list[tuple[Turn, Sequence[Turn], int]] = []
         self._popular = Tally(store.keys.root)
+        self._popular_sent_at = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._flushing: asyncio.Task[None] | None = None
         self._lock = asyncio.Lock()
@@ -117,23 +124,21 @@ class WriteBehind:
             repeat.session == session for repeat in self._repeats
         )
 
-    async def flush(self) -> None:
-        """Send what is queued. Raises `StoreError` for counters and turns that are nowhere yet; those stay queued."""
+    async def flush(self, *, patiently: bool = False) -> None:
+        """Send what is queued; `patiently` may leave what was asked often for later. Raises `StoreError` for counters
+        and turns that are nowhere yet; those stay queued."""
         async with self._lock:
             await self._send_turns()
-            await self._send_counts()
+            await self._send_counts(patiently=patiently)
 
     async def flush_turns(self) -> None:
         """Send the turns that are queued, to Redis or to the outbox. Raises `StoreError` if some are in neither."""
         async with self._lock:
             await self._send_turns()
 
-    async def _send_counts(self) -> None:
+    async def _send_counts(self, *, patiently: bool) -> None:
         """Send counters and what was asked, in one round trip."""
-        asked, self._asked = self._asked, []
-        for each in asked:
-            self._popular.add(*each)
-        popular, self._popular.counts = self._popular.counts, {}
+        popular = self._take_asked(patiently=patiently)
         tally, self._tally = self._tally, []
         counters = self._store.counters.commands(tally)
         commands = [*counters, *self._store.popularity.commands(popular)]
@@ -155,6 +160,19 @@ class WriteBehind:
             if isinstance(reply, Exception):
                 self._tally = _summed([*tally, *self._tally])
                 raise self._store.link.error(reply, "counting") from reply
+
+    def _take_asked(self, *, patiently: bool) -> dict[Told, Count]:
+        asked, self._asked = self._asked, []
+        for each in asked:
+            self._popular.add(*each)
+        now = asyncio.get_running_loop().time()
+        if patiently and len(self._popular.counts) >= _MANY_ASKED and now < self._popular_sent_at + _GATHER_SECONDS:
+            self._wake()
+            return {}
+        if self._popular.counts:
+            self._popular_sent_at = now
+        popular, self._popular.counts = self._popular.counts, {}
+        return popular
 
     async def _send_turns(self) -> None:
         self._make_turns()
@@ -247,7 +265,7 @@ class WriteBehind:
 
     async def _flush_quietly(self) -> None:
         try:
-            await self.flush()
+            await self.flush(patiently=True)
         except StoreError as error:
             _log.warning("kept for the next attempt (%d turns): %s", len(self._turns), error)
 

@@ -8,6 +8,7 @@ docs/how-it-works.md lists the same keys; a test holds the two together.
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from hashlib import blake2b
 from zlib import crc32
 
@@ -222,6 +223,7 @@ def scope_of_key(key: str) -> str:
     return match["scope"].split(":", 1)[0] if match else ""
 
 
+@lru_cache(maxsize=2048)
 def team_question(key: str) -> str:
     """The name of the question whose answer an entry's key holds for the whole team; "" for any other key."""
     match = _ENTRY.fullmatch(key)

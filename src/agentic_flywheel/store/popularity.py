@@ -90,16 +90,25 @@ local function join(name, other)
 end
 
 local function marks_with(old, new)
+    if old == '' then return new end
     local full = #old >= most_marks * 4
     if full and struct.unpack('>I4', new) >= struct.unpack('>I4', old, #old - 3) then return old end
-    local merged, i, j, last = {}, 1, 1, nil
-    while #merged < most_marks and (i <= #old or j <= #new) do
-        local a = i <= #old and struct.unpack('>I4', old, i) or nil
-        local b = j <= #new and struct.unpack('>I4', new, j) or nil
-        local value = (not b or (a and a <= b)) and a or b
-        if a == value then i = i + 4 end
-        if b == value then j = j + 4 end
-        merged[#merged + 1] = struct.pack('>I4', value)
+    local merged, i, j = {}, 1, 1
+    local a, b = struct.unpack('>I4', old), struct.unpack('>I4', new)
+    while #merged < most_marks and (a or b) do
+        if a and (not b or a <= b) then
+            merged[#merged + 1] = string.sub(old, i, i + 3)
+            if a == b then
+                j = j + 4
+                b = j <= #new and struct.unpack('>I4', new, j) or nil
+            end
+            i = i + 4
+            a = i <= #old and struct.unpack('>I4', old, i) or nil
+        else
+            merged[#merged + 1] = string.sub(new, j, j + 3)
+            j = j + 4
+            b = j <= #new and struct.unpack('>I4', new, j) or nil
+        end
     end
     return table.concat(merged)
 end
