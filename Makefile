@@ -62,6 +62,7 @@ bench: $(DEV) ## Measure; the figures depend on the machine
 	$(BIN)/python bench/bench_embedding.py --write
 	$(BIN)/python bench/bench_similar_lookup.py --write
 	$(BIN)/python bench/bench_comparer.py --write
+	$(BIN)/python bench/bench_popular.py --write
 
 openings: $(DEV) ## Write down anew what MCP clients are told first
 	$(BIN)/python -m agentic_flywheel.interfaces.mcp.openings

@@ -1,7 +1,7 @@
 """Writes that an asker does not wait for: one-off turns and counters, gathered and sent together.
 
 Invariant: nothing stays here longer than 50 ms plus one round trip while Redis answers; `aclose` and `flush` send
-what is left. (What was asked, where that is much at a time, is gathered for a second.) Turns that Redis does not take go
+what is left. (What was asked, where that is much, is gathered for a second.) Turns that Redis does not take go
 to the outbox at once. What the outbox cannot keep either is tried again with the next flush, up to a bound; what is
 lost in the end is counted in `lost` and logged. Counters that Redis does not take are added up here until it does: they
 are gone if the process ends before.

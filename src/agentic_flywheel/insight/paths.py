@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from agentic_flywheel.errors import InputError
-from agentic_flywheel.insight.askers import estimated, smallest
+from agentic_flywheel.insight.askers import estimated
 from agentic_flywheel.insight.tally import DEPTH, node_of
 from agentic_flywheel.store.popularity import STEP, Record
 from agentic_flywheel.store.store import Store
@@ -81,14 +81,14 @@ class _Step:
 
     def __init__(self) -> None:
         self.count = self.last = 0
-        self.marks: list[int] = []
+        self.marks: set[int] = set()
         self.texts: Counter[str] = Counter()
 
     def add(self, record: Record) -> None:
         """Take in one record of one day."""
         self.count += record.asked
         self.last = max(self.last, record.last)
-        self.marks = smallest((*self.marks, *record.marks))
+        self.marks.update(record.marks)
         self.texts[record.text] += record.asked
 
     @property

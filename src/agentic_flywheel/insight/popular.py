@@ -21,7 +21,7 @@ import msgspec
 
 from agentic_flywheel.errors import InputError
 from agentic_flywheel.flows.registry import Registry
-from agentic_flywheel.insight.askers import estimated, smallest
+from agentic_flywheel.insight.askers import estimated
 from agentic_flywheel.insight.tally import name_of
 from agentic_flywheel.model import Receipt, Sharing
 from agentic_flywheel.store.counters import day_of
@@ -219,7 +219,7 @@ class _Merged:
     def __init__(self) -> None:
         self.asked = self.served = self.saved_us = self.last = 0
         self.first = 2**32
-        self.marks: list[int] = []
+        self.marks: set[int] = set()
         self.wordings: dict[str, tuple[int, int, str]] = {}  # times asked, last time, the text of that day
 
     def add(self, name: str, record: Record) -> None:
@@ -228,13 +228,11 @@ class _Merged:
         self.served += record.served
         self.saved_us += record.saved_us
         self.first, self.last = min(self.first, record.first), max(self.last, record.last)
-        self.marks = smallest((*self.marks, *record.marks))
+        self.marks.update(record.marks)
         asked, last, text = self.wordings.get(name, (0, 0, ""))
-        self.wordings[name] = (
-            asked + record.asked,
-            max(last, record.last),
-            record.text if record.last >= last else text,
-        )
+        if record.last >= last:
+            last, text = record.last, record.text
+        self.wordings[name] = (asked + record.asked, last, text)
 
     def shown(self, flow: str, head: str) -> PopularQuestion:
         """The question as it is shown, without its answer."""

@@ -48,8 +48,8 @@ _VERSION = 1
 _log = logging.getLogger(__name__)
 
 # KEYS: the day's records, what was joined, what is hidden. ARGV: how many records, marks and joins are kept; how long,
-# in seconds; the day's number; then for each record its name, times asked, served, microseconds saved, first and last
-# time, text, the wording that it was taken for ("" for none), the marks of its askers.
+# in seconds; the day's number; then for each record its name, what is to be added to it (in the form of a record), and
+# the wording that it was taken for ("" for none).
 COUNT = Script("""
 local records, joined, hidden = KEYS[1], KEYS[2], KEYS[3]
 local most, most_marks, most_joined = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
@@ -117,8 +117,8 @@ local function readable(raw) return #raw >= 26 and string.byte(raw) == 1 end
 
 local some_hidden = redis.call('EXISTS', hidden) == 1
 local fresh, joins = 0, 0
-for i = 6, #ARGV, 9 do
-    local name, text, taken_for, marks = ARGV[i], ARGV[i + 6], ARGV[i + 7], ARGV[i + 8]
+for i = 6, #ARGV, 3 do
+    local name, added, taken_for = ARGV[i], ARGV[i + 1], ARGV[i + 2]
     local never = false
     if some_hidden then
         for _, part in ipairs(redis.call('SMISMEMBER', hidden, string.sub(name, 1, 32), string.sub(name, -32))) do
@@ -126,20 +126,18 @@ for i = 6, #ARGV, 9 do
         end
     end
     if not never then
-        local asked, served, saved = tonumber(ARGV[i + 1]), tonumber(ARGV[i + 2]), tonumber(ARGV[i + 3])
-        local first, last = tonumber(ARGV[i + 4]), tonumber(ARGV[i + 5])
         local raw = redis.call('HGET', records, name)
         if raw and readable(raw) then
-            local _, a, s, us, from, to, count = struct.unpack(HEAD, raw)
-            asked, served, saved = asked + a, served + s, saved + us
-            first, last = math.min(first, from), math.max(last, to)
-            marks = marks_with(string.sub(raw, 27, 26 + 4 * count), marks)
-            text = string.sub(raw, 27 + 4 * count)
+            local _, asked, served, saved, first, last, count = struct.unpack(HEAD, raw)
+            local _, a, s, us, from, to, more = struct.unpack(HEAD, added)
+            local marks = marks_with(string.sub(raw, 27, 26 + 4 * count), string.sub(added, 27, 26 + 4 * more))
+            local head = struct.pack(HEAD, 1, asked + a, served + s, saved + us, math.min(first, from),
+                math.max(last, to), #marks / 4)
+            redis.call('HSET', records, name, head .. marks .. string.sub(raw, 27 + 4 * count))
         else
+            redis.call('HSET', records, name, added)
             fresh = fresh + 1
         end
-        local head = struct.pack(HEAD, 1, asked, served, saved, first, last, #marks / 4)
-        redis.call('HSET', records, name, head .. marks .. text)
         if taken_for ~= '' then
             join(name, taken_for)
             joins = joins + 1
@@ -284,19 +282,20 @@ class Popularity:
 
     def commands(self, counts: Mapping[Told, Count]) -> list[Command]:
         """What to send to add up; at most 100 records with each script, so that none holds up the server."""
-        rows: defaultdict[tuple[str, str, bool], list[list[Any]]] = defaultdict(list)
+        rows: defaultdict[tuple[str, str, bool], list[str | bytes]] = defaultdict(list)
         for place, count in counts.items():
-            marks = b"".join(mark.to_bytes(4, "big") for mark in sorted(count.marks)[:MARKS])
-            text = count.text[:LONGEST_TEXT]
-            figures = (count.asked, count.served, count.saved_us, count.first, count.last)
-            rows[place.flow, place.day, place.is_step].append([place.name, *figures, text, count.taken_for, marks])
+            marks = sorted(count.marks)[:MARKS]
+            figures = (count.asked, count.served, count.saved_us, count.first, count.last, len(marks))
+            head = struct.pack(f">BIIQIIB{len(marks)}I", _VERSION, *figures, *marks)
+            words = rows[place.flow, place.day, STEP in place.name]
+            words += (place.name, head + count.text[:LONGEST_TEXT].encode(), count.taken_for)
         commands = []
         kept = int(KEPT.total_seconds())
         for (flow, day, is_step), found in rows.items():
             records = self._keys.paths(flow, day) if is_step else self._keys.popular(flow, day)
             keys = (records, self._keys.joined(flow), self._keys.hidden(flow))
-            for start in range(0, len(found), _BATCH):
-                words = [word for row in found[start : start + _BATCH] for word in row]
+            for start in range(0, len(found), 3 * _BATCH):
+                words = found[start : start + 3 * _BATCH]
                 commands.append(COUNT.call(keys, MOST, MARKS, MOST_JOINED, kept, day, *words))
         return commands
 
