@@ -37,6 +37,13 @@ _WORDINGS = 8
 _REPORTS = 10_000
 
 
+class _Wording(Protocol):
+    """One way in which a question was asked."""
+
+    @property
+    def text(self) -> str: ...
+
+
 class _Popular(Protocol):
     """A popular question (`insight.popular.PopularQuestion`), as far as it matters here."""
 
@@ -47,7 +54,7 @@ class _Popular(Protocol):
     @property
     def question(self) -> str: ...
     @property
-    def wordings(self) -> Sequence[tuple[str, int]]: ...
+    def wordings(self) -> Sequence[_Wording]: ...
     @property
     def asked(self) -> int: ...
     @property
@@ -55,7 +62,7 @@ class _Popular(Protocol):
     @property
     def last_at(self) -> float: ...
     @property
-    def entry_key(self) -> str: ...
+    def entry_key(self) -> str | None: ...
 
 
 class PopularQuestions(Protocol):
@@ -103,7 +110,7 @@ class Candidates:
             least_asked=self._least_asked,
             least_askers=self._least_askers,
         )
-        keys = {candidate.id: one.entry_key for one, candidate in named}
+        keys = {candidate.id: one.entry_key or "" for one, candidate in named}
         chosen: list[FaqCandidate] = []
         for candidate in wanted:
             if (whole := await self._with_answer(candidate, keys[candidate.id])) is not None:
@@ -216,7 +223,7 @@ class Candidates:
 
 
 def _candidate(one: _Popular) -> FaqCandidate:
-    texts = [text for text, _ in one.wordings if not unfit(text)]
+    texts = [wording.text for wording in one.wordings if not unfit(wording.text)]
     others = [text for text in wordings_of(one.question, texts) if normalise(text) != normalise(one.question)]
     distinct = {normalise(text): text for text in reversed(others)}
     return FaqCandidate(
