@@ -26,13 +26,21 @@ TOOLS = {
     "flowise_search_history",
     "flowise_popular_questions",
     "flowise_cache_stats",
+    "flowise_usage_analytics",
+    "flowise_flow_health",
     "flowise_clear_cache",
     "flowise_set_ttl",
     "flowise_report_answer",
     "coaia_tash",
     "coaia_fetch",
 }
-RESOURCES = {"flowise://flows", "flowise://sessions", "flowise://config-schema", "flowise://cache-metrics"}
+RESOURCES = {
+    "flowise://flows",
+    "flowise://sessions",
+    "flowise://config-schema",
+    "flowise://cache-metrics",
+    "flowise://flow-health",
+}
 
 
 def parameters(afw: Afw, **environ: str) -> StdioServerParameters:

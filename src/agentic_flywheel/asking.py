@@ -19,6 +19,7 @@ import msgspec
 
 from agentic_flywheel.behind import WriteBehind
 from agentic_flywheel.calling import Calling
+from agentic_flywheel.counting import Counted, IntentLabels, answered, failed, hit_time
 from agentic_flywheel.curated import Approved
 from agentic_flywheel.errors import FlowError, NotCached, StoreError
 from agentic_flywheel.familiar import Familiar
@@ -28,7 +29,7 @@ from agentic_flywheel.flows.protocol import FlowClient, SourcesFound, StreamEven
 from agentic_flywheel.learning import Learning
 from agentic_flywheel.lifetimes import Lifetimes
 from agentic_flywheel.matching import Matching
-from agentic_flywheel.model import Answer, Decided, Origin, Outcome, Reason, Source, Turn
+from agentic_flywheel.model import Answer, Decided, Entry, Origin, Outcome, Reason, Source, Turn
 from agentic_flywheel.near import NearCache
 from agentic_flywheel.pinned import Pinned
 from agentic_flywheel.policy.decision import Ask, Facts, Found, Refuse, Serve, ServeStale, decide, stand_in
@@ -88,6 +89,7 @@ class Asking:
         self._stale_seconds = settings.number("ttl.stale_seconds")
         self._join_seconds = settings.number("flow.join_seconds")
         self._refresh_again_at: dict[str, float] = {}
+        self._labels = IntentLabels()
 
     async def answer(self, asked: Asked) -> Answer:
         """The whole way. Raises `NotFound` and `FlowError`; store failures become warnings.
@@ -179,10 +181,16 @@ class Asking:
         )
 
     async def _decide(self, asked: Asked) -> Step:
-        step = await self.look(asked)
+        try:
+            step = await self.look(asked)
+        except FlowError as error:  # what the flow answers with could not be told
+            if flow := error.details.get("flow"):
+                self._behind.count(str(flow), asked.at, failed=1, **{f"failed:{error.code}": 1})
+            raise
         if self._matching.concerns(asked, step.plan, step.facts, step.decision):
             step = step.with_match(await self._matching.look(asked, step.plan, step.facts))
         if isinstance(step.decision, Refuse):
+            self._behind.count(step.plan.spec.key, asked.at, refused=1)
             raise NotCached(
                 f"no stored answer may be served: {step.reason}",
                 reason=step.reason,
@@ -217,6 +225,7 @@ class Asking:
             instead = stand_in(step.facts)
             if instead is not None:
                 return await self._serve(step, instead, warning=f"The flow did not answer: {error.message}.")
+            self._count(step, failed(step, error))
             asked = step.asked
             raise error.again(flow=step.plan.spec.key, session_id=asked.session, trace_id=asked.trace) from error
         entry, mine = landed.entry, landed.own and not joined
@@ -248,7 +257,7 @@ class Asking:
         )
         if mine and landed.stored:
             self._learning.after_call(step, entry)
-        return await self._remember(step, answer, saved_ms=0.0 if mine else entry.flow_ms or 0.0)
+        return await self._remember(step, answer, call=None if mine else entry)
 
     async def _landed(self, step: Step, flight: Flight, *, joined: bool) -> tuple[Landed, bool]:
         """How the flight landed, or another one where this took too long; and whether it is somebody else's."""
@@ -301,7 +310,7 @@ class Asking:
             answer = msgspec.structs.replace(answer, context=())
         if isinstance(decision, Serve) and decision.refresh and decision.wanted is step.plan.wanted[0]:
             self._refresh(step)
-        return await self._remember(step, answer, renewal, saved_ms=entry.flow_ms or 0.0)
+        return await self._remember(step, answer, renewal, call=entry)
 
     def _refresh(self, step: Step) -> None:
         """Ask the flow for a new answer that nobody waits for; one call over all processes."""
@@ -330,24 +339,26 @@ class Asking:
                 self._learning.after_refresh(step, await flight.landed())
 
     async def _remember(
-        self, step: Step, answer: Answer, commands: list[Command] | None = None, *, saved_ms: float = 0.0
+        self, step: Step, answer: Answer, commands: list[Command] | None = None, *, call: Entry | None
     ) -> Answer:
-        """Write what is to be kept, count, and give the answer its last facts."""
+        """Write what is to be kept, count, and give the answer its last facts. `call` is what it was computed as,
+        where it is served again."""
         asked, more = step.asked, dict[str, Any]()
         if not asked.directives.no_store:
-            turn = turn_of(step, answer)
+            turn, saved_us = turn_of(step, answer), int((call.flow_ms or 0.0) * 1000) if call else 0
             try:
                 with step.patience:
                     warning = await self._keep(step, turn, commands or [])
                 more["remembered"] = True
-                self._behind.count_asked(turn, step.read.recalled.turns, int(saved_ms * 1000))
+                self._behind.count_asked(turn, step.read.recalled.turns, saved_us)
                 if warning:
                     more["warnings"] = (*answer.warnings, warning)
             except StoreError as error:
                 more["warnings"] = (*answer.warnings, f"This turn was not kept: {error.message}.")
         elapsed = (time.perf_counter() - asked.started) * 1000
-        self._count(step.plan.spec.key, asked.at, answer, elapsed_ms=elapsed, saved_ms=saved_ms)
-        return msgspec.structs.replace(answer, elapsed_ms=elapsed, **more)
+        answer = msgspec.structs.replace(answer, elapsed_ms=elapsed, **more)
+        self._count(step, answered(step, answer, call, self._labels), **hit_time(answer.outcome, elapsed))
+        return answer
 
     async def _keep(self, step: Step, turn: Turn, commands: list[Command]) -> str:
         """Write a turn where it lasts; what the asker should know of that. Raises `StoreError` where it is nowhere."""
@@ -369,17 +380,10 @@ class Asking:
         self._recollection.remember(step.read.recalled, turn)
         return WAITS if waits else short
 
-    def _count(self, flow: str, at: float, answer: Answer, *, elapsed_ms: float, saved_ms: float) -> None:
-        fields = {
-            f"outcome:{answer.outcome.value}": 1,
-            f"reason:{answer.reason.value}": 1,
-            f"{answer.outcome.value}_us": int(elapsed_ms * 1000),
-        }
-        if answer.flow_ms is not None:
-            fields["flow_us"] = int(answer.flow_ms * 1000)
-        elif saved_ms:
-            fields["saved_us"] = int(saved_ms * 1000)
-        self._behind.count(flow, at, **fields)
+    def _count(self, step: Step, counted: Counted, **more: int) -> None:
+        self._behind.count(step.plan.spec.key, step.asked.at, **counted.fields, **more)
+        if counted.asker:
+            self._behind.count_asker(counted.asker, step.asked.at, counted.asked)
 
     async def _flush_first(self) -> None:
         try:

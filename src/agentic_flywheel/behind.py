@@ -12,16 +12,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import msgspec
 
+from agentic_flywheel.counting import Counted, hit_time
 from agentic_flywheel.errors import StoreError, StoreFull
 from agentic_flywheel.insight.tally import Tally
-from agentic_flywheel.model import Answer, Turn
-from agentic_flywheel.store.counters import day_of
+from agentic_flywheel.model import Answer, Outcome, Turn
+from agentic_flywheel.store.counters import Unsent
 from agentic_flywheel.store.popularity import Count, Told
 from agentic_flywheel.store.store import Store
 
@@ -45,7 +45,7 @@ class Repeat(NamedTuple):
     trace: str
     at: float
     elapsed_ms: float
-    saved_us: int
+    counted: Counted
     near: bool = True
 
 
@@ -71,7 +71,7 @@ class WriteBehind:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._turns: dict[tuple[str, str], Turn] = {}
-        self._tally: list[tuple[str, str, str, int]] = []
+        self._unsent = Unsent()
         self._repeats: list[Repeat] = []
         self._asked: list[tuple[Turn, Sequence[Turn], int]] = []
         self._popular = Tally(store.keys.root)
@@ -91,9 +91,13 @@ class WriteBehind:
         self._wake()
 
     def count(self, flow: str, moment: float, **fields: int) -> None:
-        """Queue counters of a flow for the day of `moment` (epoch seconds)."""
-        day = day_of(moment)
-        self._tally += [(flow, day, field, amount) for field, amount in fields.items()]
+        """Queue counters of a flow for `moment` (epoch seconds)."""
+        self._unsent.add(flow, moment, fields)
+        self._wake()
+
+    def count_asker(self, asker: str, moment: float, fields: Mapping[str, int]) -> None:
+        """Queue counters of who asked, a digest (`store.counters.asker_digest`)."""
+        self._unsent.add_asker(asker, moment, fields)
         self._wake()
 
     def count_asked(self, turn: Turn, before: Sequence[Turn], saved_us: int) -> None:
@@ -139,15 +143,15 @@ class WriteBehind:
     async def _send_counts(self, *, patiently: bool) -> None:
         """Send counters and what was asked, in one round trip."""
         popular = self._take_asked(patiently=patiently)
-        tally, self._tally = self._tally, []
-        counters = self._store.counters.commands(tally)
+        sent, self._unsent = self._unsent, Unsent()
+        counters = self._store.counters.commands(sent)
         commands = [*counters, *self._store.popularity.commands(popular)]
         if not commands:
             return
         try:
             replies = await self._store.link.run_each(*commands)
         except StoreError:
-            self._tally = _summed([*tally, *self._tally])
+            self._unsent.take_back(sent)
             self._popular.put_back(popular)
             raise
         refused = [reply for reply in replies[len(counters) :] if isinstance(reply, Exception)]
@@ -156,10 +160,11 @@ class WriteBehind:
             self._popular.put_back(popular if full else {})
         if refused:  # what was refused for another reason, or in part, would be counted twice or refused for ever
             _log.warning("what was asked is not counted (yet): %s", refused[0])
-        for reply in replies[: len(counters)]:
-            if isinstance(reply, Exception):
-                self._tally = _summed([*tally, *self._tally])
-                raise self._store.link.error(reply, "counting") from reply
+        try:
+            self._store.counters.taken(replies[: len(counters)])
+        except StoreError:
+            self._unsent.take_back(sent)
+            raise
 
     def _take_asked(self, *, patiently: bool) -> dict[Told, Count]:
         asked, self._asked = self._asked, []
@@ -195,7 +200,6 @@ class WriteBehind:
 
     def _make_turns(self) -> None:
         repeats, self._repeats = self._repeats, []
-        counts: Counter[tuple[str, str, str]] = Counter()
         for again in repeats:
             turn = msgspec.structs.replace(
                 again.turn,
@@ -206,16 +210,12 @@ class WriteBehind:
                 elapsed_ms=again.elapsed_ms,
             )
             self._turns[turn.session_id, turn.id] = turn
-            flow, day = turn.flow, day_of(again.at)
-            counts[flow, day, "outcome:hit"] += 1
-            counts[flow, day, f"reason:{turn.reason.value}"] += 1
-            counts[flow, day, "near"] += again.near
-            counts[flow, day, "hit_us"] += int(again.elapsed_ms * 1000)
-            counts[flow, day, "saved_us"] += again.saved_us
-            self._popular.add_repeat(turn, session=again.session, at=again.at, saved_us=again.saved_us)
-        for (flow, day, field), amount in counts.items():
-            if amount:
-                self._tally.append((flow, day, field, amount))
+            self._unsent.add(turn.flow, again.at, again.counted.fields)
+            self._unsent.add(turn.flow, again.at, hit_time(Outcome.HIT, again.elapsed_ms) | {"near": int(again.near)})
+            if again.counted.asker:
+                self._unsent.add_asker(again.counted.asker, again.at, again.counted.asked)
+            saved_us = again.counted.fields.get("saved_us", 0)
+            self._popular.add_repeat(turn, session=again.session, at=again.at, saved_us=saved_us)
 
     async def _keep(self, turns: Sequence[Turn], error: StoreError | None) -> None:
         outbox = self._store.outbox
@@ -273,11 +273,3 @@ class WriteBehind:
         if turns:
             self.lost += turns
             _log.error("%d turn(s) lost: neither Redis nor the outbox took them", turns)
-
-
-def _summed(tally: Sequence[tuple[str, str, str, int]]) -> list[tuple[str, str, str, int]]:
-    """The same counts in as few rows as possible, so that a long outage does not pile them up."""
-    sums: Counter[tuple[str, str, str]] = Counter()
-    for flow, day, field, amount in tally:
-        sums[flow, day, field] += amount
-    return [(*place, amount) for place, amount in sums.items()]

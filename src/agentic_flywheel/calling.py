@@ -17,6 +17,7 @@ from typing import assert_never
 from agentic_flywheel import errors
 from agentic_flywheel.admission import Admission
 from agentic_flywheel.behind import WriteBehind
+from agentic_flywheel.counting import called
 from agentic_flywheel.errors import FlowError, FlowGarbled, FlowTimeout, FlowUnavailable, StoreDamaged, StoreError
 from agentic_flywheel.flights import Flight, Landed
 from agentic_flywheel.flows.clients import ClientPool
@@ -81,6 +82,7 @@ class Calling:
         entry: Entry | None = None
         try:
             done, flow_ms = await self._call(step, flight, speaker)
+            self._behind.count(step.plan.spec.key, step.asked.at, **called(done, flow_ms))
             entry = self._entry(step, done, flow_ms, refresh=refresh)
             ended = Ended(encode(entry), complete=done.complete)
         except FlowError as error:
@@ -231,6 +233,8 @@ class Calling:
             sources=done.sources,
             config=plan.config,
             alone=not plan.enrichment.exchanges,
+            tokens_in=done.tokens.read if done.tokens else 0,
+            tokens_out=done.tokens.written if done.tokens else 0,
         )
 
     async def _store_entry(self, step: Step, entry: Entry, lease: Lease | None, ended: Ended) -> bool:

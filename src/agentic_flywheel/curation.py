@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import re
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from agentic_flywheel.asking import Asking
 from agentic_flywheel.behind import WriteBehind
@@ -14,6 +13,7 @@ from agentic_flywheel.errors import InputError, StoreError, UnknownKey, UnknownS
 from agentic_flywheel.flows.clients import ClientPool
 from agentic_flywheel.flows.protocol import FlowHealth, FlowSpec
 from agentic_flywheel.flows.registry import Registry
+from agentic_flywheel.insight.figures import Figures
 from agentic_flywheel.lifetimes import Lifetimes
 from agentic_flywheel.model import (
     Answer,
@@ -36,6 +36,9 @@ from agentic_flywheel.store.recalled import Recalled
 from agentic_flywheel.store.store import Store
 from agentic_flywheel.watching import FlowWatch, Standing
 
+if TYPE_CHECKING:
+    from agentic_flywheel.insight.usage import Usage
+
 
 class Cache:
     """The stored answers of one tenant."""
@@ -47,8 +50,10 @@ class Cache:
         planner: Planner,
         lifetimes: Lifetimes,
         behind: WriteBehind,
+        usage: Callable[[], Usage],
         forget: Callable[[], None] = lambda: None,
     ) -> None:
+        self._usage = usage
         self._registry = registry
         self._forget = forget  # what this process has at hand is not told of here in time
         self._store = store
@@ -56,24 +61,35 @@ class Cache:
         self._lifetimes = lifetimes
         self._behind = behind
 
-    async def stats(self, *, flow: str | None = None, days: int = 7) -> CacheFigures:
-        """Figures of every flow (or one) over the last `days` days, 1 to 90."""
+    async def stats(
+        self,
+        *,
+        flow: str | None = None,
+        days: int = 7,
+        since: str | float | None = None,
+        until: str | float | None = None,
+    ) -> CacheFigures:
+        """Figures of every flow (or one) over the last `days` days of UTC, today included (1 to 90); or from `since` on
+        and up to `until`, as `Usage.report` takes them, which has more to tell."""
         if not 1 <= days <= 90:
             raise InputError(f"figures are kept for 90 days; ask for 1 to 90, not {days}")
-        await self._behind.flush()
         now = time.time()
-        names = [self._registry.current().get(flow, inactive=True).key] if flow else await self._store.flows.known()
-        rows: list[FlowFigures] = []
-        total: Counter[str] = Counter()
+        if since is None and until is None:
+            since = (now // 86400 - days + 1) * 86400
+        report = await self._usage().report(since=since, until=until, flow=flow)
+        known = {figures.name: figures for figures in report.flows}
+        names = list(known) if flow else sorted({*known, *await self._store.flows.known()})
+        rows = []
         for name in names:
-            fields = await self._store.counters.read(name, days=days, now=now)
-            total.update(fields)
-            rows.append(_figures(name, fields, await self._store.entries.count(name, now=now)))
+            figures = known.get(name) or Figures(name=name, outcomes=dict.fromkeys(report.total.outcomes, 0))
+            rows.append(_figures(figures, await self._store.entries.count(name, now=now)))
         return CacheFigures(
             days=days,
-            total=_figures("", total, sum(row.entries for row in rows)),
+            since=report.since,
+            until=report.until,
+            total=_figures(report.total, sum(row.entries for row in rows)),
             flows=tuple(rows),
-            damaged_values=total["damaged"],
+            damaged_values=report.total.damaged,
             used_memory_bytes=await self._used_memory(),
         )
 
@@ -322,19 +338,20 @@ def _receipt(action: str, target: str, removed: dict[str, int], unreachable: int
     )
 
 
-def _figures(flow: str, fields: Mapping[str, int], entries: int) -> FlowFigures:
-    outcomes = {outcome.value: fields.get(f"outcome:{outcome}", 0) for outcome in Outcome}
-    questions = sum(outcomes.values())
-    served = sum(outcomes[name] for name in ("hit", "similar", "stale", "joined"))
-    asked = outcomes["miss"] + outcomes["bypass"]
+def _figures(figures: Figures, entries: int) -> FlowFigures:
     return FlowFigures(
-        flow=flow,
-        questions=questions,
-        outcomes=outcomes,
-        reasons={name.split(":", 1)[1]: n for name, n in sorted(fields.items()) if name.startswith("reason:")},
-        hit_rate=served / questions if questions else 0.0,
-        hit_ms=fields.get("hit_us", 0) / outcomes["hit"] / 1000 if outcomes["hit"] else None,
-        flow_ms=fields.get("flow_us", 0) / asked / 1000 if asked else None,
-        saved_seconds=fields.get("saved_us", 0) / 1_000_000,
+        flow=figures.name,
+        questions=figures.questions,
+        outcomes=figures.outcomes,
+        reasons=figures.reasons,
+        hit_rate=figures.hit_rate or 0.0,
+        miss_rate=figures.miss_rate or 0.0,
+        hit_ms=figures.hits.mean_ms,
+        hit_p50_ms=figures.hits.p50_ms,
+        hit_p95_ms=figures.hits.p95_ms,
+        hit_p99_ms=figures.hits.p99_ms,
+        flow_ms=figures.flow.mean_ms,
+        failed=figures.failed,
+        saved_seconds=figures.saved_seconds,
         entries=entries,
     )

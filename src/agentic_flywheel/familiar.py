@@ -19,6 +19,7 @@ from typing import Any
 import msgspec
 
 from agentic_flywheel.behind import Repeat, WriteBehind, repeated
+from agentic_flywheel.counting import Counted, IntentLabels, answered
 from agentic_flywheel.errors import FlowError, StoreError
 from agentic_flywheel.flows.clients import ClientPool
 from agentic_flywheel.flows.registry import Registry
@@ -51,7 +52,7 @@ class _Known(msgspec.Struct, frozen=True, gc=False):
     born: float
     life: float
     good_until: float
-    saved_us: int
+    counted: Counted
     size: int
 
 
@@ -72,6 +73,7 @@ class Familiar:
         self._clients = clients
         self._watch = watch
         self._behind = behind
+        self._labels = IntentLabels()
         self._user = settings.text("user")
         self._refresh_after = settings.number("ttl.refresh_after")
         self._known: OrderedDict[Name, _Known] = OrderedDict()
@@ -91,7 +93,7 @@ class Familiar:
             self._forget(name)
             return None
         elapsed = (time.perf_counter() - started) * 1000
-        again = Repeat(known.turn, new_session_id(), new_id(), new_id(), now, elapsed, known.saved_us, near=False)
+        again = Repeat(known.turn, new_session_id(), new_id(), new_id(), now, elapsed, known.counted, near=False)
         if not self._behind.repeat(again):
             return None
         if name in self._known:
@@ -140,7 +142,7 @@ class Familiar:
             born=entry.created_at,
             life=life,
             good_until=entry.created_at + life * min(1.0, self._refresh_after),
-            saved_us=int((entry.flow_ms or 0.0) * 1000),
+            counted=answered(step, answer, entry, self._labels),
             size=size,
         )
         self.size_bytes += size

@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from agentic_flywheel.backup import Backup
     from agentic_flywheel.insight.faq import Faq
     from agentic_flywheel.insight.popular import Popular
+    from agentic_flywheel.insight.usage import Usage
 
 #: What calls that nobody waits for any more may still take when the flywheel is closed.
 CLOSE_SECONDS = 1.0
@@ -136,7 +137,9 @@ class Flywheel:
             near=self._near,
             refreshes=background,
         )
-        self.cache = Cache(self.registry, self._store, self._planner, self.lifetimes, self._behind, forget)
+        self.cache = Cache(
+            self.registry, self._store, self._planner, self.lifetimes, self._behind, lambda: self.usage, forget
+        )
         self.flows = Flows(self.registry, self._store, self._watch, self._clients, self._planner, self._asking)
         self.history = History(
             settings, self.registry, self._store, self._behind, self._embedding, self._flights, background=background
@@ -289,6 +292,13 @@ class Flywheel:
                 turn_id=turn_id,
             )
         )
+
+    @cached_property
+    def usage(self) -> Usage:
+        """Figures of use; read when somebody looks, so loaded then."""
+        from agentic_flywheel.insight.usage import Usage
+
+        return Usage(self.settings, self.registry, self._store, self._behind, self.flows.check)
 
     @cached_property
     def backup(self) -> Backup:

@@ -19,6 +19,7 @@ from typing import NamedTuple
 import msgspec
 
 from agentic_flywheel.behind import Repeat, WriteBehind, repeated
+from agentic_flywheel.counting import Counted, IntentLabels, answered
 from agentic_flywheel.flows.registry import Registry
 from agentic_flywheel.flows.snapshot import RegistrySnapshot
 from agentic_flywheel.identifiers import new_id, new_session_id
@@ -68,13 +69,13 @@ class _Kept:
     __slots__ = (
         "answer",
         "born",
+        "counted",
         "flow",
         "good_until",
         "keys",
         "life",
         "read_at",
         "registry",
-        "saved_us",
         "size",
         "turn",
     )
@@ -86,11 +87,11 @@ class _Kept:
         flow: _Flow,
         keys: tuple[bytes, ...],
         since: Moment,
+        counted: Counted,
         *,
         born: float,
         life: float,
         good: float,
-        saved_us: int,
     ) -> None:
         self.answer = answer
         self.turn = turn
@@ -101,7 +102,7 @@ class _Kept:
         self.born = born
         self.life = life
         self.good_until = born + life * good
-        self.saved_us = saved_us
+        self.counted = counted
         texts = [answer.text, answer.question, turn.question]
         texts += [text for source in answer.sources for text in (source.title, source.uri, source.excerpt)]
         self.size = _OVERHEAD_BYTES + sum(map(sys.getsizeof, texts))
@@ -118,6 +119,7 @@ class NearCache:
         self._room = int(settings["near.max_megabytes"]) * 1_000_000
         self._bound = settings.number("near.max_staleness_seconds")
         self._check_every = settings.number("flow.check_every_seconds")
+        self._labels = IntentLabels()
         self._user = settings.text("user")
         self._refresh_after = settings.number("ttl.refresh_after")
         self._kept: OrderedDict[Name, _Kept] = OrderedDict()
@@ -155,7 +157,7 @@ class NearCache:
         if self._registry.current() is not kept.registry:
             return None
         elapsed = (time.perf_counter() - started) * 1000
-        again = Repeat(kept.turn, new_session_id(), new_id(), new_id(), now, elapsed, kept.saved_us)
+        again = Repeat(kept.turn, new_session_id(), new_id(), new_id(), now, elapsed, kept.counted)
         if not self._behind.repeat(again):
             return None  # too much is waiting to be written: an asker who waits for Redis lets it drain
         self._kept.move_to_end(name)
@@ -188,10 +190,10 @@ class NearCache:
             looked,
             watched,
             since,
+            answered(step, answer, entry, self._labels),
             born=entry.created_at,
             life=answer.age_seconds + decision.ttl_seconds,
             good=min(1.0, self._refresh_after),
-            saved_us=int((entry.flow_ms or 0.0) * 1000),
         )
         if kept.size > self._room:
             return

@@ -149,6 +149,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("faq.least_asked", 3, "A question asked so often in 30 days asks for a place in the FAQ.", minimum=1),
     Setting("faq.least_askers", 2, "By so many askers at least.", minimum=1),
     Setting("faq.review_days", 180, "An approved entry is to be looked at again after so long; 0: never.", minimum=0),
+    Setting("usage.currency", "USD", "Currency of the prices in the registry; shown with what was spent and saved."),
     Setting("question.max_characters", 16000, "Longest question accepted.", minimum=1),
     Setting(
         "flow.timeout_seconds",

@@ -67,6 +67,11 @@ class FlywheelSync:
             raise
 
     @property
+    def usage(self) -> Any:
+        """As `Flywheel.usage`."""
+        return _Waiting(self._flywheel.usage, self._wait)
+
+    @property
     def backup(self) -> Any:
         """As `Flywheel.backup`."""
         return _Waiting(self._flywheel.backup, self._wait)

@@ -82,11 +82,13 @@ def test_the_key_table_has_every_key_and_no_other() -> None:
         "api_key": list(keys.api_key("K")),
         "rate": [keys.rate("W")],
         "mark": [keys.mark("M")],
-        "count": [keys.count("F", "YYYYMMDD")],
         "popular": [keys.popular("F", "YYYYMMDD")],
         "paths": [keys.paths("F", "YYYYMMDD")],
         "joined": [keys.joined("F")],
         "hidden": [keys.hidden("F")],
+        "count": [keys.count("F", "YYYYMMDD"), keys.count("F", "YYYYMMDDHH")],
+        "minutes": [keys.minutes("F", "YYYYMMDDHH")],
+        "askers": [keys.askers("YYYYMMDD", 0)],
     }
     methods = {name for name, _ in inspect.getmembers(Keys, inspect.isfunction) if not name.startswith(("_", "is_"))}
     methods -= {"shared_prefixes", "vector_prefix"}

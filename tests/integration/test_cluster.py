@@ -183,6 +183,10 @@ async def test_the_whole_way_of_a_question(cluster: ClusterOfSix, tmp_path: Path
         await flywheel.cache.clear(flow="oracle", dry_run=False)
         assert (await flywheel.ask("How long are answers kept?", session="tuesday")).outcome is Outcome.MISS
         assert (await flywheel.sessions.delete("monday", dry_run=False)).removed["turns"] == 2
+        report = await flywheel.usage.report()
+        assert (report.total.outcomes["hit"], report.total.outcomes["miss"], report.total.calls) == (1, 3, 3)
+        assert sum((await flywheel.usage.series(since="1h", step="5m")).questions) == 4
+        assert [(row.questions, row.served) for row in (await flywheel.usage.by("user")).rows] == [(2, 0)]
         assert {check.state for check in await flywheel.doctor() if check.name in ("redis", "cluster")} == {"ok"}
 
 

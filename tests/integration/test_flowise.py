@@ -171,6 +171,7 @@ async def test_tools_and_steps_are_progress_and_stay_small(server: ReplayFlowise
     for name in ("stream_agentflow", "pred_agentflow"):
         _, done = await answer(server, recorded(name))
         assert [step["nodeLabel"] for step in done.metadata["steps"]] == ["Start", "LLM"]
+        assert done.tokens == (10, 6)
         assert "basepath" not in repr(done)
 
 

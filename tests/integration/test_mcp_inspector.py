@@ -27,6 +27,7 @@ CALLS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("flowise_session_history", {"session_id": "monday", "limit": 1}),
     ("flowise_search_history", {"query": "rotating keys", "limit": 1}),
     ("flowise_cache_stats", {"days": 1}),
+    ("flowise_usage_analytics", {"by": "day"}),
     ("flowise_set_ttl", {"name": "technical", "ttl": "36h"}),
     ("flowise_report_answer", {"turn_id": "last", "kind": "outdated", "session_id": "monday"}),
     ("flowise_clear_cache", {"flow": "echo", "confirm": True}),

@@ -72,6 +72,13 @@ async def test_every_tool_and_resource(afw: Afw, flowise: ReplayFlowise, era: st
         assert answer["turn_id"] in {found["turn_id"] for found in searched["found"]}
         stats = await call("flowise_cache_stats", flow="echo", days=1)
         assert (stats["total"]["outcomes"]["hit"], stats["total"]["outcomes"]["miss"]) == (1, 2)
+        usage = await call("flowise_usage_analytics", by="reason", since="1 hour")
+        assert {row["name"]: row["questions"] for row in usage["rows"]} == {"exact": 1, "not_stored": 2}
+        assert (usage["total"]["questions"], usage["total"]["hits"]["count"], usage["by"]) == (3, 1, "reason")
+        health = await call("flowise_flow_health", flow="echo")
+        (condition,) = health["flows"]
+        assert (condition["flow"], condition["state"], condition["calls"]) == ("echo", "ok", 2)
+        assert condition["reachable"]
         ttl = await call("flowise_set_ttl", name="echo", ttl="36h")
         assert (ttl["kind"], ttl["ttl_seconds"]) == ("flow", 36 * 3600)
         reported = await call("flowise_report_answer", turn_id=domain["turn_id"], kind="outdated", note="of last year")
@@ -92,6 +99,9 @@ async def test_every_tool_and_resource(afw: Afw, flowise: ReplayFlowise, era: st
         schema = await resource(client, "flowise://config-schema")
         assert {"temperature", "returnSourceDocuments"} <= set(schema["config"]["properties"])
         assert (await resource(client, "flowise://cache-metrics"))["total"]["questions"] == 5
+        conditions = {flow["flow"]: flow for flow in (await resource(client, "flowise://flow-health"))["flows"]}
+        assert (conditions["echo"]["questions"], conditions["echo"]["reports"]) == (5, {"outdated": 1})
+        assert conditions["documents"]["state"] == "unused"
 
 
 @pytest.mark.parametrize("era", ERAS)
@@ -117,6 +127,11 @@ async def test_failures_say_what_to_do_and_fit_the_output_schema(afw: Afw, era: 
         ("flowise_session_info", {}, "unknown_session"),
         ("flowise_session_history", {"session_id": "nobody"}, "unknown_session"),
         ("flowise_cache_stats", {"days": 91}, "invalid_input"),
+        ("flowise_cache_stats", {"since": "some day"}, "invalid_input"),
+        ("flowise_usage_analytics", {"by": "weather"}, "invalid_input"),
+        ("flowise_usage_analytics", {"by": "user", "flow": "echo"}, "invalid_input"),
+        ("flowise_usage_analytics", {"since": "2 days", "until": "3 days"}, "invalid_input"),
+        ("flowise_flow_health", {"flow": "ecoh"}, "unknown_flow"),
         ("flowise_clear_cache", {}, "invalid_input"),
         ("flowise_clear_cache", {"flow": "echo", "everything": True}, "invalid_input"),
         ("flowise_set_ttl", {"name": "technical", "ttl": "soon"}, "invalid_input"),
@@ -361,6 +376,8 @@ async def test_tools_say_when_to_use_them_and_what_they_may_do(afw: Afw) -> None
         "flowise_session_history",
         "flowise_search_history",
         "flowise_cache_stats",
+        "flowise_usage_analytics",
+        "flowise_flow_health",
         "coaia_fetch",
     }
 

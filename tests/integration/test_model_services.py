@@ -56,6 +56,7 @@ async def test_system_prompt_configuration_and_usage() -> None:
     assert asked["messages"][0] == {"role": "system", "content": "Be terse."}
     assert asked["temperature"] == 0.2
     assert done.metadata["usage"]["total_tokens"] == 7
+    assert done.tokens == (3, 4)
     assert done.metadata["model"] == "stub"
 
 

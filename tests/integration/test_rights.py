@@ -64,6 +64,9 @@ async def walk(flywheel: Flywheel, other: Flywheel, gate: Gate) -> None:
     answers, _ = await flywheel.cache.list()
     await flywheel.cache.show(answers[0].key)
     await flywheel.cache.stats()
+    await flywheel.usage.report()
+    await flywheel.usage.by("user")
+    await flywheel.usage.health()
     await flywheel.flows.changes("oracle")
     for target in (
         {"key": answers[0].key},

@@ -6,6 +6,7 @@ The store is a stand-in that remembers what it was given; what real servers do w
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -13,9 +14,12 @@ import pytest
 
 from agentic_flywheel import behind
 from agentic_flywheel.behind import Repeat, WriteBehind
+from agentic_flywheel.counting import Counted
 from agentic_flywheel.errors import StoreError, StoreFull, StoreMisused, StoreUnavailable
+from agentic_flywheel.insight.latency import bucket_of
 from agentic_flywheel.insight.tally import name_of
 from agentic_flywheel.model import Outcome, Reason, Turn
+from agentic_flywheel.store.counters import Unsent
 from agentic_flywheel.store.keys import Keys
 from agentic_flywheel.store.popularity import Count, Told
 from flywheels import until
@@ -48,8 +52,14 @@ class Stand:
     def append_commands(self, *turns: Turn) -> list[Any]:
         return [("TURN", turn.id) for turn in turns]
 
-    def commands(self, tally: Any) -> list[Any]:
-        return [("COUNT", *row) for row in tally]
+    def commands(self, unsent: Unsent) -> list[Any]:
+        rows = {**unsent.minutes, **unsent.hours, **unsent.askers}
+        return [("COUNT", *place, *count) for place, fields in rows.items() for count in fields.items()]
+
+    def taken(self, replies: Sequence[Any]) -> None:
+        for reply in replies:
+            if isinstance(reply, Exception):
+                raise reply
 
     async def run(self, *commands: Any) -> None:
         if self.hold is not None:
@@ -101,7 +111,8 @@ def turn(number: int, session: str = "") -> Turn:
 
 
 def repeat(number: int) -> Repeat:
-    return Repeat(turn(0), f"r{number}", f"n{number}", f"x{number}", 1_700_000_000.0, 0.005, 1000)
+    counted = Counted({"outcome:hit": 1, "saved_us": 1000}, "ann", {"asked": 1})
+    return Repeat(turn(0), f"r{number}", f"n{number}", f"x{number}", 1_700_000_000.0, 0.005, counted)
 
 
 def queue(stand: Stand) -> WriteBehind:
@@ -139,8 +150,10 @@ async def test_a_repeat_is_a_turn_with_its_own_ids_and_is_counted() -> None:
     assert waiting.holds("r1")
     await waiting.flush()
     assert stand.turns == ["t7", "n1", "n2"]
-    counts = {(row[3], row[4]) for exchange in stand.exchanges for row in exchange if row[0] == "COUNT"}
-    assert {("outcome:hit", 2), ("near", 2), ("saved_us", 2000), ("hit_us", 10)} <= counts
+    counts = {row[1:] for exchange in stand.exchanges for row in exchange if row[0] == "COUNT"}
+    told = {"outcome:hit": 2, "near": 2, "saved_us": 2000, "hit_us": 10, f"h{bucket_of(5)}": 2}
+    minute = 1_700_000_000 // 60
+    assert counts == {("f", minute, *count) for count in told.items()} | {("ann", minute // 1440, "asked", 2)}
     assert not waiting.holds("r1")
     await waiting.aclose()
 
@@ -201,7 +214,7 @@ async def test_what_redis_does_not_take_goes_to_the_outbox_and_counters_wait() -
     assert stand.kept == ["t1"]
     stand.away = None
     await waiting.flush()
-    assert stand.exchanges == [[("COUNT", "f", "20231114", "misses", 3)]]
+    assert stand.exchanges == [[("COUNT", "f", 1_700_000_000 // 60, "misses", 3)]]
     await waiting.aclose()
 
 

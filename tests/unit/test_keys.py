@@ -49,6 +49,7 @@ def every_key(tenant: str, name: str) -> list[str]:
         keys.paths(name, "20260101"),
         keys.joined(name),
         keys.hidden(name),
+        keys.minutes(name, "2026010107"),
         *keys.calls(name),
         *keys.lease(flight_name(keys.entry("user", name, HASH, user=name), "1")),
         keys.refresh(flight_name(keys.entry("team", name, HASH), "1")),
@@ -108,6 +109,8 @@ def test_all_keys_of_one_script_share_a_slot(name: str) -> None:
     assert {slot(key) for key in similar} == {slot(keys.flow(name))}
     asked = (keys.popular(name, "20260101"), keys.paths(name, "20260101"), keys.joined(name), keys.hidden(name))
     assert len({slot(key) for key in asked}) == 1
+    counted = (keys.minutes(name, "2026010107"), keys.count(name, "2026010107"), keys.count(name, "20260101"))
+    assert {slot(key) for key in counted} == {slot(keys.flow(name))}
 
 
 @given(ids)

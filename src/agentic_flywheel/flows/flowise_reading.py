@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from agentic_flywheel.errors import FlowError, FlowGarbled
-from agentic_flywheel.flows.protocol import AnswerDone, FlowEvent, Progress, SourcesFound, TextPart
-from agentic_flywheel.flows.replies import Transcript, json_or_none, kind_by_words, mended
+from agentic_flywheel.flows.protocol import AnswerDone, FlowEvent, Progress, SourcesFound, TextPart, Tokens
+from agentic_flywheel.flows.replies import Transcript, json_or_none, kind_by_words, mended, tokens_of
 from agentic_flywheel.model import Source
 
 #: Ids and figures of a reply that are kept as they are; the text has its own place.
@@ -109,7 +109,13 @@ class Reading:
         if self._executed:
             self._metadata["steps"] = steps_of(self._executed)
         complete = bool(text.strip()) and not self._metadata.get("action") and not _was_cut_off(self._executed)
-        return AnswerDone(text=text, sources=self._sources, complete=complete, metadata=self._metadata)
+        return AnswerDone(
+            text=text,
+            sources=self._sources,
+            complete=complete,
+            metadata=self._metadata,
+            tokens=_tokens_of(self._executed) or tokens_of(self._metadata.get("usageMetadata")),
+        )
 
     def _is_over(self) -> bool:
         return self.ended or self._seen_metadata
@@ -188,6 +194,12 @@ def _outputs(executed: list[Any]) -> Iterator[dict[str, Any]]:
 def _output_of(executed: list[Any]) -> str:
     texts = [output["content"] for output in _outputs(executed) if isinstance(output.get("content"), str)]
     return texts[-1] if texts else ""
+
+
+def _tokens_of(executed: list[Any]) -> Tokens | None:
+    """The tokens of all models that an agentflow asked; chatflows report none."""
+    told = [tokens for output in _outputs(executed) if (tokens := tokens_of(output.get("usageMetadata")))]
+    return Tokens(sum(each.read for each in told), sum(each.written for each in told)) if told else None
 
 
 def _was_cut_off(executed: list[Any]) -> bool:

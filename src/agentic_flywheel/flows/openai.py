@@ -23,7 +23,7 @@ from agentic_flywheel.flows.protocol import (
     Revision,
     TextPart,
 )
-from agentic_flywheel.flows.replies import Page, Transcript, json_or_none, kind_by_words
+from agentic_flywheel.flows.replies import Page, Transcript, json_or_none, kind_by_words, tokens_of
 from agentic_flywheel.flows.wire import Reply, Wire, short_pause
 
 _DEFAULT_URL = "https://api.openai.com/v1"
@@ -195,7 +195,10 @@ class _Reading:
             because = f" (finish_reason {self._finish_reason})" if self._finish_reason else ""
             raise self._wire.failure(FlowGarbled, f"the model answered with an empty text{because}")
         return AnswerDone(
-            text=text, complete=self._finish_reason not in {"length", "content_filter"}, metadata=self._metadata
+            text=text,
+            complete=self._finish_reason not in {"length", "content_filter"},
+            metadata=self._metadata,
+            tokens=tokens_of(self._metadata.get("usage")),
         )
 
     def _take(self, chunk: dict[str, Any], part: str) -> Iterator[FlowEvent]:

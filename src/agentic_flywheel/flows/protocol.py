@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
 from datetime import timedelta
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
@@ -54,6 +54,9 @@ class FlowSpec(msgspec.Struct, frozen=True, kw_only=True):
     max_concurrency: int | None = None  # calls under way at a time, over all processes
     calls_per_minute: int | None = None  # over all processes
     acts: bool = False
+    price_per_call: float | None = None  # in the setting `usage.currency`
+    price_per_1000_tokens_in: float | None = None
+    price_per_1000_tokens_out: float | None = None
     similar: SimilarPolicy = SimilarPolicy()
     origin: str = ""  # "file:line" of the registry, for messages
 
@@ -96,17 +99,25 @@ class Progress(msgspec.Struct, gc=False, frozen=True):
     payload: Any = None
 
 
+class Tokens(NamedTuple):
+    """Tokens of one call: what the flow's models read, and what they wrote."""
+
+    read: int = 0
+    written: int = 0
+
+
 class AnswerDone(msgspec.Struct, gc=False, frozen=True, kw_only=True):
     """The end of a stream that ended well, with the whole answer.
 
     `complete` is False where the kind can see that the text was cut off: such an answer is shown, never stored.
-    `metadata` keeps the service's own ids and usage figures.
+    `metadata` keeps the service's own ids and usage figures; `tokens` is None where the service does not tell.
     """
 
     text: str
     sources: tuple[Source, ...] = ()
     complete: bool = True
     metadata: Mapping[str, Any] = {}
+    tokens: Tokens | None = None
 
 
 FlowEvent = TextPart | SourcesFound | Progress | AnswerDone

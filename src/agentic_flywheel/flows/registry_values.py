@@ -77,6 +77,14 @@ def as_positive(value: Any) -> float:
     return number
 
 
+def as_price(value: Any) -> float:
+    """A price: 0 or more."""
+    number = as_number(value)
+    if not 0 <= number < 1e6:
+        raise Unexpected("a price, 0 or more, without its currency")
+    return number
+
+
 def as_share(value: Any) -> float:
     """A share or a similarity: 0 to 1."""
     number = as_number(value)

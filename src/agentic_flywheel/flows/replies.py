@@ -14,9 +14,25 @@ from typing import Any
 import msgspec
 
 from agentic_flywheel.errors import FlowError, FlowLimited, FlowMissing, FlowRefused, FlowTimeout, FlowUnavailable
+from agentic_flywheel.flows.protocol import Tokens
 
 #: As much of a service's own words as an error message quotes.
 QUOTED_CHARACTERS = 300
+
+
+def tokens_of(usage: Any) -> Tokens | None:
+    """Tokens as services report them (`prompt_tokens` or `input_tokens`, and so on); None where they report none.
+
+    >>> tokens_of({"prompt_tokens": 7, "completion_tokens": 2}), tokens_of({"input_tokens": 7})
+    (Tokens(read=7, written=2), Tokens(read=7, written=0))
+    """
+    if not isinstance(usage, dict):
+        return None
+    read, written = (
+        next((usage[name] for name in names if type(usage.get(name)) is int and 0 <= usage[name] < 10**9), 0)
+        for names in (("prompt_tokens", "input_tokens"), ("completion_tokens", "output_tokens"))
+    )
+    return Tokens(read, written) if read or written else None
 
 
 class EventReader:

@@ -28,6 +28,15 @@ def audience_of(question: str, *, private: bool) -> Audience:
     return Audience.USER if personal(question) else Audience.TEAM
 
 
+def counts_asker(sharing: Sharing, *, private: bool) -> bool:
+    """Whether it may be counted who asked: not where a question is kept within its session.
+
+    >>> counts_asker(Sharing.USER, private=False), counts_asker(Sharing.SESSION, private=False)
+    (True, False)
+    """
+    return not private and sharing in {Sharing.TEAM, Sharing.USER}
+
+
 def sight_of(caller: str, *, session: str, sharing: Mapping[str, Sharing]) -> Sight:
     """What `caller` ("" for the operator) may see; `sharing` is that of every flow of the registry."""
     return Sight(

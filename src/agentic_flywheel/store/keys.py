@@ -179,9 +179,17 @@ class Keys:
         """The calls of a flow that are under way (where it is limited), and the bucket of its rate."""
         return f"{self.flow(flow)}:calls", f"{self.flow(flow)}:rate"
 
-    def count(self, flow: str, day: str) -> str:
-        """What one flow's questions came to on one day (`yyyymmdd`, UTC)."""
-        return f"{self.root}:count:{safe(flow)}:{day}"
+    def count(self, flow: str, stamp: str) -> str:
+        """What one flow's questions came to on one day (`yyyymmdd`, UTC) or in one hour (`yyyymmddhh`)."""
+        return f"{self.root}:count:{{{safe(flow)}}}:{stamp}"
+
+    def minutes(self, flow: str, hour: str) -> str:
+        """What they came to in each minute of an hour."""
+        return f"{self.count(flow, hour)}:minutes"
+
+    def askers(self, day: str, shard: int) -> str:
+        """What each user asked on a day, in shards."""
+        return f"{self.root}:askers:{day}:{shard}"
 
     def popular(self, flow: str, day: str) -> str:
         """How often each of one flow's questions was asked on one day (`yyyymmdd`, UTC)."""

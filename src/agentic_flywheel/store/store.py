@@ -6,6 +6,7 @@ from agentic_flywheel.settings import Settings
 from agentic_flywheel.store.api_keys import SCRIPTS as API_KEYS
 from agentic_flywheel.store.api_keys import ApiKeyStore
 from agentic_flywheel.store.audit import AuditLog
+from agentic_flywheel.store.counters import SCRIPTS as COUNTING
 from agentic_flywheel.store.counters import Counters
 from agentic_flywheel.store.entries import TRIM, EntryStore
 from agentic_flywheel.store.faq import WRITE, FaqStore
@@ -30,7 +31,7 @@ class Store:
 
     def __init__(self, settings: Settings) -> None:
         asked = (APPEND, AMEND, REMOVE, OBSERVE, TRIM, ACQUIRE, SPEAK, FINISH, ENTER, KEEP, NAME, TELL, WRITE)
-        self.link = Link(settings, (*asked, *SCRIPTS, *RESTORING, *API_KEYS, *POPULARITY))
+        self.link = Link(settings, (*asked, *SCRIPTS, *RESTORING, *API_KEYS, *POPULARITY, *COUNTING))
         self.keys = Keys(settings.text("tenant"))
         self.sessions = SessionStore(self.link, self.keys)
         self.feed = Feed(self.link, self.keys)

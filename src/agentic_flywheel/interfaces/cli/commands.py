@@ -18,6 +18,7 @@ COMMANDS = {
     "search": Late("search", "search", "Search what was asked and answered."),
     "popular": Late("popular", "popular", "What is asked most."),
     "paths": Late("popular", "paths", "What is asked next, after a question."),
+    "stats": Late("stats", "stats", "What the memory comes to: hits, times, what is saved, sessions."),
     "cache": Late("cache", "cache", "Look at stored answers, and clear them."),
     "similar": Late("similar", "similar", "How similar questions share answers, flow by flow."),
     "proposals": Late("proposals", "proposals", "Changes that evidence suggests; accept or reject them."),

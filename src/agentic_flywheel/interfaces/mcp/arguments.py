@@ -32,6 +32,8 @@ UserId = Annotated[str | None, Field(description="Who asks; matters where answer
 Intent = Annotated[str | None, Field(description="A word for what the asker wants, to route by instead of guessing.")]
 FlowOverride = Annotated[str | None, Field(description="Ask this flow (its key); left out: the question is routed.")]
 FlowFilter = Annotated[str | None, Field(description="Only this flow (its key).")]
+Since = Annotated[str | None, Field(description="From then on: a date, or `2 days`.")]
+Until = Annotated[str | None, Field(description="Up to then; a whole day is included.")]
 NoStore = Annotated[bool, Field(description="Keep nothing of this question: no answer, no turn.")]
 NoCache = Annotated[bool, Field(description="Ask the flow afresh, and store the new answer.")]
 OnlyIfCached = Annotated[bool, Field(description="Answer from memory or fail with not_cached; never run the flow.")]

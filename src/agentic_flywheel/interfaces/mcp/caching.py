@@ -12,7 +12,7 @@ from mcp_types import CallToolResult, ToolAnnotations
 from pydantic import Field
 
 from agentic_flywheel.durations import parse_duration, show_duration
-from agentic_flywheel.interfaces.mcp.arguments import FlowFilter
+from agentic_flywheel.interfaces.mcp.arguments import FlowFilter, Since, Until
 from agentic_flywheel.interfaces.mcp.results import CacheStatsResult, LifetimeResult, ReceiptResult
 from agentic_flywheel.interfaces.mcp.surface import FlywheelServer, answered
 from agentic_flywheel.model import FlowFigures, Receipt
@@ -29,16 +29,20 @@ def add_cache_tools(server: FlywheelServer) -> None:
     async def flowise_cache_stats(
         flow: FlowFilter = None,
         days: Annotated[int, Field(ge=1, le=90, description="How many days back; today is one.")] = 7,
+        since: Since = None,
+        until: Until = None,
     ) -> Annotated[CallToolResult, CacheStatsResult]:
         """Count hits, misses and their reasons, times with and without the flow, stored answers; per flow and in all.
 
-        Use it to judge how much is answered from memory. Do not use it to find one answer: the flowise_query that
-        gave it says where it came from.
+        Use it to judge how much is answered from memory; since and until take the place of days. Do not use it to find
+        one answer: the flowise_query that gave it says where it came from; nor for who asks what, and when
+        (flowise_usage_analytics).
         """
-        figures = await flywheel.cache.stats(flow=flow, days=days)
+        figures = await flywheel.cache.stats(flow=flow, days=days, since=since, until=until)
         result = CacheStatsResult.model_validate(figures)
         lines = [_figures_line(each) for each in (*figures.flows, figures.total)]
-        return answered(result, f"The last {days} days:\n" + "\n".join(lines))
+        window = f"The last {days} days" if since is None and until is None else "In this time"
+        return answered(result, f"{window}:\n" + "\n".join(lines))
 
     @server.tool(
         title="Clear stored answers",

@@ -12,7 +12,7 @@ from mcp_types import CallToolResult, ToolAnnotations
 from pydantic import Field
 
 from agentic_flywheel.findings import Found
-from agentic_flywheel.interfaces.mcp.arguments import FlowFilter, UserId
+from agentic_flywheel.interfaces.mcp.arguments import FlowFilter, Since, Until, UserId
 from agentic_flywheel.interfaces.mcp.results import Result
 from agentic_flywheel.interfaces.mcp.surface import FlywheelServer, answered
 
@@ -80,8 +80,8 @@ def add_history_tools(server: FlywheelServer) -> None:
         ] = None,
         outcome: Annotated[str | None, Field(description="Only answers that came to be so: hit, miss, ...")] = None,
         tag: Annotated[str | None, Field(description="Only conversations with this tag.")] = None,
-        since: Annotated[str | None, Field(description="From then on: a date, or `2 days`.")] = None,
-        until: Annotated[str | None, Field(description="Up to then; a whole day is included.")] = None,
+        since: Since = None,
+        until: Until = None,
         limit: Annotated[int, Field(ge=1, le=100, description="At most so many.")] = 10,
         cursor: Annotated[str, Field(description="The cursor of the page before.")] = "",
         sort: Annotated[

@@ -10,6 +10,7 @@ import msgspec
 from pydantic import BaseModel
 
 from agentic_flywheel.interfaces.mcp.arguments import FlowConfig
+from agentic_flywheel.interfaces.mcp.figures import FlowHealthResult
 from agentic_flywheel.interfaces.mcp.flows import flow_list
 from agentic_flywheel.interfaces.mcp.results import CacheStatsResult, SessionResult
 from agentic_flywheel.interfaces.mcp.surface import FlywheelServer
@@ -60,6 +61,11 @@ def add_resources(server: FlywheelServer) -> None:
             },
         }
         return msgspec.json.format(msgspec.json.encode(schema), indent=2).decode()
+
+    @server.resource("flowise://flow-health", title="How the flows do", mime_type=_JSON)
+    async def flow_health() -> str:
+        """Whether each flow can be reached now, the times and errors of its calls of the last day, reports."""
+        return FlowHealthResult.model_validate(await flywheel.usage.health()).model_dump_json(indent=2)
 
     @server.resource("flowise://cache-metrics", title="What the memory saves", mime_type=_JSON)
     async def cache_metrics() -> str:

@@ -278,16 +278,23 @@ class FlowFiguresResult(Result):
     outcomes: dict[str, int]
     reasons: dict[str, int]
     hit_rate: float = Field(description="0 to 1.")
+    miss_rate: float = Field(0.0, description="Answered by the flow and stored, 0 to 1.")
     hit_ms: float | None = Field(description="Mean time of a hit.")
+    hit_p50_ms: float | None = Field(None, description="Half of the hits took no longer, within 9.1 %.")
+    hit_p95_ms: float | None = None
+    hit_p99_ms: float | None = None
     flow_ms: float | None = Field(description="Mean time of a run of the flow.")
+    failed: int = Field(0, description="Questions that ended in an error of the flow.")
     saved_seconds: float
     entries: int
 
 
 class CacheStatsResult(Result):
-    """Figures of every flow and their sum over the last `days` days."""
+    """Figures of every flow and their sum, from `since` on up to `until` (epoch seconds)."""
 
-    days: int
+    days: int = Field(description="How many days back were asked for, where no since or until was given.")
+    since: float
+    until: float
     total: FlowFiguresResult
     flows: list[FlowFiguresResult]
     damaged_values: int = 0

@@ -51,6 +51,7 @@ def build_server(flywheel: Flywheel) -> FlywheelServer:
     from agentic_flywheel.interfaces.mcp.resources import add_resources
     from agentic_flywheel.interfaces.mcp.sessions import add_session_tools
     from agentic_flywheel.interfaces.mcp.surface import FlywheelServer
+    from agentic_flywheel.interfaces.mcp.usage import add_usage_tools
 
     server = FlywheelServer(flywheel, title="Agentic Flywheel", instructions=_INSTRUCTIONS, version=__version__)
     add_asking_tools(server)
@@ -59,6 +60,7 @@ def build_server(flywheel: Flywheel) -> FlywheelServer:
     add_history_tools(server)
     add_popular_tools(server)
     add_cache_tools(server)
+    add_usage_tools(server)
     add_reporting_tools(server)
     add_coaia_tools(server)
     add_resources(server)
