@@ -17,6 +17,7 @@ from agentic_flywheel.comparing import Said
 from agentic_flywheel.errors import EmbedderError, UnknownSession, UnknownTurn
 from agentic_flywheel.flows.registry import Registry
 from agentic_flywheel.identifiers import new_id
+from agentic_flywheel.insight.popular import forget_names
 from agentic_flywheel.insight.tally import name_of
 from agentic_flywheel.learning import Learning
 from agentic_flywheel.likeness import Cut, Report, ReportKind, ReportReceipt
@@ -27,9 +28,7 @@ from agentic_flywheel.policy.similarity.budget import Label, LabelSource, increm
 from agentic_flywheel.policy.similarity.choice import pair_of
 from agentic_flywheel.policy.similarity.probes import Probe
 from agentic_flywheel.questions import Planner
-from agentic_flywheel.store.counters import day_of
 from agentic_flywheel.store.keys import flight_name
-from agentic_flywheel.store.popularity import KEPT
 from agentic_flywheel.store.store import Store
 
 if TYPE_CHECKING:
@@ -93,7 +92,7 @@ class Reporting:
         if kind is ReportKind.PRIVATE:
             if turn.entry_key:
                 await self._mark(turn, now)
-            await self._hide(turn, now)
+            await self._hide(turn)
         curated = await self._withdraw_approved(turn, kind, note, user or "")
         blocked, cut = None, None
         if kind is ReportKind.WRONG and turn.outcome is Outcome.SIMILAR:
@@ -172,11 +171,10 @@ class Reporting:
         )
         await self._store.entries.put(turn.entry_key, mark)
 
-    async def _hide(self, turn: Turn, now: float) -> None:
+    async def _hide(self, turn: Turn) -> None:
         """Let the question, and the one whose answer it was given, be counted among those asked often no more."""
         names = [name_of(text) for text in (turn.question, turn.matched_question) if text]
-        days = [day_of(now - 86400 * back) for back in range(KEPT.days)]
-        await self._store.popularity.forget(turn.flow, names, days, hide=True)
+        await forget_names(self._store.popularity, turn.flow, names, hide=True)
 
     async def _block(self, turn: Turn, entry: Entry | None) -> Cut | None:
         """Never merge the two questions again, and count the hit as a wrong one."""

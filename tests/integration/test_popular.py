@@ -167,11 +167,16 @@ async def test_a_question_that_was_called_private_is_gone_and_stays_away(redis_s
         similar = await flywheel.ask(ASKED, session="b")
         assert similar.outcome is Outcome.SIMILAR
         for session in ("a", "b"):
-            await flywheel.ask("And what about the second one?", session=session)
+            for then in ("And what about the second one?", "And the third one?"):
+                await flywheel.ask(then, session=session)
         await flywheel.ask(KEYS)
+        await flywheel.flush()
+        assert len(traces(redis_server, "third one")) == len(traces(redis_server, "router")) == 1
         await flywheel.similar.report(similar.turn_id, "private")
         assert await asked(flywheel) == {KEYS: 1}
         assert await flywheel.popular.next(STORED) == []
+        for text in ("router", "second one", "third one"):
+            assert traces(redis_server, text) == []
         await flywheel.ask(ASKED)
         await flywheel.ask(STORED)
         assert await asked(flywheel) == {KEYS: 1}
@@ -200,6 +205,34 @@ async def test_deleting_takes_back_what_was_counted(redis_server: Server, tmp_pa
         assert await asked(flywheel) == {}
         await flywheel.sessions.delete("a", dry_run=False)
         assert traces(redis_server, "rotate") == traces(redis_server, "follows") == []
+
+
+async def test_the_same_question_to_two_flows_is_two(valkey: Server, tmp_path: Path) -> None:
+    async with opened(valkey, tmp_path, {"one": Oracle(), "two": Oracle()}) as flywheel:
+        keys = {flow: (await flywheel.ask(KEYS, flow=flow)).key for flow in ("one", "two")}
+        await flywheel.ask(KEYS, flow="two")
+        found = await flywheel.popular.list()
+        assert [(each.flow, each.asked) for each in found] == [("two", 2), ("one", 1)]
+        assert {each.flow: each.entry_key for each in found} == keys
+        assert len({each.cluster for each in found}) == 1
+
+
+async def test_what_the_faq_answers_is_one_question_in_all_its_wordings(valkey: Server, tmp_path: Path) -> None:
+    other = "Router password reset: which steps?"
+    async with opened(valkey, tmp_path, {"oracle": Oracle()}) as flywheel:
+        for question in (STORED, STORED, other):
+            await flywheel.ask(question)
+        assert await asked(flywheel) == {STORED: 2, other: 1}
+        draft = await flywheel.faq.add(other, "Hold the button.", flow="oracle", wordings=[STORED], by="ann")
+        assert await asked(flywheel) == {STORED: 2, other: 1}
+        await flywheel.faq.approve(draft.id, owner="ann", by="ann")
+        assert (await flywheel.ask(other)).faq == draft.id
+        await flywheel.cache.clear(flow="oracle", dry_run=False)
+        found = await only(flywheel)
+        assert (found.asked, found.served, found.faq, found.entry_key) == (4, 2, draft.id, None)
+        assert {wording.text: wording.count for wording in found.wordings} == {STORED: 2, other: 2}
+        await flywheel.faq.retire(draft.id, by="ann", dry_run=False)
+        assert {each.faq for each in await flywheel.popular.list()} == {""}
 
 
 async def test_a_question_is_forgotten_by_its_words(valkey: Server, tmp_path: Path) -> None:

@@ -152,12 +152,30 @@ async def test_what_is_hidden_is_not_counted(redis_server: Server) -> None:
     a, b, c = (name(letter) for letter in "abc")
     every = {a: count("a"), b: count("b"), f"{a}>{b}": count("b"), f"{b}>{a}": count("a"), f"{b}>{c}": count("c")}
     async with stored(redis_server) as store:
-        await add(store, {**every, b: count("b", taken_for=a)})
-        assert await store.popularity.forget("f", [a], [DAY], hide=True) == 3
+        await add(store, {b: count("b", taken_for=a)})
+        await store.popularity.hide("f", [a])
         await add(store, every)
         assert set(await read(store)) == {b}
-        assert {step: record.asked for step, record in (await read(store, steps=True)).items()} == {f"{b}>{c}": 2}
+        assert {step: record.asked for step, record in (await read(store, steps=True)).items()} == {f"{b}>{c}": 1}
         assert await read(store, steps=True, after=[c]) == {}
+        (left,) = await store.link.run(("PTTL", store.keys.hidden("f")))
+        assert left > KEPT.total_seconds() * 1000
+
+
+async def test_wordings_and_steps_are_removed(redis_server: Server) -> None:
+    a, b, c = (name(letter) for letter in "abc")
+    async with stored(redis_server) as store:
+        for day in (DAY, "20261122"):
+            await add(store, {a: count("a", taken_for=c), b: count("b"), f"{a}>{b}": count("b")}, day=day)
+        days = [DAY, "20261122", "20261121"]
+        assert await store.popularity.remove("f", [a], days) == 2
+        assert set(await read(store)) == {b}
+        assert a not in await store.popularity.joined("f")
+        found = {day: steps async for day, steps in store.popularity.steps("f", days)}
+        assert found == {day: [f"{a}>{b}"] for day in days[:2]}
+        assert await store.popularity.remove_steps("f", found) == 2
+        assert await store.popularity.remove_steps("f", {}) == 0
+        assert await read(store, steps=True) == {}
 
 
 async def test_a_record_that_is_something_else_is_left_out_and_written_anew(redis_server: Server) -> None:

@@ -241,6 +241,32 @@ async def test_what_was_asked_leaves_with_the_counters_in_one_round_trip() -> No
     assert len(stand.exchanges) == 2
 
 
+async def test_where_much_is_asked_it_is_gathered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(behind, "_MANY_ASKED", 3)
+    monkeypatch.setattr(behind, "_GATHER_SECONDS", 3600.0)
+    stand = Stand()
+    waiting = queue(stand)
+
+    async def sent(*questions: str, patiently: bool = True) -> int:
+        before = len(stand.exchanges)
+        for question in questions:
+            waiting.count_asked(asked(question), [], 0)
+        await waiting.flush(patiently=patiently)
+        return sum(row[2] for exchange in stand.exchanges[before:] for row in exchange)
+
+    waiting._popular_sent_at = -3600.0
+    assert await sent("a", "b", "c") == 3
+    assert await sent("a", "b") == 2, "a few are sent at once"
+    assert await sent("a", "b", "c") == 0
+    assert await sent("a", "b", "d") == 0
+    assert await sent(patiently=False) == 6
+    assert {row[1]: row[2] for row in stand.exchanges[-1]}[name_of("a")] == 2
+    await sent("a", "b", "c")
+    await waiting.aclose()
+    assert len(stand.exchanges[-1]) == 3
+    assert waiting._timer is None
+
+
 @pytest.mark.parametrize(
     ("refusal", "kept"), [(StoreFull("full", command=""), True), (StoreMisused("no hash", command=""), False)]
 )

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from agentic_flywheel.insight import tally
 from agentic_flywheel.insight.askers import estimated, mark_of, smallest
-from agentic_flywheel.insight.tally import Tally, asked_of, counted_for, name_of, node_of, step_of
+from agentic_flywheel.insight.tally import Tally, asked_of, counted_for, name_of, node_of, step_of, steps_over
 from agentic_flywheel.model import Outcome, Reason, Turn
 from agentic_flywheel.policy.identity import question_hash
 from agentic_flywheel.store.keys import Keys
@@ -117,6 +117,19 @@ def test_what_was_counted_is_what_is_taken_back() -> None:
     assert Told("f", DAY, f"{one}>{two}") not in middle
     assert Told("f", DAY, f"{node_of([one, two])}>{three}") in middle
     assert len(middle) == 2, "the step to the turn, and the step from it"
+
+
+def test_every_step_over_a_question_is_found() -> None:
+    q, r, f, g, h = names(*(turn(n, word) for n, word in enumerate(["q?", "r?", "f?", "g?", "h?"])))
+    over_f = {f"{q}>{f}", f"{node_of([q, f])}>{g}", f"{node_of([q, f, g])}>{h}", f"{f}>{h}"}
+    others = {f"{q}>{g}", f"{node_of([q, g])}>{h}", f"{r}>{g}", f"{node_of([r, g])}>{h}", f"{node_of([r, g, h])}>{q}"}
+    assert steps_over([f], over_f | others) == over_f
+    assert steps_over([q], over_f | others) == (over_f - {f"{f}>{h}"}) | {
+        f"{q}>{g}",
+        f"{node_of([q, g])}>{h}",
+        f"{node_of([r, g, h])}>{q}",
+    }
+    assert steps_over([], over_f | others) == set()
 
 
 def test_a_turn_that_is_sent_again_counts_once() -> None:

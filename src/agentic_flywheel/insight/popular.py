@@ -22,10 +22,10 @@ import msgspec
 from agentic_flywheel.errors import InputError
 from agentic_flywheel.flows.registry import Registry
 from agentic_flywheel.insight.askers import estimated
-from agentic_flywheel.insight.tally import name_of
+from agentic_flywheel.insight.tally import name_of, steps_over
 from agentic_flywheel.model import Receipt, Sharing
 from agentic_flywheel.store.counters import day_of
-from agentic_flywheel.store.popularity import KEPT, Record
+from agentic_flywheel.store.popularity import KEPT, Popularity, Record
 from agentic_flywheel.store.store import Store
 
 if TYPE_CHECKING:
@@ -51,7 +51,8 @@ class PopularQuestion(msgspec.Struct, frozen=True, kw_only=True):
     `asked` counts every time, `served` those that were answered from memory, as `hit_rate` does as a share;
     `saved_seconds` is what the flow took when it computed what was served. `askers` is how many different people asked
     (sessions, where nobody said who asks): exact up to 64, within 13 % beyond. `entry_key` is the key of an answer that
-    would be served now, None where none is stored. Times are epoch seconds.
+    would be served now, None where none is stored; `faq` is the entry of the FAQ that answers it, "" where there is
+    none. Times are epoch seconds.
     """
 
     cluster: str
@@ -66,6 +67,7 @@ class PopularQuestion(msgspec.Struct, frozen=True, kw_only=True):
     first_at: float
     last_at: float
     entry_key: str | None = None
+    faq: str = ""
 
 
 class Popular:
@@ -93,7 +95,7 @@ class Popular:
                 head = heads[of].of(name)
                 merged.setdefault((of, head), _Merged()).add(name, record)
         best = sorted(merged.items(), key=lambda item: (-item[1].asked, -item[1].last, item[0]))[:limit]
-        return await self._with_answers([found.shown(of, head) for (of, head), found in best])
+        return await self._with_answers([found.shown(of, head, heads[of].faq) for (of, head), found in best])
 
     async def next(
         self,
@@ -131,10 +133,9 @@ class Popular:
         them; with `hide` they are not counted again for a year. Other wordings of the same question stay."""
         await self._flush()
         names = [named(question) for question in questions]
-        window = window_of(MOST_DAYS)
         known = await self._store.flows.known()
         flows = [flow] if flow else sorted({*known, *self._registry.current().flows})
-        removed = sum([await self._store.popularity.forget(each, names, window, hide=hide) for each in flows])
+        removed = sum([await forget_names(self._store.popularity, each, names, hide=hide) for each in flows])
         return Receipt(
             action="forget questions",
             target=f"{len(names)} wording(s)",
@@ -150,8 +151,13 @@ class Popular:
         return [spec.key for spec in specs if spec.sharing is Sharing.TEAM]
 
     async def heads(self, flow: str) -> Heads:
-        """Which of a flow's wordings are one question."""
-        return Heads(await self._store.popularity.joined(flow))
+        """Which of a flow's wordings are one question: those that were taken for each other, and those that a person
+        gave one answer in the FAQ."""
+        heads = Heads(await self._store.popularity.joined(flow))
+        for entry in (await self._store.faq.book(flow)).entries.values():
+            if entry.published is not None and not entry.retired:
+                heads.curate([name_of(wording) for wording in entry.published.asked_as], entry.id)
+        return heads
 
     @cached_property
     def _paths(self) -> Paths:
@@ -162,11 +168,11 @@ class Popular:
     async def _with_answers(self, questions: Sequence[PopularQuestion]) -> Sequence[PopularQuestion]:
         """The questions with the keys of their answers, as far as those would be served now."""
         key_of = self._store.keys.entry
-        keys = {
-            question.cluster: [key_of("team", question.flow, wording.name) for wording in question.wordings]
+        keys = [
+            [key_of("team", question.flow, wording.name) for wording in question.wordings[:_LOOKED_FOR]]
             for question in questions
-        }
-        flat = list({key for of in keys.values() for key in of[:_LOOKED_FOR]})
+        ]
+        flat = list({key for of_question in keys for key in of_question})
         looked = dict(zip(flat, await self._store.entries.get_many(flat), strict=True))
         states = {flow: await self._store.flows.state(flow) for flow in {question.flow for question in questions}}
         now = time.time()
@@ -181,11 +187,8 @@ class Popular:
             )
 
         return [
-            msgspec.structs.replace(
-                question,
-                entry_key=next((key for key in keys[question.cluster][:_LOOKED_FOR] if served(question, key)), None),
-            )
-            for question in questions
+            msgspec.structs.replace(question, entry_key=next((key for key in those if served(question, key)), None))
+            for question, those in zip(questions, keys, strict=True)
         ]
 
 
@@ -193,7 +196,15 @@ class Heads:
     """Which wordings are one question: each leads to another one, up to one that leads to itself or nowhere."""
 
     def __init__(self, joined: Mapping[str, str]) -> None:
-        self._joined = joined
+        self._joined = dict(joined)
+        self.faq: dict[str, str] = {}  # wording -> the entry of the FAQ that answers it
+
+    def curate(self, names: Sequence[str], entry: str) -> None:
+        """Make wordings one question that an entry of the FAQ answers."""
+        first = self.of(names[0])
+        for name in names:
+            self.faq.setdefault(name, entry)
+            self._joined[self.of(name)] = first
 
     def of(self, name: str) -> str:
         """The wording that stands for the question that this one asks.
@@ -234,7 +245,7 @@ class _Merged:
             last, text = record.last, record.text
         self.wordings[name] = (asked + record.asked, last, text)
 
-    def shown(self, flow: str, head: str) -> PopularQuestion:
+    def shown(self, flow: str, head: str, faq: Mapping[str, str]) -> PopularQuestion:
         """The question as it is shown, without its answer."""
         ranked = sorted(self.wordings.items(), key=lambda item: (-item[1][0], -item[1][1], item[0]))
         wordings = tuple(Wording(text=text, count=asked, name=name) for name, (asked, _, text) in ranked)
@@ -250,7 +261,22 @@ class _Merged:
             saved_seconds=self.saved_us / 1_000_000,
             first_at=float(self.first),
             last_at=float(self.last),
+            faq=next((faq[name] for name, _ in ranked if name in faq), ""),
         )
+
+
+async def forget_names(popularity: Popularity, flow: str, names: Sequence[str], *, hide: bool) -> int:
+    """Remove wordings of a flow from every day, with every step of a way that leads over one of them; with `hide` they
+    are not counted again for a year. How many records are gone."""
+    days = window_of(MOST_DAYS)
+    if hide:  # first of all, so that none comes in behind
+        await popularity.hide(flow, names)
+    removed = await popularity.remove(flow, names, days)
+    steps = {day: list(found) async for day, found in popularity.steps(flow, days)}
+    over = steps_over(names, {step for found in steps.values() for step in found})
+    return removed + await popularity.remove_steps(
+        flow, {day: [step for step in found if step in over] for day, found in steps.items()}
+    )
 
 
 def named(question: str) -> str:

@@ -82,6 +82,28 @@ def step_of(turn: Turn, before: Sequence[Turn]) -> tuple[str, list[str]] | None:
     return None
 
 
+def steps_over(names: Collection[str], steps: Collection[str]) -> set[str]:
+    """Those of all steps whose way leads from, over or to one of these questions."""
+    after: dict[str, list[str]] = {}
+    for step in steps:
+        before, _, to = step.partition(STEP)
+        after.setdefault(before, []).append(to)
+    # Whether a way's name is that of its only question, or a digest, it does not say itself: so all are followed as if
+    # they began there, and the digests that this leads to are known.
+    ways = {before: [(before,)] for before in after}
+    for way in [(before,) for before in after] + [(before, to) for before in after for to in after[before]]:
+        for to in after.get(node_of(way), ()):
+            node = node_of([*way, to])
+            if len(way) < DEPTH and node in after:
+                ways[node].append((*way, to))
+    found = set()
+    for before, following in after.items():
+        for to in following:
+            if not set(names).isdisjoint((to, *(name for way in ways[before] for name in way))):
+                found.add(before + STEP + to)
+    return found
+
+
 class Tally:
     """What was asked and has not been sent yet."""
 

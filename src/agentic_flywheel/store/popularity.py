@@ -349,23 +349,28 @@ class Popularity:
         (done,) = await self._link.run(PART.call((self._keys.joined(flow),), name, other), slow=True)
         return bool(done)
 
-    async def forget(self, flow: str, names: Sequence[str], days: Sequence[str], *, hide: bool = False) -> int:
-        """Remove wordings and every step from or to them; with `hide` they are not counted any more, for a year. How
-        many records were removed."""
-        keys = self._keys
-        commands: list[Command] = [("HDEL", keys.joined(flow), *names)]
-        if hide:  # first of all, so that none comes in behind
-            commands.insert(0, ("EXPIRE", keys.hidden(flow), int(HIDDEN.total_seconds())))
-            commands.insert(0, ("SADD", keys.hidden(flow), *names))
-        before = len(commands)
-        commands += [("HDEL", keys.popular(flow, day), *names) for day in days]
-        removed = sum((await self._link.run(*commands, slow=True))[before:])
+    async def hide(self, flow: str, names: Sequence[str]) -> None:
+        """Count wordings no more, for a year."""
+        key = self._keys.hidden(flow)
+        await self._link.run(("SADD", key, *names), ("EXPIRE", key, int(HIDDEN.total_seconds())), slow=True)
+
+    async def steps(self, flow: str, days: Sequence[str]) -> AsyncIterator[tuple[str, list[str]]]:
+        """The names of every step of a flow, day by day."""
         for day in days:
-            (reply,) = await self._link.run(("HGETALL", keys.paths(flow, day)), slow=True)
-            steps = [step for step, _ in _pairs(reply) if not set(names).isdisjoint(step.decode().split(STEP))]
-            if steps:
-                removed += (await self._link.run(("HDEL", keys.paths(flow, day), *steps), slow=True))[0]
-        return int(removed)
+            (reply,) = await self._link.run(("HGETALL", self._keys.paths(flow, day)), slow=True)
+            if reply:
+                yield day, [name.decode("ascii", "replace") for name, _ in _pairs(reply)]
+
+    async def remove(self, flow: str, names: Sequence[str], days: Sequence[str]) -> int:
+        """Remove wordings from days, and what they were joined with; how many records are gone."""
+        gone = [("HDEL", self._keys.popular(flow, day), *names) for day in days]
+        _, *replies = await self._link.run(("HDEL", self._keys.joined(flow), *names), *gone, slow=True)
+        return int(sum(replies))
+
+    async def remove_steps(self, flow: str, days: Mapping[str, Sequence[str]]) -> int:
+        """Remove steps from days; how many records are gone."""
+        gone = [("HDEL", self._keys.paths(flow, day), *found) for day, found in days.items() if found]
+        return int(sum(await self._link.run(*gone, slow=True))) if gone else 0
 
     def _records(self, reply: Any, wanted: set[str] | None) -> dict[str, Record]:
         found = {}

@@ -44,6 +44,7 @@ def _rows(question: PopularQuestion) -> list[list[str]]:
     from agentic_flywheel.interfaces.cli.terminal import ago, counted, seconds
 
     others = question.wordings[1:]
+    known = f"  (FAQ: {question.faq})" if question.faq else "" if question.entry_key else "  (no answer is stored now)"
     first = [
         str(question.asked),
         str(question.askers),
@@ -51,7 +52,7 @@ def _rows(question: PopularQuestion) -> list[list[str]]:
         seconds(question.saved_seconds) if question.saved_seconds else "-",
         ago(question.last_at),
         question.flow,
-        question.question + ("" if question.entry_key else "  (no answer is stored now)"),
+        question.question + known,
     ]
     below = [f"  {wording.count} x {wording.text}" for wording in others[:_WORDINGS]]
     if len(others) > _WORDINGS:

@@ -49,6 +49,7 @@ class PopularQuestionResult(Result):
     first_at: Annotated[float, Field(description="Epoch seconds, within the window.")]
     last_at: float
     entry_key: Annotated[str | None, Field(description="The key of an answer that would be served now.")]
+    faq: Annotated[str, Field(description="The entry of the FAQ that answers it; empty where there is none.")] = ""
     next_questions: list[NextQuestionResult] = Field([], description="What people asked after it, commonest first.")
 
 
