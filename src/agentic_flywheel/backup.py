@@ -34,6 +34,9 @@ from agentic_flywheel.store.store import Store
 #: Damaged lines that a receipt names; it counts all.
 _NAMED = 20
 
+#: What is nobody's own.
+_OF_THE_TEAM = ("policies", "faq")
+
 #: Told how many records are done so far.
 Progress = Callable[[int], None]
 
@@ -105,11 +108,11 @@ class Backup:
         resume: bool = False,
         progress: Progress | None = None,
     ) -> BackupReceipt:
-        """Write sessions, policies and answers to a file (compressed if it ends in `.zst`), or to `-`.
+        """Write sessions, policies, the FAQ and answers to a file (compressed if it ends in `.zst`), or to `-`.
 
-        `sections` are some of "sessions", "policies", "entries" (all without any named). With `user`, only that user's
-        sessions and answers; `since` (epoch seconds) leaves out sessions and answers that are older. The file is called
-        `NAME.part` until it is whole, and `resume` goes on with one that was cut off.
+        `sections` are some of "sessions", "policies", "faq", "entries" (all without any named). With `user`, only that
+        user's sessions and answers; `since` (epoch seconds) leaves out sessions and answers that are older. The file is
+        called `NAME.part` until it is whole, and `resume` goes on with one that was cut off.
 
         Raises `InputError` and `StoreError`.
         """
@@ -243,12 +246,12 @@ class Backup:
             )
         if user:
             admit_id(user, "user")
-            if "policies" in sections:
-                raise InputError("policies are the team's: a backup of one user has sessions and entries only")
+            if team := [name for name in sections if name in _OF_THE_TEAM]:
+                raise InputError(f"{team[0]}: that is the team's; a backup of one user has sessions and entries only")
         if since is not None and not math.isfinite(since):
             raise InputError(f"since is a moment in epoch seconds, not {since}")
         chosen = tuple(
-            name for name in SECTIONS if name in (sections or SECTIONS) and not (user and name == "policies")
+            name for name in SECTIONS if name in (sections or SECTIONS) and not (user and name in _OF_THE_TEAM)
         )
         return Header(
             format=FORMAT,

@@ -1,7 +1,7 @@
 """What goes into a backup: the records of a tenant in their order, page by page.
 
-Invariant: flows and policies come first, then sessions (each with its turns behind it), then answers; sessions and
-answers are in the order of `store.scan`, so that an export that was cut off goes on behind its last record. What is
+Invariant: flows, policies and the FAQ come first, then sessions (each with its turns behind it), then answers; sessions
+and answers are in the order of `store.scan`, so that an export that was cut off goes on behind its last record. What is
 limited to a user never holds another user's words.
 """
 
@@ -21,6 +21,7 @@ from agentic_flywheel.backup_records import (
     SetSimilar,
     StoredEntry,
 )
+from agentic_flywheel.curated import FaqRecord
 from agentic_flywheel.flows.registry import Registry
 from agentic_flywheel.model import Entry, Session, Turn
 from agentic_flywheel.store.keys import shard_of
@@ -59,6 +60,9 @@ class BackupSource:
             if "policies" in sections:
                 async for page in self._policies(flows):
                     yield page
+            if "faq" in sections:
+                for flow in await self._store.faq.versions(flows):
+                    yield await self._faq(flow)
         if "sessions" in sections and (after is None or isinstance(after.value, Session)):
             async for page in self._sessions(after.value if after else None):
                 yield page
@@ -105,6 +109,16 @@ class BackupSource:
             yield [Record("report", report) for report in reports]
         proposals = sorted(await self._store.similar.proposals(), key=lambda one: (one.at, one.id))
         yield [Record("proposal", proposal) for proposal in proposals]
+
+    async def _faq(self, flow: str) -> Page:
+        book = await self._store.faq.book(flow)
+        if book.damaged:
+            self.damaged["faq"] = self.damaged.get("faq", 0) + book.damaged
+        entries = sorted(book.entries.values(), key=lambda entry: (entry.created_at, entry.id))
+        return [
+            Record("faq", FaqRecord(entry=entry, changes=tuple(await self._store.faq.changes(flow, entry.id))))
+            for entry in entries
+        ]
 
     async def _sessions(self, first: Session | None) -> AsyncIterator[Page]:
         begin = (shard_of(first.id), first.id) if first else (0, "")

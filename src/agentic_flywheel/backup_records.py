@@ -14,18 +14,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cache
-from typing import Any, NamedTuple, get_args, get_origin
+from types import UnionType
+from typing import Any, NamedTuple, Union, get_args, get_origin
 
 import msgspec
 import xxhash
 
+from agentic_flywheel.curated import FaqRecord
 from agentic_flywheel.likeness import Profile, Proposal, Report, SimilarMode
 from agentic_flywheel.model import Entry, FlowChange, Session, Turn
 
 FORMAT = "agentic-flywheel backup"
 VERSION = 1
 #: What may be chosen to be in a backup. What is known of flows is in every one that has answers.
-SECTIONS = ("policies", "sessions", "entries")
+SECTIONS = ("policies", "faq", "sessions", "entries")
 #: A longer line is no record: the largest value that is ever stored has 64 MiB.
 LONGEST_LINE = 160 * 1024 * 1024
 
@@ -117,6 +119,7 @@ KINDS: Mapping[str, Kind] = {
     "blocked": Kind("policies", BlockedPair),
     "report": Kind("policies", Report),
     "proposal": Kind("policies", Proposal),
+    "faq": Kind("faq", FaqRecord),
     "session": Kind("sessions", Session),
     "turn": Kind("sessions", Turn),
     "entry": Kind("entries", StoredEntry),
@@ -199,4 +202,6 @@ def _named_part(type_: Any) -> Any:
         return _named(type_)
     if get_origin(type_) is tuple and len(get_args(type_)) == 2 and get_args(type_)[1] is ...:
         return tuple[_named_part(get_args(type_)[0]), ...]  # type: ignore[misc]  # a type that is made at run time
+    if isinstance(type_, UnionType):
+        return Union[tuple(_named_part(part) for part in get_args(type_))]  # noqa: UP007  # likewise
     return type_

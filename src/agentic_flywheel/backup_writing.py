@@ -24,8 +24,10 @@ from agentic_flywheel.backup_records import (
     SetSimilar,
     StoredEntry,
 )
+from agentic_flywheel.curated import FaqRecord
 from agentic_flywheel.likeness import Proposal, Report
 from agentic_flywheel.model import LASTING_GENERATION, Entry, FlowState, Session, Turn
+from agentic_flywheel.policy.faq import taken_by
 from agentic_flywheel.store.keys import Keys, safe
 from agentic_flywheel.store.restoring import Restored, Restoring, SessionPart
 from agentic_flywheel.store.scan import Scan
@@ -64,6 +66,7 @@ class BackupTarget:
             "blocked": self._blocked,
             "report": self._report,
             "proposal": self._proposal,
+            "faq": self._faq,
         }
         self._one_by_one = one_by_one
 
@@ -194,6 +197,20 @@ class BackupTarget:
         if not self.dry_run:
             await self._store.similar.add_report(report)
         return True
+
+    async def _faq(self, record: FaqRecord) -> bool | str:
+        """An entry of the FAQ: the newer of two stays. What was approved elsewhere is served only where the flow has
+        the configuration that it was approved under."""
+        entry = record.entry
+        while True:
+            book = await self._store.faq.book(entry.flow)
+            here = book.entries.get(entry.id)
+            if here is not None and here.changed_at >= entry.changed_at:
+                return False if here == entry else DECIDED_HERE
+            if entry.published is not None and taken_by(entry, book.entries.values()) is not None:
+                return DECIDED_HERE
+            if self.dry_run or await self._store.faq.write(book, entry, *record.changes, anew=True):
+                return True
 
     async def _proposal(self, proposal: Proposal) -> bool | str:
         if not self.dry_run:

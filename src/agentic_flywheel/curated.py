@@ -63,7 +63,7 @@ class FaqEntry(msgspec.Struct, gc=False, frozen=True, array_like=True):
 
     `revision` counts the changes, from 1. `cluster` is the popular question that it was made of, `turn_id`,
     `session_id`, `trace_id` and `flow_ms` the turn whose answer was picked ("" where a person wrote it). `reported` is
-    what it was taken out of service for.
+    what it was taken out of service for, `owner` whoever answers for it, also while it is not served.
     """
 
     id: str
@@ -72,8 +72,8 @@ class FaqEntry(msgspec.Struct, gc=False, frozen=True, array_like=True):
     wordings: tuple[str, ...]
     answer: str
     created_at: float
-    edited_at: float
-    edited_by: str
+    changed_at: float
+    changed_by: str
     revision: int = 1
     published: Publication | None = None
     retired: bool = False
@@ -84,6 +84,7 @@ class FaqEntry(msgspec.Struct, gc=False, frozen=True, array_like=True):
     session_id: str = ""
     trace_id: str = ""
     flow_ms: float | None = None
+    owner: str = ""
 
     @property
     def asked_as(self) -> tuple[str, ...]:

@@ -90,7 +90,7 @@ class Flywheel:
         self._behind = WriteBehind(self._store)
         self._flights = Flights()
         self.outbox = self._store.outbox
-        self.sessions = Sessions(settings, self._store, self._behind)
+        self.sessions = Sessions(settings, self._store, self._behind, self._forget_drafts)
         self._housekeeping = Housekeeping(self._store, self.sessions, self._flights) if background else None
         # On a cluster one channel tells of one server's changes alone, so nothing can be kept at hand there.
         near = settings["near.enabled"] and self._store.link.address.kind != "cluster"
@@ -391,6 +391,9 @@ class Flywheel:
         """Store a value outside of our own keys, as `coaia tash` does. Raises `StoreError`."""
         expiry = ("PX", round(ttl.total_seconds() * 1000)) if ttl is not None else ()
         await self._store.link.execute("SET", _plain(key), value, *expiry)
+
+    async def _forget_drafts(self, session: str, turn: str, dry_run: bool) -> int:
+        return await self.faq.forget(session, turn, dry_run=dry_run)
 
     def _flow_changed(self, flow: str, generation: int) -> None:
         if self._near is not None:

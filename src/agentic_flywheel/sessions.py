@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 import time
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Self
 
 from agentic_flywheel.behind import WriteBehind
@@ -27,10 +27,17 @@ _WAITING_SESSIONS = "{} session(s) have turns that wait in the local outbox unti
 class Sessions:
     """The conversations of one tenant."""
 
-    def __init__(self, settings: Settings, store: Store, behind: WriteBehind) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        store: Store,
+        behind: WriteBehind,
+        forget_drafts: Callable[[str, str, bool], Awaitable[int]],
+    ) -> None:
         self._retention_days = settings.number("session.retention_days")
         self._store = store
         self._behind = behind
+        self._forget_drafts = forget_drafts  # of the FAQ, made of a session or (named) one turn of it; how many
 
     async def list(
         self, *, user: str | None = None, tag: str | None = None, limit: int = 20, cursor: str = ""
@@ -117,6 +124,8 @@ class Sessions:
         spoilt = [key for key, value in looked.items() if value.damaged]
         removed = {"sessions": 1, "turns": len(turns) + damaged, "entries": len(entries) + len(spoilt)}
         notes = ["Answers that it shared with others stay; `cache clear --session` removes them."]
+        if drafts := await self._forget_drafts(session, "", dry_run):
+            removed["FAQ drafts"] = drafts
         if not dry_run:
             await self._store.outbox.forget(session)
             await self._uncount(turns, turns)
@@ -149,6 +158,8 @@ class Sessions:
             (looked,) = await self._store.entries.get_many([key])
             kept = {key: looked.entry} if looked.entry is not None else {}
         removed = {"turns": 1, "entries": len(kept)}
+        if drafts := await self._forget_drafts(session, turn, dry_run):
+            removed["FAQ drafts"] = drafts
         if not dry_run:
             await self._uncount(turns, [chosen])
             removed["entries"] = await self._store.entries.remove(kept)

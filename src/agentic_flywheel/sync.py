@@ -81,6 +81,11 @@ class FlywheelSync:
         """As `Flywheel.popular`."""
         return _Waiting(self._flywheel.popular, self._wait)
 
+    @property
+    def faq(self) -> Any:
+        """As `Flywheel.faq`."""
+        return _Waiting(self._flywheel.faq, self._wait)
+
     def doctor(self) -> list[Check]:
         """As `Flywheel.doctor`."""
         return self._wait(self._flywheel.doctor())

@@ -90,6 +90,9 @@ async def converse(flywheel: Flywheel) -> None:
     await store.similar.put_proposal(
         Proposal(id="p1", flow="oracle", setting="ttl", now="1d", proposed="2d", evidence="seen", at=1.0)
     )
+    approved = await flywheel.faq.add("How does the whole of it work?", "Well.", flow="oracle", wordings=["Work it?"])
+    await flywheel.faq.approve(approved.id, owner="ann", by="ann")
+    await flywheel.faq.add("How does a draft work?", "Not yet.", flow="oracle", by="bob")
     await flywheel.flush()
 
 
@@ -118,7 +121,7 @@ async def test_all_of_a_tenant_comes_back_on_another_family_of_servers(
         exported = await source.backup.export(tmp_path / name)
         assert exported.records == {
             "flow": 1, "lifetime": 2, "similar": 1, "blocked": 1, "report": 2, "proposal": 1, "session": 3, "turn": 5,
-            "entry": 5,
+            "entry": 5, "faq": 2,
         }  # fmt: skip
         put = await target.backup.restore(tmp_path / name)
         assert put.records == exported.records
@@ -127,6 +130,10 @@ async def test_all_of_a_tenant_comes_back_on_another_family_of_servers(
         assert len(raw_turns(here)) == 3
         assert (await target.sessions.list()).sessions == (await source.sessions.list()).sessions
         assert await target.sessions.show("talk") == await source.sessions.show("talk")
+        assert await target.faq.entries() == await source.faq.entries()
+        approved = next(view.id for view in await target.faq.entries() if view.state.served)
+        assert await target.faq.history(approved) == await source.faq.history(approved)
+        assert (await target.ask("work it", flow="oracle")).faq == approved
         assert await target.lifetimes.show() == await source.lifetimes.show()
         assert await target.flows.changes("oracle") == await source.flows.changes("oracle")
         for read in ("reports", "proposals"):
@@ -326,10 +333,12 @@ async def test_one_users_backup_has_no_word_of_anybody_else(here: Server, tmp_pa
         assert got.records == {"flow": 1, "session": 1, "turn": 3, "entry": 3}
         assert {one.value.user for one in records(path) if one.kind == "turn"} == {"ann"}
         assert "bob" not in path.read_text()
-        with pytest.raises(InputError, match="policies are the team's"):
+        with pytest.raises(InputError, match="policies: that is the team's"):
             await flywheel.backup.export(path, user="ann", sections=["policies"])
-        with pytest.raises(InputError, match="not 'faq'"):
-            await flywheel.backup.export(path, sections=["faq"])
+        with pytest.raises(InputError, match="faq: that is the team's"):
+            await flywheel.backup.export(path, user="ann", sections=["faq"])
+        with pytest.raises(InputError, match="not 'wisdom'"):
+            await flywheel.backup.export(path, sections=["wisdom"])
 
 
 async def test_what_is_chosen_is_in_the_file_and_no_more(here: Server, tmp_path: Path) -> None:
@@ -337,11 +346,12 @@ async def test_what_is_chosen_is_in_the_file_and_no_more(here: Server, tmp_path:
         await converse(flywheel)
         await flywheel._store.sessions.append(turn(1, "old"))
         kinds = {}
-        for section in ("sessions", "policies", "entries"):
+        for section in ("sessions", "policies", "faq", "entries"):
             kinds[section] = set((await flywheel.backup.export(tmp_path / "b", sections=[section])).records)
         assert kinds == {
             "sessions": {"session", "turn"},
             "policies": {"lifetime", "similar", "blocked", "report", "proposal"},
+            "faq": {"faq"},
             "entries": {"flow", "entry"},
         }
         recent = await flywheel.backup.export(tmp_path / "b", sections=["sessions"], since=2000.0)

@@ -114,8 +114,8 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
         (line_of("header", msgspec.structs.replace(HEADER, format="another")), "is not a backup"),
         (line_of("header", msgspec.structs.replace(HEADER, version=2)), "has version 2 .* reads version 1"),
         (
-            line_of("header", msgspec.structs.replace(HEADER, kinds=("turn", "faq"))),
-            "may hold faq, .* nothing was read",
+            line_of("header", msgspec.structs.replace(HEADER, kinds=("turn", "wisdom"))),
+            "may hold wisdom, .* nothing was read",
         ),
         (line_of("header", HEADER).replace(b"team", b"tram"), "line 1: it fails its checksum"),
     ],

@@ -25,6 +25,7 @@ from agentic_flywheel.backup_records import (
     line_of,
     read_line,
 )
+from agentic_flywheel.curated import FaqChange, FaqEntry, FaqRecord, Publication
 from agentic_flywheel.likeness import Profile, Proposal, Report, ReportKind, SimilarMode
 from agentic_flywheel.model import Entry, FlowChange, Outcome, Reason, Session, Source, Turn
 
@@ -109,6 +110,43 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "turn": TURNS,
     "entry": st.builds(StoredEntry, key=TEXT, ends_at=NUMBER, entry=ENTRIES),
 }
+PUBLICATIONS = st.builds(
+    Publication,
+    question=TEXT,
+    wordings=st.lists(TEXT, max_size=3).map(tuple),
+    answer=TEXT,
+    fingerprint=TEXT,
+    at=NUMBER,
+    by=TEXT,
+    owner=TEXT,
+    review_at=NUMBER,
+    sources=SOURCES,
+    flow_ms=SCORE,
+)
+VALUES["faq"] = st.builds(
+    FaqRecord,
+    entry=st.builds(
+        FaqEntry,
+        id=TEXT,
+        flow=TEXT,
+        question=TEXT,
+        wordings=st.lists(TEXT, max_size=3).map(tuple),
+        answer=TEXT,
+        created_at=NUMBER,
+        changed_at=NUMBER,
+        changed_by=TEXT,
+        revision=st.integers(1, 1000),
+        published=st.none() | PUBLICATIONS,
+        retired=st.booleans(),
+        reported=TEXT,
+        sources=SOURCES,
+        flow_ms=SCORE,
+    ),
+    changes=st.lists(
+        st.builds(FaqChange, NUMBER, TEXT, TEXT, st.integers(1, 1000), st.dictionaries(TEXT, TEXT, max_size=3)),
+        max_size=3,
+    ).map(tuple),
+)
 RECORDS = st.one_of([st.tuples(st.just(kind), values) for kind, values in VALUES.items()])
 TURN = Turn("t", "s", 1.0, "Why?", "So.", "f", "fp", Outcome.MISS, Reason.NOT_STORED, "trace")
 
@@ -167,8 +205,8 @@ def test_people_can_read_it() -> None:
 
 
 def test_kinds_of_later_releases_are_told_apart_from_damage() -> None:
-    with pytest.raises(UnknownKind, match="'faq'"):
-        read_line(summed(b'{"kind":"faq","value":{"question":"Why?"}}'))
+    with pytest.raises(UnknownKind, match="'wisdom'"):
+        read_line(summed(b'{"kind":"wisdom","value":{"question":"Why?"}}'))
 
 
 @pytest.mark.parametrize(

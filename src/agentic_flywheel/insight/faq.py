@@ -22,20 +22,18 @@ from agentic_flywheel.curated import (
     FaqState,
     FaqView,
     Publication,
-    wordings_of,
 )
 from agentic_flywheel.errors import EditConflict, InputError, UnknownFaqEntry
 from agentic_flywheel.flows.protocol import FlowSpec
 from agentic_flywheel.flows.registry import Registry
-from agentic_flywheel.identifiers import new_id
 from agentic_flywheel.insight.faq_books import FaqBooks, Opened, Step, only
 from agentic_flywheel.insight.faq_candidates import Candidates, PopularQuestions
 from agentic_flywheel.insight.faq_finding import fitting
 from agentic_flywheel.insight.faq_page import as_json, as_markdown, day
+from agentic_flywheel.insight.faq_words import admit_wording, answered, begun, edited, same_flow, step_of
 from agentic_flywheel.likeness import ReportKind
 from agentic_flywheel.model import Receipt, Sharing
-from agentic_flywheel.policy.admission import admit_question, admit_text
-from agentic_flywheel.policy.faq import unfit
+from agentic_flywheel.policy.admission import admit_text
 from agentic_flywheel.policy.identity import normalise, question_hash
 from agentic_flywheel.settings import Settings
 from agentic_flywheel.store.store import Store
@@ -43,9 +41,6 @@ from agentic_flywheel.store.store import Store
 if TYPE_CHECKING:
     from agentic_flywheel.watching import FlowWatch
 
-_ID = 12
-_LONGEST_ANSWER = 200_000
-_MOST_WORDINGS = 100
 _MOST_CANDIDATES = 1000
 _DAYS = 30
 _DAY_SECONDS = 86400.0
@@ -108,6 +103,14 @@ class Faq:
         entry = await self._books.find(id)
         return next(view for view in await self.entries(flow=entry.flow) if view.id == entry.id)
 
+    async def get(self, id: str) -> FaqView:  # noqa: A002
+        """One entry that was approved and that the team may see, served or stale. Raises `UnknownFaqEntry`: what else
+        there is, is for those who edit it (`show`)."""
+        view = await self.show(id)
+        if view.state not in {FaqState.PUBLISHED, FaqState.DUE, FaqState.STALE}:
+            raise UnknownFaqEntry(f"the entry {view.id!r} is not approved, or not for the team", faq_id=view.id)
+        return view
+
     async def history(self, id: str) -> Sequence[FaqChange]:  # noqa: A002
         """Who changed an entry, when and how; oldest first. Raises `UnknownFaqEntry`."""
         entry = await self._books.find(id)
@@ -152,12 +155,12 @@ class Faq:
         if picked is None and flow is None:
             raise InputError("say of which flow it is: each flow has its own FAQ")
         spec = self._registry.current().get(flow or (picked.flow if picked else ""), inactive=True)
-        _same_flow(picked, spec.key)
+        same_flow(picked, spec.key)
         now = time.time()
-        opened = _begun(spec.key, picked, now, by)
+        opened = begun(spec.key, picked, now, by)
         whole = question or opened.entry.question, wordings, answer or opened.entry.answer
-        entry = self._edited(opened.entry, *whole, now=now, by=by)
-        await self._books.put(opened, entry, _step("added", entry, None), by=by, at=now)
+        entry = edited(opened.entry, *whole, longest=self._longest)
+        await self._books.put(opened, entry, step_of("added", entry, None), by=by, at=now)
         return await self.show(entry.id)
 
     async def edit(
@@ -180,17 +183,16 @@ class Faq:
         now = time.time()
         opened = await self._open(id, now, by)
         before = opened.entry
-        _same_flow(picked, before.flow)
-        start = before if picked is None else _answered(before, picked)
-        entry = self._edited(
+        same_flow(picked, before.flow)
+        start = before if picked is None else answered(before, picked)
+        entry = edited(
             start,
             before.question if question is None else question,
             before.wordings if wordings is None else wordings,
             start.answer if answer is None else answer,
-            now=now,
-            by=by,
+            longest=self._longest,
         )
-        step = _step("edited" if opened.known else "added", entry, before if opened.known else None)
+        step = step_of("edited" if opened.known else "added", entry, before if opened.known else None)
         await self._books.put(opened, entry, step, by=by, at=now, revision=revision)
         return await self.show(entry.id)
 
@@ -206,16 +208,16 @@ class Faq:
         """Have an entry (or a candidate, with the answer that is stored for it) served in its present words: at once,
         in every process, until its flow changes or somebody retires it.
 
-        `owner` answers for it (nobody named: whoever did before), `review_at` is when they are to look at it again
-        (epoch seconds; 0: never; None: after `faq.review_days`). Raises `EditConflict` where somebody has changed it
-        since `revision`, `FlowError` where the flow does not say how it is configured, and `InputError` for what may
+        `owner` answers for it (nobody named: whoever did before, else `by`), `review_at` is when they are to look at it
+        again (epoch seconds; 0: never; None: after `faq.review_days`). Raises `EditConflict` where somebody has changed
+        it since `revision`, `FlowError` where the flow does not say how it is configured, and `InputError` for what may
         not be served.
         """
         now = time.time()
         opened = await self._open(id, now, by)
         before = opened.entry
         spec = self._registry.current().get(before.flow, inactive=True)
-        owner = admit_text(owner, "owner").strip() or (before.published.owner if before.published else "")
+        owner = admit_text(owner, "owner").strip() or before.owner or by
         if not owner:
             raise InputError(
                 "an approved entry has an owner: somebody who answers for it",
@@ -235,10 +237,10 @@ class Faq:
             trace_id=before.trace_id,
             flow_ms=before.flow_ms,
         )
-        entry = msgspec.structs.replace(before, published=said, retired=False, reported="")
-        begun = () if opened.known else (_step("added", entry, None),)
+        entry = msgspec.structs.replace(before, published=said, retired=False, reported="", owner=owner)
+        before_that = () if opened.known else (step_of("added", entry, None),)
         approval = Step("approved", {"owner": owner, "review": day(said.review_at) if said.review_at else "never"})
-        await self._books.put(opened, entry, *begun, approval, by=by, at=now, revision=revision)
+        await self._books.put(opened, entry, *before_that, approval, by=by, at=now, revision=revision)
         return await self.show(entry.id)
 
     async def retire(
@@ -261,9 +263,9 @@ class Faq:
             await self._books.remove(before)
         elif not dry_run:
             entry = msgspec.structs.replace(before, published=None, retired=True)
-            begun = () if opened.known else (_step("added", entry, None),)
+            before_that = () if opened.known else (step_of("added", entry, None),)
             said = {"reason": admit_text(reason, "reason")} if reason else {}
-            await self._books.put(opened, entry, *begun, Step("retired", said), by=by, at=now)
+            await self._books.put(opened, entry, *before_that, Step("retired", said), by=by, at=now)
         kept = () if purge else ("Its words and its history are kept: `afw faq approve` has it served again.",)
         return Receipt(
             action="purge FAQ entry" if purge else "retire FAQ entry",
@@ -291,13 +293,14 @@ class Faq:
             return "The FAQ does not serve it any more, until somebody approves it again."
         return ""
 
-    async def forget_session(self, session: str) -> int:
-        """A session is deleted: drafts that took their answer from it go too; how many. What a person approved is the
-        team's, and stays."""
+    async def forget(self, session: str, turn: str = "", *, dry_run: bool) -> int:
+        """A session (or one turn of it) is deleted: drafts that took their answer from it go too; how many. What a
+        person approved, or had approved before, is the team's, and stays."""
         books = (await self._books.of()).values()
         entries = [entry for book in books for entry in book.entries.values()]
-        own = [entry for entry in entries if entry.session_id == session and entry.published is None]
-        return sum([await self._books.remove(entry) for entry in own])
+        own = [entry for entry in entries if entry.session_id == session and turn in {"", entry.turn_id}]
+        drafts = [entry for entry in own if not entry.owner]
+        return len(drafts) if dry_run else sum([await self._books.remove(entry) for entry in drafts])
 
     async def _open(self, id_: str, now: float, by: str) -> Opened:
         """An entry to be changed; of a candidate one that is not written down yet."""
@@ -305,40 +308,7 @@ class Faq:
             return Opened(await self._books.find(id_), known=True)
         except UnknownFaqEntry:
             candidate = await self.candidate(id_)
-        return _begun(candidate.flow, candidate, now, by)
-
-    def _edited(
-        self, entry: FaqEntry, question: str, wordings: Sequence[str], answer: str, *, now: float, by: str
-    ) -> FaqEntry:
-        """The entry in other words. Raises `InputError` for words that have no place in the FAQ."""
-        if isinstance(wordings, str):
-            raise InputError("wordings are given as a list, also where there is only one")
-        question = self._admit(question)
-        others = wordings_of(question, [self._admit(wording) for wording in wordings])
-        if len(others) > _MOST_WORDINGS:
-            raise InputError(f"an entry has at most {_MOST_WORDINGS} other wordings, not {len(others)}")
-        answer = admit_text(answer, "answer").strip()
-        if len(answer) > _LONGEST_ANSWER:
-            raise InputError(f"an answer has at most {_LONGEST_ANSWER} characters, not {len(answer)}")
-        own = answer == entry.answer.strip()
-        return msgspec.structs.replace(
-            entry,
-            question=question,
-            wordings=others,
-            answer=entry.answer if own else answer,
-            trace_id=entry.trace_id if own else "",  # a person's words are no longer those of a run
-            edited_at=now,
-            edited_by=by,
-        )
-
-    def _admit(self, wording: str) -> str:
-        text = admit_question(" ".join(admit_text(wording, "question").split()), longest=self._longest)
-        if why := unfit(text):
-            raise InputError(
-                f"{text!r} has no place in the FAQ: {why}",
-                suggestions=("Ask it in words that hold for everybody: 'How do I reset a password?'.",),
-            )
-        return text
+        return begun(candidate.flow, candidate, now, by)
 
     async def _check(self, spec: FlowSpec, entry: FaqEntry) -> None:
         """Whether the entry may be served at all. Raises `InputError`."""
@@ -348,7 +318,7 @@ class Faq:
                 suggestions=("Write one: `afw faq edit ID --answer '...'`.", "Or take that of a turn: --turn TURN."),
             )
         for wording in entry.asked_as:
-            self._admit(wording)
+            admit_wording(wording, longest=self._longest)
         if spec.sharing is not Sharing.TEAM:
             raise InputError(
                 f"the flow {spec.key!r} shares no answers with the team, so nobody would be served from its FAQ",
@@ -387,54 +357,3 @@ def faq_of(
     books = FaqBooks(registry, store, fingerprint=fingerprint, changed=changed, forget=forget)
     candidates = Candidates(settings, registry, store, popular, lambda spec: fingerprint(spec, False), flush)
     return Faq(settings, registry, store, books, candidates, fingerprint)
-
-
-def _begun(flow: str, picked: FaqCandidate | None, now: float, by: str) -> Opened:
-    """A new entry, of a candidate or a picked turn if there is one."""
-    entry = FaqEntry(
-        id=new_id()[:_ID],
-        flow=flow,
-        question=picked.question if picked else "",
-        wordings=picked.wordings if picked else (),
-        answer="",
-        created_at=now,
-        edited_at=now,
-        edited_by=by,
-        cluster=picked.id if picked else "",
-    )
-    return Opened(_answered(entry, picked) if picked else entry, known=False)
-
-
-def _answered(entry: FaqEntry, picked: FaqCandidate) -> FaqEntry:
-    """The entry with the answer that was picked, and where that is from."""
-    return msgspec.structs.replace(
-        entry,
-        answer=picked.answer,
-        sources=picked.sources,
-        turn_id=picked.turn_id,
-        session_id=picked.session_id,
-        trace_id=picked.trace_id,
-        flow_ms=picked.flow_ms,
-    )
-
-
-def _step(what: str, entry: FaqEntry, before: FaqEntry | None) -> Step:
-    """What was done to an entry's words, for its history."""
-    now = _words(entry)
-    was = dict.fromkeys(now, "") if before is None else _words(before)
-    said = {name: text for name, text in now.items() if was[name] != text}
-    if entry.turn_id and (before is None or before.turn_id != entry.turn_id):
-        said["turn"] = entry.turn_id
-    return Step(what, said)
-
-
-def _words(entry: FaqEntry) -> dict[str, str]:
-    return {"question": entry.question, "wordings": "\n".join(entry.wordings), "answer": entry.answer}
-
-
-def _same_flow(picked: FaqCandidate | None, flow: str) -> None:
-    if picked is not None and picked.flow != flow:
-        raise InputError(
-            f"the turn {picked.turn_id!r} was answered by the flow {picked.flow!r}, not by {flow!r}",
-            turn_id=picked.turn_id,
-        )

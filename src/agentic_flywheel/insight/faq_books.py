@@ -116,7 +116,8 @@ class FaqBooks:
         served has the words of another entry."""
         flow = entry.flow
         changes = [FaqChange(at, by, step.what, opened.revision + n, step.said) for n, step in enumerate(steps, 1)]
-        entry = msgspec.structs.replace(entry, revision=opened.revision + len(steps))
+        number = opened.revision + len(steps)
+        entry = msgspec.structs.replace(entry, revision=number, changed_at=at, changed_by=by)
         if opened.known and revision is not None and revision != opened.entry.revision:
             raise _conflict(opened.entry, revision)
         for _ in range(_ATTEMPTS):
@@ -183,14 +184,14 @@ def _refuse_taken(entry: FaqEntry, book: FaqBook) -> None:
 
 
 def _conflict(here: FaqEntry, seen: int) -> EditConflict:
-    who = f"{here.edited_by} has" if here.edited_by else "somebody has"
+    who = f"{here.changed_by} has" if here.changed_by else "somebody has"
     read = f"it was read at revision {seen}" if seen else "it was a candidate when it was read"
     return EditConflict(
         f"{who} changed the entry {here.id} meanwhile: {read}, and is at {here.revision} now",
         faq_id=here.id,
         revision=here.revision,
-        by=here.edited_by,
-        at=here.edited_at,
+        by=here.changed_by,
+        at=here.changed_at,
     )
 
 

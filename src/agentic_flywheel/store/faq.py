@@ -27,7 +27,8 @@ _VECTOR_SECONDS = 90 * 86400
 _log = logging.getLogger(__name__)
 
 # KEYS: flow, FAQ, the entry's history. ARGV: version that was read, new version, id, entry ("": remove it with its
-# history), how many changes are kept, changes with the oldest first. Returns whether it was written.
+# history), how many changes are kept, whether the changes are the whole history, changes with the oldest first. Returns
+# whether it was written.
 WRITE = Script("""
 if (redis.call('HGET', KEYS[1], 'faq') or '') ~= ARGV[1] then return 0 end
 if ARGV[4] == '' then
@@ -35,7 +36,8 @@ if ARGV[4] == '' then
     redis.call('DEL', KEYS[3])
 else
     redis.call('HSET', KEYS[2], ARGV[3], ARGV[4])
-    for i = 6, #ARGV do redis.call('LPUSH', KEYS[3], ARGV[i]) end
+    if ARGV[6] == '1' then redis.call('DEL', KEYS[3]) end
+    for i = 7, #ARGV do redis.call('LPUSH', KEYS[3], ARGV[i]) end
     redis.call('LTRIM', KEYS[3], 0, ARGV[5] - 1)
 end
 redis.call('HSET', KEYS[1], 'faq', ARGV[2])
@@ -75,8 +77,9 @@ class FaqStore:
                 entries[entry.id] = entry
         return FaqBook(flow=flow, version=version.decode() if version else "", entries=entries, damaged=damaged)
 
-    async def write(self, book: FaqBook, entry: FaqEntry, *changes: FaqChange) -> bool:
-        """Write an entry down with what was done (oldest first); False where somebody changed the FAQ since `book`."""
+    async def write(self, book: FaqBook, entry: FaqEntry, *changes: FaqChange, anew: bool = False) -> bool:
+        """Write an entry down with what was done (oldest first; with `anew` that is its whole history); False where
+        somebody changed the FAQ since `book`."""
         flow = book.flow
         call = WRITE.call(
             (self._keys.flow(flow), self._keys.faq(flow), self._keys.faq_changes(flow, entry.id)),
@@ -85,6 +88,7 @@ class FaqStore:
             entry.id,
             encode(entry),
             _CHANGES_KEPT,
+            int(anew),
             *(encode(change) for change in changes),
         )
         written, _ = await self._link.run(call, ("SADD", self._keys.flows, flow), slow=True)
@@ -94,7 +98,9 @@ class FaqStore:
         """Remove an entry and its history for good; False where somebody changed the FAQ since `book`."""
         flow = book.flow
         own = (self._keys.flow(flow), self._keys.faq(flow), self._keys.faq_changes(flow, entry))
-        (removed,) = await self._link.run(WRITE.call(own, book.version, new_id(), entry, "", _CHANGES_KEPT), slow=True)
+        (removed,) = await self._link.run(
+            WRITE.call(own, book.version, new_id(), entry, "", _CHANGES_KEPT, 0), slow=True
+        )
         return bool(removed)
 
     async def changes(self, flow: str, entry: str) -> list[FaqChange]:

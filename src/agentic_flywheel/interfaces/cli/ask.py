@@ -35,6 +35,9 @@ ROUTES = {
     "only": "the only flow",
 }
 
+#: Whose words an answer has, for people.
+SOURCES = {"flow": "the flow", "cache": "a stored answer of the flow", "faq": "the FAQ: a person approved it"}
+
 _DIRECTIVES = (
     click.option("--no-store", is_flag=True, help="Keep nothing of this question: no answer, no turn."),
     click.option("--no-cache", is_flag=True, help="Ask the flow afresh, and store what it says."),
@@ -190,6 +193,7 @@ def provenance(answer: Answer) -> str:
     parts = [
         str(answer.outcome),
         origin(answer.reason, answer.similarity, answer.matched_question),
+        f"FAQ {answer.faq}" if answer.faq else "",
         old(answer.age_seconds) if answer.age_seconds else "",
         answer.flow,
         milliseconds(answer.elapsed_ms),
@@ -231,10 +235,12 @@ def explain_answer(answer: Answer, cut: Cut | None = None) -> None:
     for place, line in enumerate([] if cut is None else wrapped(cut_text(cut), _BESIDE)):
         row("" if place else "cut", line)
     row("context", ", ".join(answer.context) if answer.context else "no earlier turn went with the question")
+    row("source", SOURCES[answer.source] + (f" (entry {answer.faq})" if answer.faq else ""))
     row("key", answer.key or "nothing is stored")
     if answer.scope:
         row("shared with", answer.scope)
-    row("lifetime", f"{seconds(answer.ttl_seconds)} left" if answer.ttl_seconds is not None else "nothing is stored")
+    unending = "until its flow changes or a person takes it out" if answer.faq else "nothing is stored"
+    row("lifetime", f"{seconds(answer.ttl_seconds)} left" if answer.ttl_seconds is not None else unending)
     row(
         "flow", f"{answer.flow_name or answer.flow} ({answer.flow_id}), configuration {answer.fingerprint or 'unknown'}"
     )

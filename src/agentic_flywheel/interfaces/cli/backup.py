@@ -23,6 +23,7 @@ _NOUNS = {
     "blocked": "blocked pairs",
     "report": "reports",
     "proposal": "proposals",
+    "faq": "FAQ entries",
     "session": "sessions",
     "turn": "turns",
     "entry": "entries",
@@ -33,6 +34,7 @@ _NOUNS = {
 @click.argument("file", metavar="[FILE]", required=False, type=click.Path(dir_okay=False, allow_dash=True))
 @click.option("--sessions", is_flag=True, help="Sessions with their turns.")
 @click.option("--policies", is_flag=True, help="Lifetimes, decisions on similar questions, reports, proposals.")
+@click.option("--faq", is_flag=True, help="The FAQ with its history.")
 @click.option("--entries", is_flag=True, help="Stored answers.")
 @click.option("--user", metavar="ID", default="", help="Only sessions and answers of this user.")
 @click.option("--since", metavar="WHEN", help="Only what was active since: 7d, 36h, 2026-11-01.")
@@ -43,6 +45,7 @@ def export(
     file: str | None,
     sessions: bool,
     policies: bool,
+    faq: bool,
     entries: bool,
     user: str,
     since: str | None,
@@ -50,8 +53,8 @@ def export(
 ) -> None:
     """Write a backup to FILE, compressed if it ends in .zst; `-` is stdout.
 
-    Without --sessions, --policies or --entries it has all of them. Without FILE its name says tenant and time. It works
-    while others ask; only you may read the file.
+    Without --sessions, --policies, --faq or --entries it has all of them. Without FILE its name says tenant and time.
+    It works while others ask; only you may read the file.
     """
     from agentic_flywheel.interfaces.cli.terminal import print_json
 
@@ -59,7 +62,7 @@ def export(
         raise click.UsageError("--resume needs the FILE that was being written.")
     if file == STANDARD and invocation.as_json:
         raise click.UsageError("With --json the receipt would stand among the records: name a FILE.")
-    chosen = {"sessions": sessions, "policies": policies, "entries": entries}
+    chosen = {"sessions": sessions, "policies": policies, "faq": faq, "entries": entries}
     moment = _moment(since) if since else None
     named = file or _name(invocation.settings().text("tenant"))
     with _Progress("records", "" if file == STANDARD else f"export {named}") as progress:

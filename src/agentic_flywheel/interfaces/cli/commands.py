@@ -22,6 +22,7 @@ COMMANDS = {
     "cache": Late("cache", "cache", "Look at stored answers, and clear them."),
     "similar": Late("similar", "similar", "How similar questions share answers, flow by flow."),
     "proposals": Late("proposals", "proposals", "Changes that evidence suggests; accept or reject them."),
+    "faq": Late("faq", "faq", "Answers that somebody stands behind: edit, approve, export."),
     "flow": Late("flow", "flow", "List, add, change, check and try flows."),
     "ttl": Late("ttl", "ttl", "How long answers stay good."),
     "export": Late("backup", "export", "Write sessions, policies and answers to a file."),

@@ -72,7 +72,7 @@ def explain(
 
 def show_explanation(found: Explanation) -> None:
     """The whole decision on stdout."""
-    from agentic_flywheel.interfaces.cli.ask import ROUTES
+    from agentic_flywheel.interfaces.cli.ask import ROUTES, SOURCES
     from agentic_flywheel.interfaces.cli.terminal import bold, dim, paragraphs, words
 
     print("\n".join(bold(line) for line in paragraphs(found.question, "").splitlines()))
@@ -81,6 +81,7 @@ def show_explanation(found: Explanation) -> None:
     terms = found.terms
     facts = (
         ("decision", (decided, found.decision)),
+        ("source", (SOURCES.get(found.source, ""), f"entry {found.faq} (afw faq show {found.faq})" * bool(found.faq))),
         ("flow", (f"{found.flow}, {ROUTES.get(found.route, found.route)}",)),
         ("shared with", (found.scope or "nobody",)),
         ("key", (found.key or "nothing would be stored",)),
@@ -123,6 +124,8 @@ def considered_lines(considered: Considered) -> Iterator[str]:
     passed = [verdict.guard for verdict in considered.guards if verdict.passed]
     if passed:
         yield from _below(f"passed: {', '.join(passed)}", _MARGIN)
+    if considered.faq:
+        yield from _below(f"approved: entry {considered.faq} of the FAQ", _MARGIN)
     yield from (dim(line) for line in _below(considered.key, _MARGIN))
 
 

@@ -105,6 +105,7 @@ def show_turn(turn: Turn, numbers: dict[str, int]) -> None:
         f"{ago(turn.at)} ({moment(turn.at)})",
         turn.flow,
         f"{turn.outcome}: {origin(turn.reason, turn.similarity, turn.matched_question)}",
+        f"FAQ {turn.faq}" if turn.faq else "",
         milliseconds(turn.elapsed_ms),
         "private" if turn.private else "",
         f"turn {turn.id}",

@@ -37,7 +37,7 @@ from agentic_flywheel.interfaces.mcp.arguments import (
 )
 from agentic_flywheel.interfaces.mcp.results import AnswerResult
 from agentic_flywheel.interfaces.mcp.surface import FlywheelServer, answered
-from agentic_flywheel.model import Answer, Directives, Outcome
+from agentic_flywheel.model import Answer, Directives, Origin, Outcome
 from agentic_flywheel.policy.context import Domain
 
 #: Clients drop a call that shows no life; theirs is commonly 30 to 60 s.
@@ -207,15 +207,23 @@ def answer_paragraphs(answer: Answer) -> tuple[str, ...]:
     return answer.text, _provenance(answer), *(f"Note: {warning}" for warning in answer.warnings)
 
 
+def _ago(age: str) -> str:
+    return age if age == "just now" else f"{age} ago"
+
+
 def _provenance(answer: Answer) -> str:
     """Where the answer came from, in a line or two that a person can read."""
-    if answer.outcome in {Outcome.HIT, Outcome.STALE}:
+    if answer.source is Origin.FAQ and answer.outcome is not Outcome.SIMILAR:
+        age = show_age(timedelta(seconds=answer.age_seconds))
+        origin = f"From the FAQ (entry {answer.faq}, {answer.outcome.value}), approved: {_ago(age)}"
+    elif answer.outcome in {Outcome.HIT, Outcome.STALE}:
         age = show_age(timedelta(seconds=answer.age_seconds))
         origin = f"From memory ({answer.outcome.value}, {answer.reason.value}), age: {age}"
     elif answer.outcome is Outcome.SIMILAR:
         age = show_age(timedelta(seconds=answer.age_seconds))
         like = f"similarity {answer.similarity or 0:.3f} to {answer.matched_question!r}"
-        origin = f"From memory (similar, {like}), age: {age}"
+        place = f"the FAQ (entry {answer.faq})" if answer.source is Origin.FAQ else "memory"
+        origin = f"From {place} (similar, {like}), age: {age}"
     elif answer.outcome is Outcome.JOINED:
         origin = f"Computed for another asker at the same moment ({answer.reason.value})"
     else:

@@ -14,7 +14,7 @@ import msgspec
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from agentic_flywheel.likeness import ReportKind, ReportReceipt
-from agentic_flywheel.model import Answer, FlowType, Outcome, Reason, Session, Sharing, Turn
+from agentic_flywheel.model import Answer, FlowType, Origin, Outcome, Reason, Session, Sharing, Turn
 
 _SECRET_ENDINGS = ("key", "secret", "token", "password", "credential")
 
@@ -135,6 +135,10 @@ class AnswerResult(Result):
     route: RouteResult | None = None
     config: Config = {}
     remembered: bool = False
+    source: Origin = Field(
+        Origin.FLOW, description="Whose words these are: flow, cache, or faq (a person approved them)."
+    )
+    faq: str = Field("", description="The FAQ entry that answered, for flowise_faq; empty unless source is faq.")
     similarity: float | None = Field(
         None, description="How like matched_question is, 0 to 1; null unless the outcome is similar."
     )
@@ -254,6 +258,7 @@ class TurnResult(Result):
     sources: list[SourceResult] = []
     similarity: float | None = Field(None, description="How like matched_question is; null unless it is similar.")
     matched_question: str = ""
+    faq: str = Field("", description="The FAQ entry that answered; empty where none did.")
 
     @classmethod
     def of(cls, turn: Turn) -> Self:

@@ -44,6 +44,7 @@ def build_server(flywheel: Flywheel) -> FlywheelServer:
     from agentic_flywheel.interfaces.mcp.asking import add_asking_tools
     from agentic_flywheel.interfaces.mcp.caching import add_cache_tools
     from agentic_flywheel.interfaces.mcp.coaia import add_coaia_tools
+    from agentic_flywheel.interfaces.mcp.faq import add_faq_tools
     from agentic_flywheel.interfaces.mcp.flows import add_flow_tools
     from agentic_flywheel.interfaces.mcp.history import add_history_tools
     from agentic_flywheel.interfaces.mcp.popular import add_popular_tools
@@ -59,6 +60,7 @@ def build_server(flywheel: Flywheel) -> FlywheelServer:
     add_session_tools(server)
     add_history_tools(server)
     add_popular_tools(server)
+    add_faq_tools(server)
     add_cache_tools(server)
     add_usage_tools(server)
     add_reporting_tools(server)
