@@ -115,13 +115,15 @@ class FaqChange(msgspec.Struct, gc=False, frozen=True, array_like=True):
 class FaqBook(msgspec.Struct, frozen=True, kw_only=True):
     """All entries of one flow, by id, and the version that they are of ("" where there never was one).
 
-    `damaged` counts those that could not be read.
+    `damaged` counts those that could not be read. `raw` is what each was read from, so that whoever reads the book
+    again only looks at what has changed.
     """
 
     flow: str
     version: str = ""
     entries: dict[str, FaqEntry] = {}
     damaged: int = 0
+    raw: dict[str, bytes] = {}
 
 
 class FaqView(msgspec.Struct, frozen=True, kw_only=True):

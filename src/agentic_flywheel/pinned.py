@@ -50,21 +50,29 @@ class PinnedNeighbour(msgspec.Struct, frozen=True):
 
 
 class _Shelf:
-    """What one flow's FAQ serves: approved answers by the normal form of the question."""
+    """What one flow's FAQ serves: approved answers by the normal form of the question. What is as it was on the shelf
+    `before` is taken over."""
 
-    __slots__ = ("answers", "names", "version")
+    __slots__ = ("answers", "book", "names", "version", "wordings")
 
-    def __init__(self, book: FaqBook) -> None:
+    def __init__(self, book: FaqBook, before: _Shelf | None = None) -> None:
+        self.book = book
         self.version = book.version
-        self.answers: dict[str, Approved] = {}
-        self.names: dict[str, str] = {}  # entry id -> the name of its answer among similar ones
-        for entry in sorted(book.entries.values(), key=lambda one: (one.created_at, one.id)):
+        self.wordings: dict[str, list[Approved]] = {}  # by the entry's id
+        for id_, entry in book.entries.items():
             if entry.published is None or entry.retired:
                 continue
-            self.names[entry.id] = question_hash(normalise(entry.published.question))
-            for wording in entry.published.asked_as:
-                normal = normalise(wording)
-                self.answers.setdefault(normal, approved_entry(entry, entry.published, wording, normal))
+            if before is not None and before.book.entries.get(id_) is entry:
+                self.wordings[id_] = before.wordings[id_]
+                continue
+            said = entry.published
+            self.wordings[id_] = [approved_entry(entry, said, text, normalise(text)) for text in said.asked_as]
+        self.answers: dict[str, Approved] = {}
+        self.names: dict[str, str] = {}  # entry id -> its question, after which its answer is named among similar ones
+        for id_, wordings in self.wordings.items():
+            for answer in wordings:
+                self.answers.setdefault(answer.question, answer)
+            self.names[id_] = wordings[0].question
 
 
 class _Nearby:
@@ -123,14 +131,16 @@ class Pinned:
             if entry.fingerprint != facts.fingerprint:
                 continue
             key = self._store.keys.entry("team", flow, question_hash(near.key))
-            neighbours.append(PinnedNeighbour(key, near.similarity, entry, nearby.shelf.names[entry.faq]))
+            neighbours.append(
+                PinnedNeighbour(key, near.similarity, entry, question_hash(nearby.shelf.names[entry.faq]))
+            )
         return neighbours
 
     async def embed(self, book: FaqBook) -> None:
         """Make the wordings of a flow's FAQ findable by their meaning, if there is an embedder at work; so that
         whoever asks need not. Raises `StoreError`."""
         if self._embedding.state == "ready":
-            shelf = self._shelves[book.flow] = _Shelf(book)
+            shelf = self._shelves[book.flow] = _Shelf(book, self._shelves.get(book.flow))
             nearby = await self._vectors(book.flow, shelf)
             if nearby.filling is not None:
                 await nearby.filling
@@ -156,7 +166,9 @@ class Pinned:
         if reading is None or reading.done():
 
             async def read() -> None:
-                self._shelves[flow] = _Shelf(await self._store.faq.book(flow))
+                before = self._shelves.get(flow)
+                book = await self._store.faq.book(flow, before.book if before else None)
+                self._shelves[flow] = _Shelf(book, before)
 
             reading = self._reading[flow] = self._flights.go_on(read())
         return reading

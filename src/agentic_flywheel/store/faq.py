@@ -8,6 +8,7 @@ process with its next question, and what was never there costs nothing. Entries 
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -21,6 +22,8 @@ from agentic_flywheel.store.link import Link, Script
 
 #: Changes of one entry that are kept, the newest.
 _CHANGES_KEPT = 1000
+#: Entries that are read in one go: some 25 us each.
+_AT_ONCE = 100
 #: Vectors can be made anew; those that nobody has needed for so long go.
 _VECTOR_SECONDS = 90 * 86400
 
@@ -59,23 +62,32 @@ class FaqStore:
         replies = await self._link.run(*(("HGET", self._keys.flow(flow), "faq") for flow in flows), slow=True)
         return {flow: raw.decode() for flow, raw in zip(flows, replies, strict=True) if raw}
 
-    async def book(self, flow: str) -> FaqBook:
-        """All entries of a flow; damaged ones are left out and counted."""
+    async def book(self, flow: str, before: FaqBook | None = None) -> FaqBook:
+        """All entries of a flow; damaged ones are left out and counted. Those that are what they were in `before` are
+        taken from there: a large FAQ changes entry by entry."""
         # The version first: what is read after it may be newer than it says, as the next look finds out, never older.
         version, fields = await self._link.run(
             ("HGET", self._keys.flow(flow), "faq"), ("HGETALL", self._keys.faq(flow)), slow=True
         )
         entries: dict[str, FaqEntry] = {}
+        raws: dict[str, bytes] = {}
         damaged = 0
-        for raw in _named(fields).values():
+        for name, raw in _named(fields).items():
+            id_ = name.decode("utf-8", "replace")
+            raws[id_] = raw
+            if before is not None and before.raw.get(id_) == raw and id_ in before.entries:
+                entries[id_] = before.entries[id_]
+                continue
+            if len(raws) % _AT_ONCE == 0:
+                await asyncio.sleep(0)  # so that reading a large book for the first time holds nobody up
             try:
-                entry = decode(raw, FaqEntry)
+                entries[id_] = decode(raw, FaqEntry)
             except StoreDamaged as error:
                 damaged += 1
                 _log.warning("an entry of the FAQ of flow %s is left out: %s", flow, error)
-            else:
-                entries[entry.id] = entry
-        return FaqBook(flow=flow, version=version.decode() if version else "", entries=entries, damaged=damaged)
+        return FaqBook(
+            flow=flow, version=version.decode() if version else "", entries=entries, damaged=damaged, raw=raws
+        )
 
     async def write(self, book: FaqBook, entry: FaqEntry, *changes: FaqChange, anew: bool = False) -> bool:
         """Write an entry down with what was done (oldest first; with `anew` that is its whole history); False where
