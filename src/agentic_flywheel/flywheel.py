@@ -319,7 +319,7 @@ class Flywheel:
             self._store,
             self._watch,
             flush=self._behind.flush,
-            popular=lambda: getattr(self, "popular", None),
+            popular=self.popular,
             changed=self._pinned.embed,
             forget=self._near.forget if self._near else _nothing_at_hand,
         )

@@ -27,10 +27,11 @@ from agentic_flywheel.errors import EditConflict, InputError, UnknownFaqEntry
 from agentic_flywheel.flows.protocol import FlowSpec
 from agentic_flywheel.flows.registry import Registry
 from agentic_flywheel.insight.faq_books import FaqBooks, Opened, Step, only
-from agentic_flywheel.insight.faq_candidates import Candidates, PopularQuestions
+from agentic_flywheel.insight.faq_candidates import Candidates
 from agentic_flywheel.insight.faq_finding import fitting
 from agentic_flywheel.insight.faq_page import as_json, as_markdown, day
 from agentic_flywheel.insight.faq_words import admit_wording, answered, begun, edited, same_flow, step_of
+from agentic_flywheel.insight.popular import Popular
 from agentic_flywheel.likeness import ReportKind
 from agentic_flywheel.model import Receipt, Sharing
 from agentic_flywheel.policy.admission import admit_text
@@ -343,7 +344,7 @@ def faq_of(
     watch: FlowWatch,
     *,
     flush: Callable[[], Awaitable[None]],
-    popular: Callable[[], PopularQuestions | None],
+    popular: Popular,
     changed: Callable[[FaqBook], Awaitable[None]],
     forget: Callable[[], None],
 ) -> Faq:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from typing import Protocol
 
 import msgspec
 
@@ -19,58 +18,23 @@ from agentic_flywheel.errors import InputError, UnknownTurn
 from agentic_flywheel.findings import Audience
 from agentic_flywheel.flows.protocol import FlowSpec
 from agentic_flywheel.flows.registry import Registry
+from agentic_flywheel.insight.popular import Popular, PopularQuestion
 from agentic_flywheel.likeness import Report
 from agentic_flywheel.model import Entry, Sharing, Turn
 from agentic_flywheel.policy.faq import candidates, unfit
-from agentic_flywheel.policy.identity import normalise
+from agentic_flywheel.policy.identity import normalise, question_hash
 from agentic_flywheel.policy.sharing import Scope
 from agentic_flywheel.policy.visibility import audience_of
 from agentic_flywheel.settings import Settings
 from agentic_flywheel.store.keys import scope_of_key
 from agentic_flywheel.store.store import Store
 
-#: Popular questions that are looked through for so many candidates.
+#: So many popular questions are looked through for each candidate that is wanted, besides those that are in the FAQ.
 _MANY = 5
 #: Other wordings that a candidate brings along.
 _WORDINGS = 8
 #: Reports that are looked through: more stand nowhere.
 _REPORTS = 10_000
-
-
-class _Wording(Protocol):
-    """One way in which a question was asked."""
-
-    @property
-    def text(self) -> str: ...
-
-
-class _Popular(Protocol):
-    """A popular question (`insight.popular.PopularQuestion`), as far as it matters here."""
-
-    @property
-    def cluster(self) -> str: ...
-    @property
-    def flow(self) -> str: ...
-    @property
-    def question(self) -> str: ...
-    @property
-    def wordings(self) -> Sequence[_Wording]: ...
-    @property
-    def asked(self) -> int: ...
-    @property
-    def askers(self) -> int: ...
-    @property
-    def last_at(self) -> float: ...
-    @property
-    def entry_key(self) -> str | None: ...
-
-
-class PopularQuestions(Protocol):
-    """Whoever counts questions (`insight.popular.Popular`)."""
-
-    async def list(self, *, days: int, flow: str | None, limit: int) -> Sequence[_Popular]:
-        """The most popular questions of the last `days`, most asked first."""
-        ...
 
 
 class Candidates:
@@ -81,7 +45,7 @@ class Candidates:
         settings: Settings,
         registry: Registry,
         store: Store,
-        popular: Callable[[], PopularQuestions | None],
+        popular: Popular,
         fingerprint: Callable[[FlowSpec], Awaitable[str]],
         flush: Callable[[], Awaitable[None]],
     ) -> None:
@@ -97,11 +61,9 @@ class Candidates:
         self, books: Mapping[str, FaqBook], *, days: int, flow: str | None, limit: int
     ) -> list[FaqCandidate]:
         """The popular questions that are in none of the books, most asked first."""
-        popular = self._popular()
-        if popular is None:
-            return []
         flows = self._registry.current().flows
-        found = await popular.list(days=days, flow=flow, limit=limit * _MANY)
+        answered = sum(len(entry.asked_as) for book in books.values() for entry in book.entries.values())
+        found = await self._popular.list(days=days, flow=flow, limit=limit * _MANY + answered)
         named = [(one, _candidate(one)) for one in found]
         wanted = candidates(
             [candidate for _, candidate in named],
@@ -177,15 +139,12 @@ class Candidates:
 
     async def _with_answer(self, candidate: FaqCandidate, key: str) -> FaqCandidate | None:
         """The candidate with the answer that is stored for it, if that may be offered; None where nothing may be."""
-        if not key:
-            return candidate
-        looked, _ = await self._store.entries.get(key)
-        entry = looked.entry
-        if entry is None:
-            return candidate
-        if entry.withdrawn:
+        names = [question_hash(normalise(text)) for text in (candidate.question, *candidate.wordings)]
+        if await self.withdrawn(candidate.flow, names):
             return None
-        if not await self._offers(candidate, key, entry):
+        looked, _ = await self._store.entries.get(key) if key else (None, None)
+        entry = looked.entry if looked is not None else None
+        if entry is None or not await self._offers(candidate, key, entry):
             return candidate
         return msgspec.structs.replace(
             candidate,
@@ -222,7 +181,7 @@ class Candidates:
         )
 
 
-def _candidate(one: _Popular) -> FaqCandidate:
+def _candidate(one: PopularQuestion) -> FaqCandidate:
     texts = [wording.text for wording in one.wordings if not unfit(wording.text)]
     others = [text for text in wordings_of(one.question, texts) if normalise(text) != normalise(one.question)]
     distinct = {normalise(text): text for text in reversed(others)}
