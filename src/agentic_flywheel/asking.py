@@ -117,9 +117,10 @@ class Asking:
             yield Decided(answer)
         else:
             flight, joined = self._board(step)
+            # Before anything is yielded: who stops listening, even at once, is answered and remembered all the same.
+            settled = self._flights.go_on(self._settle(step, flight, joined=joined))
             outcome = Outcome.JOINED if joined else Outcome.MISS if step.keeps else Outcome.BYPASS
             yield Decided(_answer(step, outcome=outcome, reason=Reason.IN_FLIGHT if joined else step.reason, text=""))
-            settled = self._flights.go_on(self._settle(step, flight, joined=joined))
             async for event in flight.events(until=settled):
                 if isinstance(event, TextPart):
                     told.append(event.text)

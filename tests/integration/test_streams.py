@@ -228,6 +228,15 @@ async def test_who_stops_listening_does_not_end_the_call(valkey: Server, tmp_pat
     assert len(stage.calls) == 1
 
 
+async def test_who_leaves_at_once_is_remembered_too(valkey: Server, tmp_path: Path, stage: Stage) -> None:
+    async with opened(valkey, tmp_path, flow(tmp_path)) as flywheel:
+        stream = flywheel.stream(QUESTION, session="ann")
+        assert isinstance(await anext(stream), Decided)
+        await stream.aclose()
+        await eventually(lambda: not flywheel._asking._flights._work, "everything to be done")
+        assert len((await flywheel.sessions.show("ann")).turns) == 1
+
+
 async def test_a_slow_listener_holds_nobody_up(valkey: Server, tmp_path: Path, stage: Stage) -> None:
     async with opened(valkey, tmp_path, flow(tmp_path)) as flywheel:
         slow = flywheel.stream(QUESTION)
