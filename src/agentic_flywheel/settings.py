@@ -223,7 +223,7 @@ SETTINGS: tuple[Setting, ...] = (
 _BY_NAME = {setting.name: setting for setting in SETTINGS}
 _BY_VARIABLE = {setting.variable: setting for setting in SETTINGS}
 #: Variables of the same prefix that are not settings of this table.
-_OTHER_VARIABLES = frozenset({"AFW_CONFIG_DIR", "AFW_LOG_LEVEL", "AFW_ENV_FILE"})
+_OTHER_VARIABLES = frozenset({"AFW_CONFIG_DIR", "AFW_CONNECT_KEY", "AFW_LOG_LEVEL", "AFW_ENV_FILE"})
 
 
 class Settings(msgspec.Struct, frozen=True):

@@ -64,7 +64,10 @@ async def test_every_resource_is_named_and_no_other(flywheel: Flywheel) -> None:
 def test_the_snippets_for_clients_are_json_that_starts_the_server() -> None:
     snippets = [json.loads(block) for block in re.findall(r"```json\n(.*?)```", PAGE, re.DOTALL)]
     servers = [snippet.get("mcpServers") or snippet.get("servers") for snippet in snippets]
-    started = [server["agentic-flywheel"] for server in servers if server]
-    assert [(server["command"], server["args"]) for server in started] == [("afw", ["mcp"])] * 2
+    named = [server["agentic-flywheel"] for server in servers if server]
+    started = [(server["command"], server["args"]) for server in named if "command" in server]
+    bridge = ("afw", ["mcp", "--connect", "https://flywheel.example/mcp"])
+    assert sorted(started) == [("afw", ["mcp"])] * 2 + [bridge]
+    assert [server["url"] for server in named if "url" in server] == ["http://127.0.0.1:8765/mcp"]
     for client in ("Claude Desktop", "Claude Code", "VS Code", "Cursor", "Any other client"):
         assert f"**{client}**" in PAGE

@@ -111,14 +111,27 @@ def known_error(error: Exception, call: Call) -> tuple[FlywheelError, dict[str, 
     return unexpected, {}
 
 
+def as_told(error: FlywheelError, call: Call) -> FlywheelError:
+    """The error as this caller may see it, under the same id."""
+    if call.known is not None and call.known.may(Scope.ADMIN):
+        return error
+    message, details = error.message, error.details
+    if isinstance(error, _INSIDES):
+        message, details = title_of(type(error)) + ".", {}
+    told = type(error)(
+        message,
+        suggestions=error.suggestions,
+        retry_after_seconds=error.retry_after_seconds,
+        **{name: value for name, value in details.items() if name not in _OPERATORS_FACTS},
+    )
+    told.error_id = error.error_id
+    return told
+
+
 def problem_of(error: FlywheelError, call: Call) -> dict[str, Any]:
     """An error as the document that this caller may see."""
-    insider = call.known is not None and call.known.may(Scope.ADMIN)
-    detail, details = error.message, dict(error.details)
-    if not insider:
-        if isinstance(error, _INSIDES):
-            detail, details = title_of(type(error)) + ".", {}
-        details = {name: value for name, value in details.items() if name not in _OPERATORS_FACTS}
+    told = as_told(error, call)
+    detail, details = told.message, dict(told.details)
     return {
         "type": f"/problems/{error.code}",
         "title": title_of(type(error)),

@@ -42,6 +42,7 @@ _ROOMS = (
     "whoami",
     "problems",
     "openai",
+    "mcp",
 )
 
 

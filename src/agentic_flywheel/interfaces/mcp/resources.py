@@ -40,7 +40,7 @@ def add_resources(server: FlywheelServer) -> None:
     @server.resource("flowise://sessions", title="Conversations", mime_type=_JSON)
     async def sessions() -> str:
         """The newest conversations: id, title, owner, flow, number of turns, last activity."""
-        page = await flywheel.sessions.list(limit=_SESSIONS_SHOWN)
+        page = await flywheel.sessions.list(user=server.caller_user(), limit=_SESSIONS_SHOWN)
         shown = [SessionResult.of(session) for session in page.sessions]
         listed = SessionList(sessions=shown, more=bool(page.cursor), warnings=list(page.warnings))
         return listed.model_dump_json(indent=2)

@@ -35,8 +35,11 @@ _FLUSH_SECONDS = 1.4
 _LAST_RESORT_SECONDS = 1.9
 
 
-def build_server(flywheel: Flywheel) -> FlywheelServer:
-    """The MCP server over an open `flywheel`, which the caller closes. Raises `ExtraMissing`."""
+def build_server(flywheel: Flywheel, kind: type[FlywheelServer] | None = None) -> FlywheelServer:
+    """The MCP server over an open `flywheel`, which the caller closes; `kind` may be a class with more of its own.
+
+    Raises `ExtraMissing`.
+    """
     try:
         import mcp  # noqa: F401 -- only to see whether the extra is installed
     except ImportError as error:
@@ -54,7 +57,9 @@ def build_server(flywheel: Flywheel) -> FlywheelServer:
     from agentic_flywheel.interfaces.mcp.surface import FlywheelServer
     from agentic_flywheel.interfaces.mcp.usage import add_usage_tools
 
-    server = FlywheelServer(flywheel, title="Agentic Flywheel", instructions=_INSTRUCTIONS, version=__version__)
+    server = (kind or FlywheelServer)(
+        flywheel, title="Agentic Flywheel", instructions=_INSTRUCTIONS, version=__version__
+    )
     add_asking_tools(server)
     add_flow_tools(server)
     add_session_tools(server)
@@ -90,7 +95,7 @@ async def _serve(opening: Opening, arguments: dict[str, Any]) -> None:
     server = build_server(flywheel)
     try:
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(_cancel_on_signal, tasks.cancel_scope)
+            tasks.start_soon(cancel_on_signal, tasks.cancel_scope)
             await server.serve(opening)
             tasks.cancel_scope.cancel()
     except* BrokenPipeError:
@@ -106,7 +111,8 @@ async def _serve(opening: Opening, arguments: dict[str, Any]) -> None:
             logger.error("not everything could be flushed within %g s", _FLUSH_SECONDS)
 
 
-async def _cancel_on_signal(scope: Any) -> None:
+async def cancel_on_signal(scope: Any) -> None:
+    """Cancel a scope at the first SIGTERM or SIGINT."""
     import anyio
 
     with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:

@@ -42,6 +42,15 @@ class FlywheelServer(MCPServer[Any]):
         super().__init__("agentic-flywheel", log_level="WARNING", **arguments)
         self.flywheel = flywheel
 
+    @property
+    def lowlevel(self) -> Any:
+        """The SDK's server underneath, for a transport of its own."""
+        return self._lowlevel_server
+
+    def caller_user(self) -> str | None:
+        """The user that all calls are made for; None where each call says so itself."""
+        return None
+
     async def list_tools(self) -> list[Tool]:
         """The tools, their schemas naming the flows there are now."""
         flows = self.flywheel.flows.list()
