@@ -16,6 +16,7 @@ ROWS: dict[str, tuple[str, str]] = {
     "POST /v1/chat/completions": ("ask", "/v1/chat/completions"),
     "GET /v1/models": ("ask", "/v1/models"),
     "GET /v1/models/{model:path}": ("ask", "/v1/models/documents"),
+    "POST /mcp": ("inside", "/mcp"),
 }
 
 

@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 
+from agentic_flywheel.callers import Scope
 from agentic_flywheel.flywheel import Flywheel
+from agentic_flywheel.interfaces.mcp.access import RESOURCES, TOOLS, Need
 from agentic_flywheel.interfaces.mcp.server import build_server
 
 pytestmark = pytest.mark.anyio
@@ -59,6 +61,15 @@ async def test_every_field_of_an_answer_and_of_a_configuration_is_named(flywheel
 async def test_every_resource_is_named_and_no_other(flywheel: Flywheel) -> None:
     resources = {str(resource.uri) for resource in await build_server(flywheel).list_resources()}
     assert set(re.findall(r"flowise://[\w-]+", PAGE)) == resources
+
+
+def test_what_each_scope_may_use_is_the_table_of_the_code() -> None:
+    section = PAGE.split("| Scope of the key |")[1].split("\n\n")[0]
+    rows = {line.split("|")[1].strip(): line for line in section.splitlines() if line.startswith("| `")}
+    ask, read, admin, operator = (rows[name] for name in rows)
+    for name, need in {**TOOLS, **RESOURCES}.items():
+        row = {Scope.ASK: ask, Scope.READ: read, Scope.ADMIN: admin, Need.OPERATOR: operator}[need]
+        assert f"`{name}`" in row, name
 
 
 def test_the_snippets_for_clients_are_json_that_starts_the_server() -> None:

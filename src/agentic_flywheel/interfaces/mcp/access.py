@@ -29,6 +29,7 @@ TOOLS: Final[Mapping[str, Scope | Need]] = {
     "flowise_configure": Need.OPERATOR,  # of a session alone: `OWN_SESSION`
     "flowise_domain_query": Scope.ASK,
     "flowise_list_flows": Scope.ASK,
+    "flowise_popular_questions": Scope.READ,
     "flowise_query": Scope.ASK,
     "flowise_report_answer": Scope.ASK,
     "flowise_search_history": Scope.READ,
