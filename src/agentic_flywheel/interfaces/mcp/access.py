@@ -28,6 +28,7 @@ TOOLS: Final[Mapping[str, Scope | Need]] = {
     "flowise_clear_cache": Scope.ADMIN,
     "flowise_configure": Need.OPERATOR,  # of a session alone: `OWN_SESSION`
     "flowise_domain_query": Scope.ASK,
+    "flowise_flow_health": Scope.READ,
     "flowise_list_flows": Scope.ASK,
     "flowise_popular_questions": Scope.READ,
     "flowise_query": Scope.ASK,
@@ -36,12 +37,14 @@ TOOLS: Final[Mapping[str, Scope | Need]] = {
     "flowise_session_history": Scope.ASK,
     "flowise_session_info": Scope.ASK,
     "flowise_set_ttl": Scope.ADMIN,
+    "flowise_usage_analytics": Scope.READ,
 }
 #: With `session_id` these touch that session alone.
 OWN_SESSION: Final[Mapping[str, Scope]] = {"flowise_configure": Scope.ASK}
 RESOURCES: Final[Mapping[str, Scope | Need]] = {
     "flowise://cache-metrics": Scope.READ,
     "flowise://config-schema": Scope.ASK,
+    "flowise://flow-health": Scope.READ,
     "flowise://flows": Scope.ASK,
     "flowise://sessions": Scope.READ,
 }
