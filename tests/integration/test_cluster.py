@@ -185,15 +185,12 @@ async def test_the_whole_way_of_a_question(cluster: ClusterOfSix, tmp_path: Path
         assert [question.asked for question in await flywheel.popular.list()] == [2]
         assert [step.count for step in await flywheel.popular.next("How long are answers kept?", least_askers=1)] == [1]
         assert (await flywheel.sessions.delete("monday", dry_run=False)).removed["turns"] == 2
-<<<<<<< HEAD
         report = await flywheel.usage.report()
         assert (report.total.outcomes["hit"], report.total.outcomes["miss"], report.total.calls) == (1, 3, 3)
         assert sum((await flywheel.usage.series(since="1h", step="5m")).questions) == 4
         assert [(row.questions, row.served) for row in (await flywheel.usage.by("user")).rows] == [(2, 0)]
-=======
         assert [question.asked for question in await flywheel.popular.list()] == [1]
         assert (await flywheel.popular.forget("How long are answers kept?", hide=True)).removed == {"counts": 1}
->>>>>>> 5b2ca4a (feat(insight): the FAQ's wordings are one question; every step over a forgotten question goes)
         assert {check.state for check in await flywheel.doctor() if check.name in ("redis", "cluster")} == {"ok"}
 
 
