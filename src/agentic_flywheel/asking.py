@@ -308,7 +308,7 @@ class Asking:
         if served:
             self._learning.after_similar(step)
         if decision.wanted.first_only:  # found by its words alone: no earlier turn had a part in what is served
-            answer = msgspec.structs.replace(answer, context=())
+            answer = msgspec.structs.replace(answer, context=(), enrichment=())
         if isinstance(decision, Serve) and decision.refresh and decision.wanted is step.plan.wanted[0]:
             self._refresh(step)
         return await self._remember(step, answer, renewal, call=entry)
@@ -378,7 +378,7 @@ class Asking:
             error, waits = failure, True
         if waits:
             await self._store.outbox.keep(turn, error)
-        self._recollection.remember(step.read.recalled, turn)
+        self._recollection.remember(step.plan, step.read.known, turn)
         return WAITS if waits else short
 
     def _count(self, step: Step, counted: Counted, **more: int) -> None:
@@ -411,6 +411,7 @@ def _answer(step: Step, **facts: Any) -> Answer:
         trace_id=asked.trace,
         question=asked.text,
         context=plan.enrichment.turn_ids,
+        enrichment=plan.enrichment.turns,
         route=plan.route,
         config=plan.config,
         considered=step.considered,

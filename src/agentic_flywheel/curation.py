@@ -30,9 +30,9 @@ from agentic_flywheel.model import (
 )
 from agentic_flywheel.policy.decision import Facts, Found, Wanted, verdict
 from agentic_flywheel.questions import Planner
+from agentic_flywheel.remembered import UNKNOWN, known_of
 from agentic_flywheel.store.entries import Looked
 from agentic_flywheel.store.keys import scope_of_key
-from agentic_flywheel.store.recalled import Recalled
 from agentic_flywheel.store.store import Store
 from agentic_flywheel.watching import FlowWatch, Standing
 
@@ -146,7 +146,9 @@ class Cache:
         )
         if self._behind.holds(asked.session):
             await self._behind.flush()
-        known = Recalled() if session is None else await self._store.sessions.recall(session, 20)
+        known = UNKNOWN
+        if session is not None:
+            known = await known_of(self._store, session, window=self._planner.window(self._registry.current()))
         plan = self._planner.plan(asked, known)
         if not plan.wanted:
             raise InputError(f"the flow {plan.spec.key!r} shares its answers with nobody, so none is stored")

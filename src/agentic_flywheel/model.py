@@ -285,6 +285,22 @@ class Candidate(msgspec.Struct, gc=False, frozen=True, kw_only=True):
     refusals: tuple[str, ...] = ()
 
 
+class Carried(StrEnum):
+    """Why an earlier turn went with a question."""
+
+    NEWEST = "newest"  # one of the last turns before it
+    FIRST = "first"  # it began the session
+    RELEVANT = "relevant"  # it lies further back and shares words with the question
+
+
+class ContextTurn(msgspec.Struct, gc=False, frozen=True):
+    """An earlier turn that went with a question, and why; `words` are those of the question that a relevant one has."""
+
+    turn_id: str
+    why: Carried
+    words: tuple[str, ...] = ()
+
+
 class Answer(msgspec.Struct, gc=False, frozen=True, kw_only=True):
     """An answer with its whole provenance; every interface shows this and nothing else.
 
@@ -316,7 +332,8 @@ class Answer(msgspec.Struct, gc=False, frozen=True, kw_only=True):
     elapsed_ms: float = 0.0
     flow_ms: float | None = None
     sources: tuple[Source, ...] = ()
-    context: tuple[str, ...] = ()
+    context: tuple[str, ...] = ()  # ids of the earlier turns that went with the question, oldest first
+    enrichment: tuple[ContextTurn, ...] = ()  # the same turns, each with why it was chosen
     route: Route | None = None
     config: dict[str, Any] = {}
     remembered: bool = False

@@ -24,6 +24,7 @@ from agentic_flywheel.policy.context import Domain, Enrichment, carried, enrich
 from agentic_flywheel.policy.decision import Wanted
 from agentic_flywheel.policy.identity import context_digest, digest, identity_of, normalise, question_hash
 from agentic_flywheel.policy.sharing import Scope, may_stand_alone, scope_of
+from agentic_flywheel.remembered import Conversation
 from agentic_flywheel.settings import Settings
 from agentic_flywheel.store.keys import Keys
 from agentic_flywheel.store.recalled import Recalled
@@ -91,7 +92,9 @@ class Planner:
         self._longest = int(settings["question.max_characters"])
         self._tokens = int(settings["session.context_tokens"])
         self._verbatim = bool(settings["session.verbatim"])
-        self.turns = int(settings["session.turns"])
+        self._turns = int(settings["session.turns"])
+        self._further = int(settings["session.relevant_turns"])
+        self._widest: tuple[RegistrySnapshot | None, int] = (None, 1)
 
     def admit(
         self,
@@ -129,10 +132,11 @@ class Planner:
             started=started,
         )
 
-    def plan(self, asked: Asked, recalled: Recalled) -> Plan:
+    def plan(self, asked: Asked, known: Conversation) -> Plan:
         """Flow, context, identity and candidate keys of a question. Raises `UnknownFlow` and `RegistryError`."""
         snapshot = self._registry.current()
-        recalled = before(recalled, asked.turn)
+        known = before(known, asked.turn)
+        recalled = known.recalled
         session, directives = recalled.session, asked.directives
         chosen = route(
             asked.text,
@@ -143,7 +147,7 @@ class Planner:
             context=[earlier.question for earlier in asked.history or recalled.turns],
         )
         spec = snapshot.get(chosen.flow)
-        enrichment = self._enrichment(asked, spec, recalled)
+        enrichment = self._enrichment(asked, spec, known)
         config = {**(session.config if session else _NOTHING), **asked.config}
         domain = asked.domain.digest() if asked.domain else ""
         if asked.instructions:
@@ -174,19 +178,41 @@ class Planner:
             registry=snapshot,
         )
 
-    def turns_of(self, spec: FlowSpec) -> int:
-        """How many of a session's last turns enrich a question to this flow."""
-        return self.turns if spec.context_turns is None else spec.context_turns
+    def window(self, registry: RegistrySnapshot) -> int:
+        """How many of a session's last turns are recalled: enough for whichever flow its next question goes to."""
+        known, widest = self._widest
+        if known is not registry:
+            widest = max(1, self._turns, *(spec.context_turns or 0 for spec in registry.flows.values()))
+            self._widest = (registry, widest)
+        return widest
 
-    def _enrichment(self, asked: Asked, spec: FlowSpec, recalled: Recalled) -> Enrichment:
+    def looks_back(self, spec: FlowSpec) -> bool:
+        """Whether turns before the newest may enrich a question to this flow."""
+        return self._further_of(spec) > 0 and self._turns_of(spec) > 0
+
+    def _turns_of(self, spec: FlowSpec) -> int:
+        return self._turns if spec.context_turns is None else spec.context_turns
+
+    def _further_of(self, spec: FlowSpec) -> int:
+        return self._further if spec.context_relevant is None else spec.context_relevant
+
+    def _enrichment(self, asked: Asked, spec: FlowSpec, known: Conversation) -> Enrichment:
         if asked.directives.standalone:
             return Enrichment()
         if asked.history:
             return carried(asked.history)
-        if not recalled.turns:
+        if not known.recalled.turns:
             return Enrichment()
-        tokens = self._tokens if spec.context_tokens is None else spec.context_tokens
-        return enrich(recalled.turns, recalled.first, limit=self.turns_of(spec), tokens=tokens)
+        limit, further = self._turns_of(spec), self._further_of(spec)
+        return enrich(
+            asked.text,
+            known.recalled.turns,
+            known.recalled.first,
+            known.before(limit) if further else (),
+            limit=limit,
+            tokens=self._tokens if spec.context_tokens is None else spec.context_tokens,
+            further=further,
+        )
 
     def _wanted(
         self, asked: Asked, spec: FlowSpec, scope: Scope, normal: str, identity: str, *, first_only: bool = False
@@ -215,11 +241,14 @@ def _admit_history(history: Sequence[Exchange]) -> tuple[Exchange, ...]:
     return tuple(history)
 
 
-def before(recalled: Recalled, turn: str) -> Recalled:
+def before(known: Conversation, turn: str) -> Conversation:
     """A session as it was before one of its turns: a question that is asked again under the same turn id is the same
     question, not a follow-up of itself."""
-    place = next((index for index, known in enumerate(recalled.turns) if known.id == turn), None)
+    recalled = known.recalled
+    place = next((index for index, one in enumerate(recalled.turns) if one.id == turn), None)
     if place is None:
-        return recalled
+        return known
     first = recalled.first if recalled.first is not None and recalled.first.id != turn else None
-    return Recalled(recalled.session if place or first else None, recalled.turns[:place], first, recalled.damaged)
+    session = recalled.session if place or first else None
+    earlier = Recalled(session, recalled.turns[:place], first, recalled.damaged, recalled.sizes)
+    return Conversation(earlier, known.earlier)

@@ -2,13 +2,13 @@
 
 Invariant: one round trip where the prediction holds. The candidates' keys depend on the session's turns, so they are
 predicted from what this process saw of the session last; a wrong prediction costs one more read, never a wrong
-candidate. A store that fails is an answer too: nothing is known, and `error` says why.
+candidate. Turns further back come in the same round trip where this process does not know them. A store that fails is
+an answer too: nothing is known, and `error` says why.
 """
 
 from __future__ import annotations
 
 import logging
-from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,9 +16,11 @@ import msgspec
 
 from agentic_flywheel.behind import WriteBehind
 from agentic_flywheel.errors import StoreError, UnknownSession
-from agentic_flywheel.model import FlowState, Session, Turn
+from agentic_flywheel.model import FlowState, Turn
 from agentic_flywheel.policy.decision import Found
+from agentic_flywheel.policy.relevance import Earlier
 from agentic_flywheel.questions import Asked, Plan, Planner
+from agentic_flywheel.remembered import UNKNOWN, Conversation, Remembered, continued, further_back, read_further
 from agentic_flywheel.store.failures import NONSENSE, nonsense
 from agentic_flywheel.store.flow_states import seconds_of
 from agentic_flywheel.store.link import Command
@@ -26,19 +28,15 @@ from agentic_flywheel.store.recalled import Recalled, recalled_with
 from agentic_flywheel.store.store import Store
 from agentic_flywheel.store.wire import Refusal
 
-#: Sessions whose last turns this process remembers, to predict where their next question is looked up.
-SESSIONS_REMEMBERED = 4096
-
 _log = logging.getLogger(__name__)
 _NO_STATE = FlowState()
-_UNKNOWN = Recalled()
 
 
 class Read(msgspec.Struct, gc=False, frozen=True, kw_only=True):
     """What the store said. `error` is set where it could not be asked; then nothing was found. `commands` and
     `replies` are what was asked and said, word for word, for questions without a session."""
 
-    recalled: Recalled
+    known: Conversation = UNKNOWN
     state: FlowState
     type_ttl: float | None
     found: tuple[Found, ...]
@@ -46,10 +44,15 @@ class Read(msgspec.Struct, gc=False, frozen=True, kw_only=True):
     commands: Sequence[Command] = ()
     replies: Sequence[Any] = ()
 
+    @property
+    def recalled(self) -> Recalled:
+        """The session's newest turns and its first one."""
+        return self.known.recalled
+
     def without_store(self, error: StoreError) -> Read:
         """The same question with a store that failed after all."""
         found = tuple(Found(found.wanted) for found in self.found)
-        return Read(recalled=self.recalled, state=_NO_STATE, type_ttl=None, found=found, error=error)
+        return Read(known=self.known, state=_NO_STATE, type_ttl=None, found=found, error=error)
 
 
 class Recollection:
@@ -59,42 +62,33 @@ class Recollection:
         self._planner = planner
         self._store = store
         self._behind = behind
-        self._remembered: OrderedDict[str, Recalled] = OrderedDict()
+        self._remembered = Remembered()
 
     async def look(self, asked: Asked) -> tuple[Plan, Read]:
         """Where the question goes, and what is stored for it. Raises `UnknownSession` for another user's session."""
+        known = remembered = self._remembered.get(asked.session) if asked.resumed else UNKNOWN
         waiting = await self._waiting(asked) if asked.resumed else ()
-        known = recalled_with(self._remembered.get(asked.session, _UNKNOWN), waiting) if asked.resumed else _UNKNOWN
+        if waiting:
+            known = Conversation(recalled_with(remembered.recalled, waiting), remembered.earlier)
         plan = self._planner.plan(asked, known)
         try:
-            read = await self._read(asked, plan, recall=asked.resumed, waiting=waiting)
-            if asked.resumed:
-                _check_owner(asked, read.recalled)
-                if not _alike(read.recalled, known):
-                    actual = self._planner.plan(asked, read.recalled)
-                    if actual.wanted != plan.wanted or actual.spec is not plan.spec:
-                        again = await self._read(asked, actual, recall=False)
-                        read = msgspec.structs.replace(again, recalled=read.recalled)
-                    plan = actual
+            if not asked.resumed:
+                return plan, await self._read(asked, plan)
+            read = await self._recall(asked, plan, remembered, waiting)
+            _check_owner(asked, read.recalled)
+            actual, found = await self._planned(asked, plan, known, read.known)
+            if actual.wanted != plan.wanted or actual.spec is not plan.spec:
+                read = await self._read(asked, actual)
+            return actual, msgspec.structs.replace(read, known=found, commands=(), replies=())
         except StoreError as error:
-            _check_owner(asked, known)
+            _check_owner(asked, known.recalled)
             _log.debug("asked without the store: %s", error)
             nothing = tuple(Found(wanted) for wanted in plan.wanted)
-            read = Read(recalled=known, state=_NO_STATE, type_ttl=None, found=nothing, error=error)
-        return plan, read
+            return plan, Read(known=known, state=_NO_STATE, type_ttl=None, found=nothing, error=error)
 
-    def remember(self, recalled: Recalled, turn: Turn) -> None:
-        """Note that a turn was appended to the session as it was recalled."""
-        session = recalled.session or Session(id=turn.session_id, owner=turn.user, created_at=turn.at)
-        count = max(1, self._planner.turns, len(recalled.turns))
-        self._remembered[turn.session_id] = Recalled(
-            msgspec.structs.replace(session, flow=turn.flow, turns=session.turns + 1, last_active_at=turn.at),
-            (*recalled.turns, turn)[-count:],
-            recalled.first or turn,
-        )
-        self._remembered.move_to_end(turn.session_id)
-        while len(self._remembered) > SESSIONS_REMEMBERED:
-            self._remembered.popitem(last=False)
+    def remember(self, plan: Plan, known: Conversation, turn: Turn) -> None:
+        """Note that a turn was appended to the session as it was known."""
+        self._remembered.add(known, turn, window=self._planner.window(plan.registry))
 
     async def _waiting(self, asked: Asked) -> tuple[Turn, ...]:
         """The session's turns that Redis has not been given yet, so that a follow-up knows of them."""
@@ -104,52 +98,80 @@ class Recollection:
             _log.warning("asked without the outbox: %s", error)
             return ()
 
-    async def _read(self, asked: Asked, plan: Plan, *, recall: bool, waiting: Sequence[Turn] = ()) -> Read:
-        store, spec = self._store, plan.spec
-        turns = max(self._planner.turns, self._planner.turns_of(spec))
-        commands = store.sessions.recall_commands(asked.session, turns) if recall else []
+    async def _planned(
+        self, asked: Asked, plan: Plan, guess: Conversation, known: Conversation
+    ) -> tuple[Plan, Conversation]:
+        """The plan that holds for what is known of the session, and that, with turns further back where they count."""
+        if not _alike(guess, known):
+            plan = self._planner.plan(asked, known)
+        if self._planner.looks_back(plan.spec) and not known.reaches_back():
+            command = further_back(self._store.sessions, asked.session, self._planner.window(plan.registry))
+            (reply,) = await self._store.link.run(command)
+            known = read_further(known.recalled, self._further(asked, reply))
+            plan = self._planner.plan(asked, known)
+        return plan, known
+
+    async def _recall(self, asked: Asked, plan: Plan, remembered: Conversation, waiting: Sequence[Turn]) -> Read:
+        """Read the session and, on the strength of what was remembered of it, what is stored for the question."""
+        sessions = self._store.sessions
+        window = self._planner.window(plan.registry)
+        commands = sessions.recall_commands(asked.session, window)
+        reads_back = self._planner.looks_back(plan.spec) and not remembered.reaches_back()
+        if reads_back:
+            commands.append(further_back(sessions, asked.session, window))
         if waiting:
-            commands.append(store.sessions.present_command(asked.session, [turn.id for turn in waiting]))
-        flow_at = len(commands)
-        commands.append(store.flows.read_command(spec.key))
-        commands.append(store.flows.type_ttl_command(spec.type))
+            commands.append(sessions.present_command(asked.session, [turn.id for turn in waiting]))
+        read = await self._read(asked, plan, *commands)
+        replies = read.replies
+        try:
+            recalled = sessions.recalled(replies[:3])
+            if any(turn.session_id != asked.session for turn in recalled.turns):
+                raise ValueError("turns of another session")
+        except NONSENSE as error:
+            raise nonsense(error, "a session") from error
+        if reads_back:
+            known = read_further(recalled, self._further(asked, replies[3]))
+        else:
+            known = continued(remembered, recalled)
+        if waiting:
+            absent = [turn for turn, place in zip(waiting, replies[-1], strict=True) if place is None]
+            known = Conversation(recalled_with(recalled, absent), known.earlier)
+        return msgspec.structs.replace(read, known=known)
+
+    def _further(self, asked: Asked, reply: Any) -> list[tuple[Turn, int]]:
+        """The turns further back in a session, as they were read."""
+        try:
+            stored = self._store.sessions.earlier(reply)
+        except NONSENSE as error:
+            raise nonsense(error, "the earlier turns of a session") from error
+        return [(turn, size) for turn, size in stored if turn.session_id == asked.session]
+
+    async def _read(self, asked: Asked, plan: Plan, *first: Command) -> Read:
+        """What is stored for the question; the replies to the commands that go `first` are left in `replies`."""
+        store, spec = self._store, plan.spec
+        commands = [*first, store.flows.read_command(spec.key), store.flows.type_ttl_command(spec.type)]
         commands += [("GET", wanted.key) for wanted in plan.wanted]
         replies = await store.link.run_each(*commands)
         store.outbox.notice()
-        for reply in replies[: flow_at + 2]:
+        for reply in replies[: len(first) + 2]:
             if isinstance(reply, Refusal):
                 raise store.link.error(reply, "reading a session and its flow") from reply
         try:
-            read = self._understood(asked, plan, replies, flow_at=flow_at, recall=recall, waiting=waiting)
+            read = self._understood(asked, plan, replies[len(first) :])
         except NONSENSE as error:
-            raise nonsense(error, "a session and its flow") from error
-        return read if asked.resumed else msgspec.structs.replace(read, commands=commands, replies=replies)
+            raise nonsense(error, "a flow and its answers") from error
+        return msgspec.structs.replace(read, commands=commands, replies=replies[: len(first)] if first else replies)
 
-    def _understood(
-        self, asked: Asked, plan: Plan, replies: Sequence[Any], *, flow_at: int, recall: bool, waiting: Sequence[Turn]
-    ) -> Read:
+    def _understood(self, asked: Asked, plan: Plan, replies: Sequence[Any]) -> Read:
         store, spec = self._store, plan.spec
-        state, type_ttl, *values = replies[flow_at:]
+        state, type_ttl, *values = replies
         found = []
         for wanted, value in zip(plan.wanted, values, strict=True):
             looked = store.entries.looked(value)
             if looked.damaged:
                 self._behind.count(spec.key, asked.at, damaged=1)
             found.append(Found(wanted, looked.entry, looked.damaged))
-        recalled = store.sessions.recalled(replies[:3]) if recall else _UNKNOWN
-        if any(turn.session_id != asked.session for turn in recalled.turns):
-            raise ValueError("turns of another session")
-        if waiting:
-            places = replies[flow_at - 1]
-            recalled = recalled_with(
-                recalled, [turn for turn, place in zip(waiting, places, strict=True) if place is None]
-            )
-        return Read(
-            recalled=recalled,
-            state=store.flows.state_of(state),
-            type_ttl=seconds_of(type_ttl),
-            found=tuple(found),
-        )
+        return Read(state=store.flows.state_of(state), type_ttl=seconds_of(type_ttl), found=tuple(found))
 
 
 def _check_owner(asked: Asked, recalled: Recalled) -> None:
@@ -160,12 +182,18 @@ def _check_owner(asked: Asked, recalled: Recalled) -> None:
         )
 
 
-def _alike(one: Recalled, other: Recalled) -> bool:
+def _alike(one: Conversation, other: Conversation) -> bool:
     """Whether two readings of a session lead to the same plan."""
-    if one.session is None or other.session is None:
-        return one.session is other.session
+    here, there = one.recalled, other.recalled
+    if here.session is None or there.session is None:
+        return here.session is there.session
     return (
-        one.session.flow == other.session.flow
-        and one.session.config == other.session.config
-        and [turn.id for turn in one.turns] == [turn.id for turn in other.turns]
+        here.session.flow == there.session.flow
+        and here.session.config == there.session.config
+        and [turn.id for turn in here.turns] == [turn.id for turn in there.turns]
+        and (one.earlier is other.earlier or _ids(one.earlier) == _ids(other.earlier))
     )
+
+
+def _ids(earlier: Sequence[Earlier] | None) -> list[str]:
+    return [turn.id for turn in earlier or ()]

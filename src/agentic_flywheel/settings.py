@@ -70,6 +70,12 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("outbox.enabled", True, "Keep turns that Redis does not take on local disk until it does."),
     Setting("outbox.max_megabytes", 64, "Most that may wait in the outbox, in MB (10^6 bytes).", minimum=1),
     Setting("session.turns", 5, "Earlier turns of a session that enrich a follow-up, besides its first.", minimum=0),
+    Setting(
+        "session.relevant_turns",
+        3,
+        "Turns further back that enrich a follow-up, those that bear on it most; 0: none.",
+        minimum=0,
+    ),
     Setting("session.context_tokens", 2000, "Most tokens (4 characters each) that earlier turns may take.", minimum=0),
     Setting("session.retention_days", 365, "Sessions without activity for so long are swept; 0: never.", minimum=0),
     Setting(

@@ -7,13 +7,13 @@ from hypothesis import strategies as st
 
 from agentic_flywheel.model import Exchange, Outcome, Reason, Turn
 from agentic_flywheel.policy.context import (
-    ANSWER_CHARACTERS,
     CHARACTERS_PER_TOKEN,
     Domain,
     Enrichment,
     compose,
     enrich,
 )
+from agentic_flywheel.policy.relevance import SIDE_CHARACTERS
 
 
 def turn(number: int, *, question: str = "", answer: str = "", private: bool = False) -> Turn:
@@ -32,49 +32,50 @@ def turn(number: int, *, question: str = "", answer: str = "", private: bool = F
     )
 
 
+ASKED = "And what about that?"
 TEN = [turn(number) for number in range(10)]
 
 
 def test_the_newest_turns_and_the_first_oldest_first() -> None:
-    enriched = enrich(TEN, TEN[0], limit=3, tokens=1000)
+    enriched = enrich(ASKED, TEN, TEN[0], limit=3, tokens=1000)
     assert enriched.turn_ids == ("t0", "t7", "t8", "t9")
     assert enriched.exchanges[-1] == Exchange("question 9", "answer 9")
     assert not enriched.private
 
 
 def test_the_first_turn_is_given_once() -> None:
-    assert enrich(TEN[:3], TEN[0], limit=5, tokens=1000).turn_ids == ("t0", "t1", "t2")
+    assert enrich(ASKED, TEN[:3], TEN[0], limit=5, tokens=1000).turn_ids == ("t0", "t1", "t2")
 
 
 def test_nothing_without_turns_or_room() -> None:
-    assert enrich([], None, limit=5, tokens=1000) == Enrichment()
-    assert enrich(TEN, TEN[0], limit=0, tokens=1000) == Enrichment()
-    assert enrich(TEN, TEN[0], limit=5, tokens=0) == Enrichment()
+    assert enrich(ASKED, [], None, limit=5, tokens=1000) == Enrichment()
+    assert enrich(ASKED, TEN, TEN[0], limit=0, tokens=1000) == Enrichment()
+    assert enrich(ASKED, TEN, TEN[0], limit=5, tokens=0) == Enrichment()
 
 
 def test_the_first_turn_goes_first_when_room_is_short() -> None:
     size = len("question 0" + "answer 0")
-    assert enrich(TEN, TEN[0], limit=2, tokens=(2 * size) // CHARACTERS_PER_TOKEN).turn_ids == ("t8", "t9")
-    assert enrich(TEN, TEN[0], limit=2, tokens=size // CHARACTERS_PER_TOKEN + 1).turn_ids == ("t9",)
+    assert enrich(ASKED, TEN, TEN[0], limit=2, tokens=(2 * size) // CHARACTERS_PER_TOKEN).turn_ids == ("t8", "t9")
+    assert enrich(ASKED, TEN, TEN[0], limit=2, tokens=size // CHARACTERS_PER_TOKEN + 1).turn_ids == ("t9",)
 
 
 def test_a_turn_that_does_not_fit_ends_the_choice_so_that_no_gap_arises() -> None:
     turns = [turn(0), turn(1, question="x" * 5000), turn(2)]
-    assert enrich(turns, turns[0], limit=5, tokens=100).turn_ids == ("t2",)
+    assert enrich(ASKED, turns, turns[0], limit=5, tokens=100).turn_ids == ("t2",)
 
 
 def test_long_answers_are_cut_and_say_so() -> None:
-    (exchange,) = enrich([turn(0, answer="x" * 5000)], None, limit=5, tokens=1000).exchanges
-    assert len(exchange.answer) == ANSWER_CHARACTERS
+    (exchange,) = enrich(ASKED, [turn(0, answer="x" * 5000)], None, limit=5, tokens=1000).exchanges
+    assert len(exchange.answer) == SIDE_CHARACTERS
     assert exchange.answer.endswith("x…")
-    (whole,) = enrich([turn(0, answer="x" * ANSWER_CHARACTERS)], None, limit=5, tokens=1000).exchanges
-    assert whole.answer == "x" * ANSWER_CHARACTERS
+    (whole,) = enrich(ASKED, [turn(0, answer="x" * SIDE_CHARACTERS)], None, limit=5, tokens=1000).exchanges
+    assert whole.answer == "x" * SIDE_CHARACTERS
 
 
 def test_one_private_turn_makes_the_context_private_if_it_is_used() -> None:
     turns = [turn(0, private=True), turn(1), turn(2)]
-    assert enrich(turns, turns[0], limit=1, tokens=1000).private
-    assert not enrich(turns[1:], None, limit=1, tokens=1000).private
+    assert enrich(ASKED, turns, turns[0], limit=1, tokens=1000).private
+    assert not enrich(ASKED, turns[1:], None, limit=1, tokens=1000).private
 
 
 texts = st.text(min_size=1, max_size=900)
@@ -86,8 +87,8 @@ def test_the_budget_holds_and_the_choice_is_the_newest_end(
 ) -> None:
     turns = [turn(n, question=question, answer=answer) for n, (question, answer) in enumerate(sides)]
     first = turns[0] if turns else None
-    enriched = enrich(turns, first, limit=limit, tokens=tokens)
-    assert enriched == enrich(tuple(turns), first, limit=limit, tokens=tokens)
+    enriched = enrich(ASKED, turns, first, limit=limit, tokens=tokens)
+    assert enriched == enrich(ASKED, tuple(turns), first, limit=limit, tokens=tokens)
     assert sum(len(e.question) + len(e.answer) for e in enriched.exchanges) <= tokens * CHARACTERS_PER_TOKEN
     ids = [t.id for t in turns]
     recent = [id_ for id_ in enriched.turn_ids if id_ in ids[max(0, len(ids) - limit) :]]

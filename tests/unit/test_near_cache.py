@@ -21,11 +21,11 @@ from agentic_flywheel.near import Moment, NearCache
 from agentic_flywheel.policy.decision import Facts, Serve
 from agentic_flywheel.questions import Planner
 from agentic_flywheel.recollection import Read
+from agentic_flywheel.remembered import UNKNOWN
 from agentic_flywheel.settings import load_settings
 from agentic_flywheel.steps import Step
 from agentic_flywheel.store.keys import Keys
 from agentic_flywheel.store.link import Patience
-from agentic_flywheel.store.recalled import Recalled
 from agentic_flywheel.store.store import Store
 
 QUESTION = "How is append-only persistence switched on?"
@@ -56,7 +56,7 @@ class Bench:
         """A question that has just been answered from Redis, with the moment before."""
         since = self.near.now()
         asked = self._planner.admit(QUESTION, flow="flow")
-        plan = self._planner.plan(asked, Recalled())
+        plan = self._planner.plan(asked, UNKNOWN)
         (wanted,) = plan.wanted
         entry = Entry(
             question=wanted.question,
@@ -77,7 +77,7 @@ class Bench:
         step = Step(
             asked=asked,
             plan=plan,
-            read=Read(recalled=Recalled(), state=FlowState(), type_ttl=None, found=()),
+            read=Read(state=FlowState(), type_ttl=None, found=()),
             facts=Facts(
                 directives=Directives(),
                 found=(),

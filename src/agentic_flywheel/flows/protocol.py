@@ -22,10 +22,10 @@ class FlowSpec(msgspec.Struct, frozen=True, kw_only=True):
 
     `key` is the name people use, `id` what the service calls it (a Flowise chatflow id, a model name, a folder).
     `config` is what the flow is asked with (Flowise: overrideConfig). `options` are the kind's own settings.
-    `check_every` bounds the age of what is known about the flow's own configuration. `context_turns` and
-    `context_tokens` are None where the global setting holds. `verbatim` allows the word-for-word exception
-    (docs/sharing.md). `acts` marks a flow that acts on the world (it books, sends): a similar question is never
-    given its answer.
+    `check_every` bounds the age of what is known about the flow's own configuration. `context_turns`,
+    `context_relevant` and `context_tokens` are None where the global setting holds. `verbatim` allows the word-for-word
+    exception (docs/sharing.md). `acts` marks a flow that acts on the world (it books, sends): a similar question is
+    never given its answer.
     """
 
     key: str
@@ -50,6 +50,7 @@ class FlowSpec(msgspec.Struct, frozen=True, kw_only=True):
     timeout: timedelta | None = None
     check_every: timedelta | None = None
     context_turns: int | None = None
+    context_relevant: int | None = None
     context_tokens: int | None = None
     max_concurrency: int | None = None  # calls under way at a time, over all processes
     calls_per_minute: int | None = None  # over all processes

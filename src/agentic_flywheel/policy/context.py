@@ -1,21 +1,20 @@
 """Which earlier turns enrich a question, within a budget, and how they are put in front of it.
 
 Invariant: deterministic; what is chosen here is exactly what the flow is given and what the answer's identity
-covers. Default sizes are measured (needed words present in the last 5 exchanges plus the first: CAsT 2021, 76 %;
-docs/sharing.md).
+covers. Default sizes are measured (docs/threads.md): the last 5 exchanges, the first one, and of those between them
+the 3 that share most with the question.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from agentic_flywheel.model import Exchange, Turn
+from agentic_flywheel.model import Carried, ContextTurn, Exchange, Turn
 from agentic_flywheel.policy.identity import digest
+from agentic_flywheel.policy.relevance import Earlier, cut, relevant, within_reach
 
-#: Characters of an earlier answer that are carried along; its beginning holds what follow-ups refer to.
-ANSWER_CHARACTERS = 600
 #: Rule of thumb for English and French text; budgets are bounds, not measurements.
 CHARACTERS_PER_TOKEN = 4
 
@@ -23,9 +22,14 @@ CHARACTERS_PER_TOKEN = 4
 class Enrichment(msgspec.Struct, gc=False, frozen=True):
     """The chosen turns, oldest first, and the exchanges as the flow is given them; `private` if any of them is."""
 
-    turn_ids: tuple[str, ...] = ()
+    turns: tuple[ContextTurn, ...] = ()
     exchanges: tuple[Exchange, ...] = ()
     private: bool = False
+
+    @property
+    def turn_ids(self) -> tuple[str, ...]:
+        """The chosen turns by id."""
+        return tuple(turn.turn_id for turn in self.turns)
 
 
 class Domain(msgspec.Struct, frozen=True, kw_only=True):
@@ -42,39 +46,83 @@ class Domain(msgspec.Struct, frozen=True, kw_only=True):
         return digest("domain", *(str(getattr(self, field)) for field in self.__struct_fields__))
 
 
-def enrich(turns: Sequence[Turn], first: Turn | None, *, limit: int, tokens: int) -> Enrichment:
-    """The last `limit` turns (given oldest first) and the session's `first`, newest kept within `tokens`.
+def enrich(
+    question: str,
+    turns: Sequence[Turn],
+    first: Turn | None,
+    earlier: Sequence[Earlier] = (),
+    *,
+    limit: int,
+    tokens: int,
+    further: int = 0,
+) -> Enrichment:
+    """The last `limit` of `turns`, the session's `first`, and up to `further` of those between, within `tokens`.
 
-    The session's first turn goes first when room is short.
+    `earlier` is what is known of those between, oldest first like `turns`. Where room is short the newest are kept, then
+    the first. Of those between, the ones that share most with the question are taken; where fewer than `further` share
+    any word, those that come next before the newest ("and the third one?" has no words to look for).
     """
     if limit <= 0 or tokens <= 0:
         return Enrichment()
-    chosen: list[tuple[Turn, Exchange]] = []
     room = tokens * CHARACTERS_PER_TOKEN
-    recent = list(turns[-limit:])
-    oldest = [first] if first is not None and first.id not in {turn.id for turn in recent} else []
-    for turn in [*reversed(recent), *oldest]:
-        exchange = Exchange(turn.question, _cut(turn.answer))
-        size = len(exchange.question) + len(exchange.answer)
+    recent: list[_Chosen] = []
+    for turn in reversed(turns[-limit:]):
+        exchange = Exchange(turn.question, cut(turn.answer))
+        room -= len(exchange.question) + len(exchange.answer)
+        if room < 0:
+            return _together((), reversed(recent))
+        recent.append((ContextTurn(turn.id, Carried.NEWEST), exchange, turn.private))
+    recent.reverse()
+    if first is None or any(chosen.turn_id == first.id for chosen, _, _ in recent):
+        return _together((), recent)  # nothing lies between
+    exchange = Exchange(first.question, cut(first.answer))
+    room -= len(exchange.question) + len(exchange.answer)
+    if room < 0:
+        return _together((), recent)
+    begun = (ContextTurn(first.id, Carried.FIRST), exchange, first.private)
+    if not (earlier and further > 0):
+        return _together((begun,), recent)
+    return _together((begun, *_further(question, within_reach(earlier), room, further)), recent)
+
+
+_Chosen = tuple[ContextTurn, Exchange, bool]
+
+
+def _further(question: str, between: Sequence[Earlier], room: int, count: int) -> list[_Chosen]:
+    """Up to `count` of the turns `between`, in their order, that fit into so many characters."""
+    chosen: dict[str, _Chosen] = {}
+
+    def take(turn: Earlier, why: Carried, words: tuple[str, ...] = ()) -> bool:
+        nonlocal room
+        size = len(turn.exchange.question) + len(turn.exchange.answer)
         if size > room:
-            break
+            return False
         room -= size
-        chosen.append((turn, exchange))
-    chosen.reverse()
+        chosen[turn.id] = (ContextTurn(turn.id, why, words), turn.exchange, turn.private)
+        return True
+
+    for found in relevant(question, between):
+        if len(chosen) == count:
+            break
+        take(found.turn, Carried.RELEVANT, found.words)
+    for turn in reversed(between):
+        if len(chosen) == count or not (turn.id in chosen or take(turn, Carried.NEWEST)):
+            break
+    return [chosen[turn.id] for turn in between if turn.id in chosen]
+
+
+def _together(before: Iterable[_Chosen], recent: Iterable[_Chosen]) -> Enrichment:
+    chosen = [*before, *recent]
     return Enrichment(
-        tuple(turn.id for turn, _ in chosen),
-        tuple(exchange for _, exchange in chosen),
-        any(turn.private for turn, _ in chosen),
+        tuple([turn for turn, _, _ in chosen]),
+        tuple([exchange for _, exchange, _ in chosen]),
+        any([private for _, _, private in chosen]),  # noqa: C419  (a generator takes longer, and this is on every way)
     )
 
 
 def carried(exchanges: Sequence[Exchange]) -> Enrichment:
     """What the asker brings along takes the place of the session's turns: whole, since the asker chose it."""
     return Enrichment(exchanges=tuple(exchanges))
-
-
-def _cut(answer: str) -> str:
-    return answer if len(answer) <= ANSWER_CHARACTERS else answer[: ANSWER_CHARACTERS - 1].rstrip() + "…"
 
 
 def compose(

@@ -50,6 +50,11 @@ _STOP = frozenset(
 )
 
 
+def is_light(word: str) -> bool:
+    """Whether a folded word says nothing of what a question is about: function words, words that point."""
+    return word in _STOP or word in _POINTING or word in _PERSONAL
+
+
 def _words(text: str) -> list[str]:
     plain = "".join(c for c in unicodedata.normalize("NFKD", text.casefold()) if not unicodedata.combining(c))
     return [w for token in _WORD.findall(plain.replace("’", "'")) for w in token.split("'") if w[:1].isalnum()]

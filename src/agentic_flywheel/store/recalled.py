@@ -1,8 +1,9 @@
-"""What is read of a session when a question is asked in it."""
+"""What is read of a session when a question is asked in it: its newest turns, its first one, and those further back."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -10,17 +11,18 @@ import msgspec
 from agentic_flywheel.errors import StoreDamaged
 from agentic_flywheel.model import Session, Turn
 from agentic_flywheel.store.codec import decode
-from agentic_flywheel.store.session_headers import session_with
+from agentic_flywheel.store.session_headers import header_of, session_with
 
 
 class Recalled(msgspec.Struct, gc=False, frozen=True):
     """A session's header (None: no such session), its newest turns oldest first, its very first turn, and how many
-    stored turns were damaged and left out."""
+    stored turns were damaged and left out. `sizes` are the bytes in Redis of those turns that were read from there."""
 
     session: Session | None = None
     turns: tuple[Turn, ...] = ()
     first: Turn | None = None
     damaged: int = 0
+    sizes: Mapping[str, int] = {}
 
 
 def recalled_with(recalled: Recalled, turns: Sequence[Turn]) -> Recalled:
@@ -39,7 +41,23 @@ def recalled_with(recalled: Recalled, turns: Sequence[Turn]) -> Recalled:
         (*(turn for turn in recalled.turns if turn.id not in waiting), *turns),
         recalled.first or turns[0],
         recalled.damaged,
+        recalled.sizes,
     )
+
+
+def recalled_of(replies: Sequence[Any]) -> Recalled:
+    """The replies to a session's header, its newest turns, newest first, and its first one."""
+    header, newest, oldest = replies
+    session = header_of(header)
+    if session is None:
+        return Recalled()
+    turns, damaged = turns_of(reversed(newest))
+    if not damaged and oldest[:1] == newest[-1:]:  # a short session: its first turn is among the newest
+        first = turns[:1]
+    else:
+        first, _ = turns_of(oldest)
+    sizes = {} if damaged else {turn.id: len(entry[1][1]) for turn, entry in zip(turns, reversed(newest), strict=True)}
+    return Recalled(session, turns, first[0] if first else None, damaged, sizes)
 
 
 def turns_of(entries: Any) -> tuple[tuple[Turn, ...], int]:
@@ -53,3 +71,13 @@ def turns_of(entries: Any) -> tuple[tuple[Turn, ...], int]:
         except StoreDamaged:
             damaged += 1
     return tuple(turns), damaged
+
+
+def earlier_of(values: Sequence[bytes]) -> list[tuple[Turn, int]]:
+    """The turns in the reply to the script `EARLIER`, oldest first, each with its bytes in Redis; damaged ones are left
+    out."""
+    found: list[tuple[Turn, int]] = []
+    for raw in reversed(values):
+        with suppress(StoreDamaged):
+            found.append((decode(raw, Turn), len(raw)))
+    return found

@@ -71,3 +71,29 @@ if redis.call('EXISTS', KEYS[1]) == 0 then return 0 end
 redis.call('HSET', KEYS[1], unpack(ARGV))
 return 1
 """)
+
+# Reads turns before the newest ARGV[1], newest first: at most ARGV[2], and no more than ARGV[3] bytes of them. Page by
+# page, since an entry may be of any size.
+EARLIER = Script("""
+local skip, left, room = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
+local found, edge = {}, '+'
+while true do
+    local wanted = math.min(skip + left, 32)
+    local page = redis.call('XREVRANGE', KEYS[1], edge, '-', 'COUNT', wanted)
+    for _, entry in ipairs(page) do
+        if skip > 0 then
+            skip = skip - 1
+        else
+            room = room - #entry[2][2]
+            if room < 0 then return found end
+            found[#found + 1] = entry[2][2]
+            left = left - 1
+            if left == 0 then return found end
+        end
+    end
+    if #page < wanted then return found end
+    edge = '(' .. page[#page][1]
+end
+""")
+
+SCRIPTS = (APPEND, REMOVE, AMEND, EARLIER)

@@ -19,9 +19,9 @@ from agentic_flywheel.model import Session, Turn
 from agentic_flywheel.store.codec import encode
 from agentic_flywheel.store.keys import SHARDS, Keys, shard_of
 from agentic_flywheel.store.link import Command, Link
-from agentic_flywheel.store.recalled import Recalled, turns_of
+from agentic_flywheel.store.recalled import Recalled, earlier_of, recalled_of, turns_of
 from agentic_flywheel.store.session_headers import header_command, header_of, title_of
-from agentic_flywheel.store.session_scripts import AMEND, APPEND, REMOVE
+from agentic_flywheel.store.session_scripts import AMEND, APPEND, EARLIER, REMOVE
 
 #: Events that each stream of the feed keeps, about.
 FEED_LENGTH = 10_000
@@ -48,16 +48,17 @@ class SessionStore:
 
     def recalled(self, replies: Sequence[Any]) -> Recalled:
         """The replies to `recall_commands`."""
-        header, newest, oldest = replies
-        session = header_of(header)
-        if session is None:
-            return Recalled()
-        turns, damaged = turns_of(reversed(newest))
-        if not damaged and oldest[:1] == newest[-1:]:  # a short session: its first turn is among the newest
-            first = turns[:1]
-        else:
-            first, _ = turns_of(oldest)
-        return Recalled(session, turns, first[0] if first else None, damaged)
+        return recalled_of(replies)
+
+    def earlier_command(self, session: str, *, behind: int, count: int, size: int) -> Command:
+        """What to send to read the turns before the newest `behind`: the newest `count` of those, and no more than
+        `size` bytes; see `earlier`."""
+        return EARLIER.call((self._keys.turns(session),), behind, count, size)
+
+    def earlier(self, reply: Any) -> list[tuple[Turn, int]]:
+        """The reply to `earlier_command`: turns, oldest first, each with its size in bytes; damaged ones are left
+        out."""
+        return earlier_of(reply)
 
     async def recall(self, session: str, count: int) -> Recalled:
         """Header, newest turns and first turn in one round trip."""

@@ -20,7 +20,7 @@ from agentic_flywheel.store.outbox import Outbox
 from agentic_flywheel.store.popularity import SCRIPTS as POPULARITY
 from agentic_flywheel.store.popularity import Popularity
 from agentic_flywheel.store.restoring import SCRIPTS as RESTORING
-from agentic_flywheel.store.session_scripts import AMEND, APPEND, REMOVE
+from agentic_flywheel.store.session_scripts import SCRIPTS as OF_SESSIONS
 from agentic_flywheel.store.sessions import SessionStore
 from agentic_flywheel.store.similar_states import SCRIPTS, SimilarStates
 from agentic_flywheel.store.vectors import KEEP, NAME, TELL, VectorStore
@@ -30,8 +30,8 @@ class Store:
     """The store of one tenant; connects on first use. Whoever made it closes it."""
 
     def __init__(self, settings: Settings) -> None:
-        asked = (APPEND, AMEND, REMOVE, OBSERVE, TRIM, ACQUIRE, SPEAK, FINISH, ENTER, KEEP, NAME, TELL, WRITE)
-        self.link = Link(settings, (*asked, *SCRIPTS, *RESTORING, *API_KEYS, *POPULARITY, *COUNTING))
+        asked = (OBSERVE, TRIM, ACQUIRE, SPEAK, FINISH, ENTER, KEEP, NAME, TELL, WRITE)
+        self.link = Link(settings, (*OF_SESSIONS, *asked, *SCRIPTS, *RESTORING, *API_KEYS, *POPULARITY, *COUNTING))
         self.keys = Keys(settings.text("tenant"))
         self.sessions = SessionStore(self.link, self.keys)
         self.feed = Feed(self.link, self.keys)

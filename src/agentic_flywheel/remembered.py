@@ -1,0 +1,134 @@
+"""What is known of a session's turns: the newest as they were read just now, and those further back.
+
+Invariant: what lies before the newest turns is the same whether it was read just now or remembered. Turns only come in
+at the end, and whoever takes one away counts down; so where the newest turns and the count follow on from what was
+known, all before them is as it was (`continued`). Where that cannot be seen, it is read again.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+
+import msgspec
+
+from agentic_flywheel.model import Session, Turn
+from agentic_flywheel.policy.relevance import MOST_BYTES, MOST_TURNS, Earlier, within_reach
+from agentic_flywheel.store.link import Command
+from agentic_flywheel.store.recalled import Recalled
+from agentic_flywheel.store.sessions import SessionStore
+from agentic_flywheel.store.store import Store
+
+#: Sessions that a process remembers, to predict where their next question is looked up; and how many turns of them all
+#: that lie further back (some 2 kB each).
+MOST_SESSIONS = 4096
+MOST_EARLIER = 16_384
+
+
+class Conversation(msgspec.Struct, gc=False, frozen=True):
+    """What is known of a session: as it was recalled, and the turns between its first one and those that were recalled,
+    oldest first, as far back as is looked; None: not known."""
+
+    recalled: Recalled = Recalled()
+    earlier: tuple[Earlier, ...] | None = ()
+
+    def before(self, limit: int) -> tuple[Earlier, ...]:
+        """The turns between the first and the last `limit`, oldest first, as far as they are known."""
+        turns, sizes = self.recalled.turns, self.recalled.sizes
+        if len(turns) <= limit:
+            return self.earlier or ()
+        first = self.recalled.first
+        left = [turn for turn in turns[: len(turns) - limit] if first is None or turn.id != first.id]
+        return (*(self.earlier or ()), *(Earlier.of(turn, sizes.get(turn.id, 0)) for turn in left))
+
+    def reaches_back(self) -> bool:
+        """Whether there is nothing further back that is not known."""
+        session = self.recalled.session
+        recalled = len(self.recalled.turns) + self.recalled.damaged + 1  # the first one is recalled too
+        return self.earlier is not None or session is None or session.turns <= recalled
+
+
+UNKNOWN = Conversation()
+
+
+def further_back(sessions: SessionStore, session: str, behind: int) -> Command:
+    """What to send to read the turns before the newest `behind`."""
+    return sessions.earlier_command(session, behind=behind, count=MOST_TURNS, size=MOST_BYTES)
+
+
+def read_further(recalled: Recalled, stored: Iterable[tuple[Turn, int]]) -> Conversation:
+    """A session whose turns further back were read too, each with its size."""
+    first = recalled.first.id if recalled.first else ""
+    return Conversation(recalled, tuple(Earlier.of(turn, size) for turn, size in stored if turn.id != first))
+
+
+async def known_of(store: Store, session: str, *, window: int) -> Conversation:
+    """What is known of a session that nothing is remembered of. Raises `StoreError`."""
+    sessions = store.sessions
+    *recalled, further = await store.link.run(
+        *sessions.recall_commands(session, window), further_back(sessions, session, window)
+    )
+    return read_further(sessions.recalled(recalled), sessions.earlier(further))
+
+
+def continued(known: Conversation, read: Recalled) -> Conversation:
+    """A session whose newest turns were read just now; those before them follow from what was known, if that tells."""
+    before = known.recalled
+    if known.earlier is None or before.session is None or read.session is None or read.damaged or not before.turns:
+        return Conversation(read, None)
+    last, now = [turn.id for turn in before.turns], [turn.id for turn in read.turns]
+    if last[-1] not in now:
+        return Conversation(read, None)
+    came = len(now) - 1 - now.index(last[-1])
+    stayed = now[: len(now) - came]
+    if read.session.turns != before.session.turns + came or last[-len(stayed) :] != stayed:
+        return Conversation(read, None)
+    return Conversation(read, _with(known.earlier, before.turns[: len(last) - len(stayed)], before))
+
+
+def _with(earlier: tuple[Earlier, ...], turns: Sequence[Turn], recalled: Recalled) -> tuple[Earlier, ...] | None:
+    """Turns further back and those that are so from now on; None where the size of one is not known."""
+    first = recalled.first.id if recalled.first else ""
+    left = [turn for turn in turns if turn.id != first]
+    if not left:
+        return earlier
+    if any(turn.id not in recalled.sizes for turn in left):
+        return None
+    return tuple(within_reach((*earlier, *(Earlier.of(turn, recalled.sizes[turn.id]) for turn in left))))
+
+
+class Remembered:
+    """The sessions that a process has asked in lately."""
+
+    def __init__(self) -> None:
+        self._sessions: OrderedDict[str, Conversation] = OrderedDict()
+        self._earlier = 0
+
+    def get(self, session: str) -> Conversation:
+        """What was known of a session after its last question here."""
+        return self._sessions.get(session, UNKNOWN)
+
+    def add(self, known: Conversation, turn: Turn, *, window: int) -> None:
+        """Note that a turn was appended to a session of which this was known; its last `window` turns stay whole."""
+        before = known.recalled
+        session = before.session or Session(id=turn.session_id, owner=turn.user, created_at=turn.at)
+        turns = (*before.turns, turn)
+        earlier = known.earlier
+        if earlier is None and session.turns <= len(before.turns) + 1:  # there is nothing between
+            earlier = ()
+        if earlier is not None and len(turns) > window:
+            earlier = _with(earlier, turns[:-window], before)
+        session = msgspec.structs.replace(session, flow=turn.flow, turns=session.turns + 1, last_active_at=turn.at)
+        recalled = Recalled(session, turns[-window:], before.first or turn, 0, before.sizes)
+        self._put(turn.session_id, Conversation(recalled, earlier))
+
+    def _put(self, session: str, known: Conversation) -> None:
+        self._drop(session)
+        self._sessions[session] = known
+        self._earlier += len(known.earlier or ())
+        while len(self._sessions) > MOST_SESSIONS or (self._earlier > MOST_EARLIER and len(self._sessions) > 1):
+            self._drop(next(iter(self._sessions)))
+
+    def _drop(self, session: str) -> None:
+        gone = self._sessions.pop(session, UNKNOWN)
+        self._earlier -= len(gone.earlier or ())
