@@ -50,6 +50,7 @@ class Explaining:
             decision=told,
             outcome=outcome,
             reason=would.reason.value,
+            context=plan.enrichment.turns,
             exact=tuple(_exact(candidate) for candidate in step.considered),
             similar=match.choice.considered,
             terms=match.terms,

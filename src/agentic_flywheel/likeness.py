@@ -10,6 +10,8 @@ from enum import StrEnum
 
 import msgspec
 
+from agentic_flywheel.model import ContextTurn
+
 
 class SimilarMode(StrEnum):
     """Whether similar questions share answers."""
@@ -238,7 +240,7 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True):
     """The whole decision of a question that is not asked: where it goes, what is stored, what would come of it.
 
     `exact` lists the places that hold or could hold this very question (sentences); `similar` the nearest stored
-    questions, nearest first, those included that are too far away.
+    questions, nearest first, those included that are too far away; `context` the earlier turns that would go with it.
     """
 
     question: str
@@ -250,6 +252,7 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True):
     decision: str
     outcome: str
     reason: str
+    context: tuple[ContextTurn, ...] = ()
     exact: tuple[str, ...] = ()
     similar: tuple[Considered, ...] = ()
     terms: Terms | None = None

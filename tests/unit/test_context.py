@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentic_flywheel.model import Exchange, Outcome, Reason, Turn
+from agentic_flywheel.model import Carried, Exchange, Outcome, Reason, Turn
 from agentic_flywheel.policy.context import (
     CHARACTERS_PER_TOKEN,
     Domain,
@@ -13,7 +13,7 @@ from agentic_flywheel.policy.context import (
     compose,
     enrich,
 )
-from agentic_flywheel.policy.relevance import SIDE_CHARACTERS
+from agentic_flywheel.policy.relevance import SIDE_CHARACTERS, Earlier
 
 
 def turn(number: int, *, question: str = "", answer: str = "", private: bool = False) -> Turn:
@@ -111,3 +111,64 @@ def test_every_field_of_a_domain_counts() -> None:
     plain = Domain(name="a")
     others = [Domain(name="a", **{field: "x"}) for field in Domain.__struct_fields__ if field != "name"]
     assert len({domain.digest() for domain in (plain, Domain(name="b"), *others)}) == len(others) + 2
+
+
+def test_those_further_back_that_bear_on_the_question_come_along_in_their_order() -> None:
+    turns = [
+        turn(n, question=q) for n, q in enumerate(["start", "the port", "a", "the proxy port", "b", "c", "d", "e"])
+    ]
+    enriched = further("Which port is the proxy on?", turns, further=2)
+    assert enriched.turn_ids == ("t0", "t1", "t3", "t6", "t7")
+    assert [(chosen.why, chosen.words) for chosen in enriched.turns] == [
+        (Carried.FIRST, ()),
+        (Carried.RELEVANT, ("port",)),
+        (Carried.RELEVANT, ("port", "proxy")),
+        (Carried.NEWEST, ()),
+        (Carried.NEWEST, ()),
+    ]
+    assert enriched.exchanges[1] == Exchange("the port", "answer 1")
+    assert further("Which port is the proxy on?", turns, further=1).turn_ids == ("t0", "t3", "t6", "t7")
+    assert further("Which port is the proxy on?", turns, further=0).turn_ids == ("t0", "t6", "t7")
+
+
+def test_where_no_words_tell_the_next_newest_come_along() -> None:
+    turns = [turn(n, question=q) for n, q in enumerate(["start", "the port", "a", "b", "c", "d", "e"])]
+    assert further("And that one?", turns, further=2).turn_ids == ("t0", "t3", "t4", "t5", "t6")
+    mixed = further("And the port?", turns, further=2)
+    assert mixed.turn_ids == ("t0", "t1", "t4", "t5", "t6")
+    assert [chosen.why.value for chosen in mixed.turns] == ["first", "relevant", "newest", "newest", "newest"]
+
+
+def test_the_newest_and_the_first_come_before_those_further_back_where_room_is_short() -> None:
+    turns = [turn(n, question="the port", answer="x" * 92) for n in range(6)]  # 100 characters each
+    assert further("the port?", turns, further=3, tokens=100).turn_ids == ("t0", "t3", "t4", "t5")
+    assert further("the port?", turns, further=3, tokens=74).turn_ids == ("t4", "t5")
+    large = [*turns[:2], turn(2, question="port port port", answer="y" * 500), *turns[3:]]
+    assert further("the port?", large, further=1, tokens=100).turn_ids == ("t0", "t3", "t4", "t5")
+
+
+def test_a_private_turn_further_back_makes_the_context_private_if_it_is_used() -> None:
+    turns = [turn(0), turn(1, question="my salary", private=True), turn(2), turn(3), turn(4)]
+    assert further("What was the salary?", turns, further=1).private
+    assert not further("What was the weather?", [turns[0], turns[1], turn(2), *turns[2:]], further=1).private
+
+
+@given(st.lists(st.tuples(texts, texts), max_size=12), texts, st.integers(0, 4), st.integers(0, 5), st.integers(0, 900))
+def test_the_budget_holds_however_far_back_turns_come_from(
+    sides: list[tuple[str, str]], question: str, limit: int, count: int, tokens: int
+) -> None:
+    turns = [turn(n, question=q, answer=a) for n, (q, a) in enumerate(sides)]
+    enriched = further(question, turns, further=count, limit=limit, tokens=tokens)
+    without = further(question, turns, further=0, limit=limit, tokens=tokens)
+    assert sum(len(e.question) + len(e.answer) for e in enriched.exchanges) <= tokens * CHARACTERS_PER_TOKEN
+    places = [int(id_[1:]) for id_ in enriched.turn_ids]
+    assert places == sorted(set(places))
+    assert set(without.turn_ids) <= set(enriched.turn_ids)
+    assert len(enriched.turn_ids) <= len(without.turn_ids) + count
+
+
+def further(question: str, turns: list[Turn], *, further: int, limit: int = 2, tokens: int = 1000) -> Enrichment:
+    """As a planner asks for it: all turns known."""
+    between = [Earlier.of(one) for one in turns[1 : len(turns) - limit]]
+    first = turns[0] if turns else None
+    return enrich(question, turns, first, between, limit=limit, tokens=tokens, further=further)

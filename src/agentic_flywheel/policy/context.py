@@ -58,9 +58,9 @@ def enrich(
 ) -> Enrichment:
     """The last `limit` of `turns`, the session's `first`, and up to `further` of those between, within `tokens`.
 
-    `earlier` is what is known of those between, oldest first like `turns`. Where room is short the newest are kept, then
-    the first. Of those between, the ones that share most with the question are taken; where fewer than `further` share
-    any word, those that come next before the newest ("and the third one?" has no words to look for).
+    `earlier` is what is known of those between, oldest first like `turns`. Where room is short the newest are kept,
+    then the first. Of those between, the ones that share most with the question are taken; where fewer than `further`
+    share any word, those that come next before the newest ("and the third one?" has no words to look for).
     """
     if limit <= 0 or tokens <= 0:
         return Enrichment()

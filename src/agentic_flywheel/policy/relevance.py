@@ -143,10 +143,18 @@ def _words_of(question: str) -> tuple[tuple[str, tuple[str, ...]], ...]:
             found.setdefault(word, (word, (word,)))
         elif not is_light(word) and (len(word) > 1 or word.isdigit()):
             root = stem(word, french)
-            long = len(root) >= _LONG
-            forms = (f" {root[:_BEGINNING]}",) if long else tuple({f" {form} ": 0 for form in (word, root, f"{root}s")})
-            found.setdefault(root, (word, forms))
+            found.setdefault(root, (word, _forms(word, root)))
     return tuple(found.values())
+
+
+def _forms(word: str, root: str) -> tuple[str, ...]:
+    """What to look for to find any form of a word."""
+    if len(root) < _LONG:  # so short a beginning is that of many other words
+        singular = word.removesuffix("s")
+        return tuple({f" {form} ": 0 for form in (word, root, f"{root}s", singular, f"{singular}s")})
+    if root.endswith("y") and len(root) <= _BEGINNING:
+        return f" {root}", f" {root[:-1]}i"  # queries
+    return (f" {root[:_BEGINNING]}",)
 
 
 def _pieces(words: Iterable[str]) -> Iterable[str]:

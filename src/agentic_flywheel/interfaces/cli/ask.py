@@ -206,11 +206,12 @@ def provenance(answer: Answer) -> str:
 
 def explain_answer(answer: Answer, cut: Cut | None = None) -> None:
     """The whole decision, on stderr; `cut` is the one in force for the flow's similar questions."""
-    from agentic_flywheel.interfaces.cli.explain import candidate_lines, cut_text, wrapped
+    from agentic_flywheel.interfaces.cli.explain import candidate_lines, context_lines, cut_text, wrapped
     from agentic_flywheel.interfaces.cli.terminal import clean, milliseconds, note, old, origin, seconds, words
 
-    def row(name: str, value: str) -> None:
-        note(f"  {name:<{_BESIDE - 2}}{clean(value)}", dim=False)
+    def row(name: str, *values: str) -> None:
+        for number, value in enumerate(values):
+            note(f"  {'' if number else name:<{_BESIDE - 2}}{clean(value)}", dim=False)
 
     note()
     route = answer.route
@@ -232,9 +233,8 @@ def explain_answer(answer: Answer, cut: Cut | None = None) -> None:
     for number, candidate in enumerate(compared(answer)):
         for place, line in enumerate(candidate_lines(candidate, _BESIDE)):
             row("" if number + place else "similar", line)
-    for place, line in enumerate([] if cut is None else wrapped(cut_text(cut), _BESIDE)):
-        row("" if place else "cut", line)
-    row("context", ", ".join(answer.context) if answer.context else "no earlier turn went with the question")
+    row("cut", *([] if cut is None else wrapped(cut_text(cut), _BESIDE)))
+    row("context", *context_lines(answer.enrichment))
     row("source", SOURCES[answer.source] + (f" (entry {answer.faq})" if answer.faq else ""))
     row("key", answer.key or "nothing is stored")
     if answer.scope:

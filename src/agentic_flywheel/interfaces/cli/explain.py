@@ -5,7 +5,7 @@ Invariant: only what the facade says of a question is laid out here; nothing is 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import click
@@ -14,7 +14,7 @@ from agentic_flywheel.interfaces.cli.frame import FlywheelCommand, Invocation
 
 if TYPE_CHECKING:
     from agentic_flywheel.likeness import Considered, Cut, Explanation
-    from agentic_flywheel.model import Candidate
+    from agentic_flywheel.model import Candidate, ContextTurn
 
 _NAMES = 15  # columns of what stands in front of a line
 _MARGIN = 2
@@ -44,8 +44,8 @@ def explain(
 ) -> None:
     """Show what would become of QUESTION ("-" reads it from stdin), and why.
 
-    Nothing is asked, stored or counted. Route, key and configuration; the stored answers that were looked for; the
-    nearest stored questions with what each guard says of them; the cut in force; the decision.
+    Nothing is asked, stored or counted. Route, key, configuration, earlier turns that go with it; the stored answers
+    that were looked for; the nearest stored questions with what each guard says of them; the cut; the decision.
     """
     from agentic_flywheel.interfaces.cli.ask import read_question
     from agentic_flywheel.interfaces.cli.terminal import print_json
@@ -86,6 +86,7 @@ def show_explanation(found: Explanation) -> None:
         ("shared with", (found.scope or "nobody",)),
         ("key", (found.key or "nothing would be stored",)),
         ("configuration", (found.fingerprint or "unknown",)),
+        ("context", context_lines(found.context)),
         ("exact", found.exact or ("no stored answer is looked for",)),
         ("similar", () if terms is None else (f"{terms.profile}, mode {terms.mode}", terms.origin)),
         ("cut", () if found.cut is None else (cut_text(found.cut),)),
@@ -104,6 +105,16 @@ def show_explanation(found: Explanation) -> None:
         print(f"\n{dim('No stored question is near.')}")
     for remark in found.notes:
         print(f"\n{paragraphs(remark, '')}")
+
+
+def context_lines(enrichment: Sequence[ContextTurn]) -> list[str]:
+    """The earlier turns that go with a question, oldest first, each with why."""
+    if not enrichment:
+        return ["no earlier turn goes with the question"]
+    return [
+        f"{turn.why.value}: turn {turn.turn_id}" + (f" (has {', '.join(turn.words)})" if turn.words else "")
+        for turn in enrichment
+    ]
 
 
 def cut_text(cut: Cut, standing: str = "") -> str:

@@ -68,6 +68,7 @@ def _field_options(command: Callable[..., Any]) -> Callable[..., Any]:
             "--check-every", callback=read_duration, metavar="DURATION", help="How old may be what is known of it."
         ),
         click.option("--context-turns", type=click.IntRange(0), metavar="N", help="Earlier turns that enrich."),
+        click.option("--context-relevant", type=click.IntRange(0), metavar="N", help="Turns further back that do."),
         click.option("--context-tokens", type=click.IntRange(0), metavar="N", help="Most tokens these may take."),
         click.option("--verbatim/--not-verbatim", default=None, help="Word-for-word exception for follow-ups."),
         click.option(

@@ -14,7 +14,7 @@ import msgspec
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from agentic_flywheel.likeness import ReportKind, ReportReceipt
-from agentic_flywheel.model import Answer, FlowType, Origin, Outcome, Reason, Session, Sharing, Turn
+from agentic_flywheel.model import Answer, Carried, FlowType, Origin, Outcome, Reason, Session, Sharing, Turn
 
 _SECRET_ENDINGS = ("key", "secret", "token", "password", "credential")
 
@@ -98,6 +98,14 @@ class CandidateResult(Result):
     refusals: list[str] = Field([], description="The guards that refused, each with its evidence.")
 
 
+class ContextTurnResult(Result):
+    """An earlier turn that went with a question."""
+
+    turn_id: str
+    why: Carried = Field(description="newest, first, or relevant (further back, with words of the question).")
+    words: list[str] = Field([], description="Words of the question that a relevant turn has.")
+
+
 class McpMetadata(Result):
     """The block that clients of the older server read."""
 
@@ -132,6 +140,7 @@ class AnswerResult(Result):
     flow_ms: float | None = None
     sources: list[SourceResult] = []
     context: list[str] = Field([], description="Ids of the earlier turns that enriched the question.")
+    enrichment: list[ContextTurnResult] = Field([], description="The same turns, each with why it was chosen.")
     route: RouteResult | None = None
     config: Config = {}
     remembered: bool = False
