@@ -186,9 +186,10 @@ class Planner:
             self._widest = (registry, widest)
         return widest
 
-    def looks_back(self, spec: FlowSpec) -> bool:
-        """Whether turns before the newest may enrich a question to this flow."""
-        return self._further_of(spec) > 0 and self._turns_of(spec) > 0
+    def looks_back(self, asked: Asked, spec: FlowSpec) -> bool:
+        """Whether turns before the newest may enrich this question, asked of this flow."""
+        leans = not (asked.directives.standalone or asked.history)
+        return leans and self._further_of(spec) > 0 and self._turns_of(spec) > 0
 
     def _turns_of(self, spec: FlowSpec) -> int:
         return self._turns if spec.context_turns is None else spec.context_turns

@@ -75,14 +75,16 @@ class Recollection:
             if not asked.resumed:
                 return plan, await self._read(asked, plan)
             read = await self._recall(asked, plan, remembered, waiting)
-            _check_owner(asked, read.recalled)
-            actual, found = await self._planned(asked, plan, known, read.known)
+            guess, known = known, read.known
+            _check_owner(asked, known.recalled)
+            actual, known = await self._planned(asked, plan, guess, known)
             if actual.wanted != plan.wanted or actual.spec is not plan.spec:
                 read = await self._read(asked, actual)
-            return actual, msgspec.structs.replace(read, known=found, commands=(), replies=())
+            return actual, msgspec.structs.replace(read, known=known, commands=(), replies=())
         except StoreError as error:
             _check_owner(asked, known.recalled)
             _log.debug("asked without the store: %s", error)
+            plan = self._planner.plan(asked, known)  # what had been read by then is not lost
             nothing = tuple(Found(wanted) for wanted in plan.wanted)
             return plan, Read(known=known, state=_NO_STATE, type_ttl=None, found=nothing, error=error)
 
@@ -104,7 +106,7 @@ class Recollection:
         """The plan that holds for what is known of the session, and that, with turns further back where they count."""
         if not _alike(guess, known):
             plan = self._planner.plan(asked, known)
-        if self._planner.looks_back(plan.spec) and not known.reaches_back():
+        if self._planner.looks_back(asked, plan.spec) and not known.reaches_back():
             command = further_back(self._store.sessions, asked.session, self._planner.window(plan.registry))
             (reply,) = await self._store.link.run(command)
             known = read_further(known.recalled, self._further(asked, reply))
@@ -116,7 +118,7 @@ class Recollection:
         sessions = self._store.sessions
         window = self._planner.window(plan.registry)
         commands = sessions.recall_commands(asked.session, window)
-        reads_back = self._planner.looks_back(plan.spec) and not remembered.reaches_back()
+        reads_back = self._planner.looks_back(asked, plan.spec) and not remembered.reaches_back()
         if reads_back:
             commands.append(further_back(sessions, asked.session, window))
         if waiting:

@@ -11,7 +11,7 @@ from test_ask_without_redis import full
 from test_round_trips import Watched, flywheel_at, proxy_before
 from test_store_sessions import turn
 
-from agentic_flywheel import Directives, Flywheel, Outcome
+from agentic_flywheel import Directives, Flywheel, Outcome, recollection
 from agentic_flywheel.model import Carried, Exchange
 from agentic_flywheel.policy.relevance import MOST_BYTES, MOST_TURNS
 from flywheels import opened, text_anywhere
@@ -234,6 +234,20 @@ async def test_a_damaged_turn_is_left_out(valkey: Server, tmp_path: Path, place:
             await new.ask(question, session="s", flow="teller", directives=Directives(no_cache=True))
             assert PATH[2] in teller.given[-1]
             assert PATH[place] not in teller.given[-1]
+
+
+async def test_where_reading_further_back_fails_the_newest_turns_are_not_lost(
+    valkey: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    teller = Teller()
+    async with opened(valkey, tmp_path, {"teller": teller}) as flywheel:
+        await walk(flywheel, "s")
+    monkeypatch.setattr(recollection, "further_back", lambda *_: ("NO.SUCH.COMMAND", "s"))
+    async with opened(valkey, made(tmp_path / "new"), {"teller": teller}) as new:
+        answer = await new.ask(BACK, session="s", flow="teller")
+        assert answer.outcome is Outcome.BYPASS
+        assert teller.given[-1] == [PATH[0], *PATH[5:]]
+        assert answer.remembered
 
 
 async def test_reading_further_back_is_bounded(redis_server: Server) -> None:
