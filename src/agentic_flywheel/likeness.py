@@ -10,7 +10,7 @@ from enum import StrEnum
 
 import msgspec
 
-from agentic_flywheel.model import ContextTurn
+from agentic_flywheel.threads import ContextTurn
 
 
 class SimilarMode(StrEnum):

@@ -16,6 +16,8 @@ from typing import Any
 
 import msgspec
 
+from agentic_flywheel.threads import ContextTurn
+
 
 class FlowType(StrEnum):
     """What kind of knowledge a flow gives; it decides how long an answer stays good."""
@@ -283,22 +285,6 @@ class Candidate(msgspec.Struct, gc=False, frozen=True, kw_only=True):
     question: str = ""
     similarity: float | None = None
     refusals: tuple[str, ...] = ()
-
-
-class Carried(StrEnum):
-    """Why an earlier turn went with a question."""
-
-    NEWEST = "newest"  # one of the last turns before it
-    FIRST = "first"  # it began the session
-    RELEVANT = "relevant"  # it lies further back and shares words with the question
-
-
-class ContextTurn(msgspec.Struct, gc=False, frozen=True):
-    """An earlier turn that went with a question, and why; `words` are those of the question that a relevant one has."""
-
-    turn_id: str
-    why: Carried
-    words: tuple[str, ...] = ()
 
 
 class Answer(msgspec.Struct, gc=False, frozen=True, kw_only=True):

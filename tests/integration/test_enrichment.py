@@ -12,8 +12,9 @@ from test_round_trips import Watched, flywheel_at, proxy_before
 from test_store_sessions import turn
 
 from agentic_flywheel import Directives, Flywheel, Outcome, recollection
-from agentic_flywheel.model import Carried, Exchange
+from agentic_flywheel.model import Exchange
 from agentic_flywheel.policy.relevance import MOST_BYTES, MOST_TURNS
+from agentic_flywheel.threads import Carried
 from flywheels import opened, text_anywhere
 from servers import Server
 from stores import stored

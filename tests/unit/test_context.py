@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentic_flywheel.model import Carried, Exchange, Outcome, Reason, Turn
+from agentic_flywheel.model import Exchange, Outcome, Reason, Turn
 from agentic_flywheel.policy.context import (
     CHARACTERS_PER_TOKEN,
     Domain,
@@ -14,6 +14,7 @@ from agentic_flywheel.policy.context import (
     enrich,
 )
 from agentic_flywheel.policy.relevance import SIDE_CHARACTERS, Earlier
+from agentic_flywheel.threads import Carried
 
 
 def turn(number: int, *, question: str = "", answer: str = "", private: bool = False) -> Turn:

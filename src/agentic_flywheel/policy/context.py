@@ -11,9 +11,10 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from agentic_flywheel.model import Carried, ContextTurn, Exchange, Turn
+from agentic_flywheel.model import Exchange, Turn
 from agentic_flywheel.policy.identity import digest
 from agentic_flywheel.policy.relevance import Earlier, cut, relevant, within_reach
+from agentic_flywheel.threads import Carried, ContextTurn
 
 #: Rule of thumb for English and French text; budgets are bounds, not measurements.
 CHARACTERS_PER_TOKEN = 4

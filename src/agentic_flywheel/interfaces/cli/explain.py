@@ -14,7 +14,8 @@ from agentic_flywheel.interfaces.cli.frame import FlywheelCommand, Invocation
 
 if TYPE_CHECKING:
     from agentic_flywheel.likeness import Considered, Cut, Explanation
-    from agentic_flywheel.model import Candidate, ContextTurn
+    from agentic_flywheel.model import Candidate
+    from agentic_flywheel.threads import ContextTurn
 
 _NAMES = 15  # columns of what stands in front of a line
 _MARGIN = 2

@@ -14,7 +14,8 @@ import msgspec
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from agentic_flywheel.likeness import ReportKind, ReportReceipt
-from agentic_flywheel.model import Answer, Carried, FlowType, Origin, Outcome, Reason, Session, Sharing, Turn
+from agentic_flywheel.model import Answer, FlowType, Origin, Outcome, Reason, Session, Sharing, Turn
+from agentic_flywheel.threads import Carried
 
 _SECRET_ENDINGS = ("key", "secret", "token", "password", "credential")
 
