@@ -2,9 +2,9 @@
 
     make lock
 
-`core.lock` is what the product and its installation from a checkout need; `semantic.lock` adds the extra of that name,
-`dev.lock` every extra and the tools, all at the same versions. All are for Python 3.11 and later, whatever the machine
-they are made on. Newer releases are only taken with `make lock UPGRADE=1`.
+`core.lock` is what the product and its installation from a checkout need; `semantic.lock` and `serve.lock` add the
+extras of these names, `dev.lock` every extra and the tools, all at the same versions. All are for Python 3.11 and
+later, whatever the machine they are made on. Newer releases are only taken with `make lock UPGRADE=1`.
 """
 
 from __future__ import annotations
@@ -32,4 +32,6 @@ def compile_lock(name: str, *selection: str) -> None:
 if __name__ == "__main__":
     compile_lock("core.lock", "--group", "build")
     compile_lock("semantic.lock", "--extra", "semantic", "--group", "build", "--constraint", str(FOLDER / "core.lock"))
-    compile_lock("dev.lock", "--all-extras", "--group", "dev", "--constraint", str(FOLDER / "semantic.lock"))
+    compile_lock("serve.lock", "--extra", "serve", "--group", "build", "--constraint", str(FOLDER / "core.lock"))
+    constraints = ("--constraint", str(FOLDER / "semantic.lock"), "--constraint", str(FOLDER / "serve.lock"))
+    compile_lock("dev.lock", "--all-extras", "--group", "dev", *constraints)

@@ -12,6 +12,7 @@ ROWS: dict[str, tuple[str, str]] = {
     "GET /healthz": ("public", "/healthz"),
     "GET /readyz": ("public", "/readyz"),
     "GET /problems/{code}": ("public", "/problems/unknown_flow"),
+    "GET /metrics": ("metrics", "/metrics"),
     "GET /whoami": ("inside", "/whoami"),
     "POST /v1/chat/completions": ("ask", "/v1/chat/completions"),
     "GET /v1/models": ("ask", "/v1/models"),

@@ -15,7 +15,7 @@ from agentic_flywheel.behind import WriteBehind
 from agentic_flywheel.calling import Calling
 from agentic_flywheel.comparing import Comparer, as_comparer, comparer_of
 from agentic_flywheel.curation import Cache, Flows
-from agentic_flywheel.errors import InputError
+from agentic_flywheel.errors import FlywheelError, InputError
 from agentic_flywheel.explaining import Explaining
 from agentic_flywheel.familiar import Familiar
 from agentic_flywheel.flights import Flights
@@ -26,6 +26,7 @@ from agentic_flywheel.history import History
 from agentic_flywheel.housekeeping import Housekeeping
 from agentic_flywheel.learning import Learning
 from agentic_flywheel.lifetimes import Lifetimes
+from agentic_flywheel.listening import Listener, Listening
 from agentic_flywheel.matching import Matching
 from agentic_flywheel.model import Answer, Check, Directives, Exchange
 from agentic_flywheel.near import NearCache
@@ -81,9 +82,11 @@ class Flywheel:
         embedder: Embedder | Callable[..., Any] | None = None,
         comparer: Comparer | None = None,
         draw: Callable[[], float] = random.random,
+        listener: Listener | None = None,
     ) -> None:
         admit_id(settings.text("tenant"), "tenant")
         self.settings = settings
+        self._listening = None if listener is None else Listening(listener)
         self.registry = registry or Registry(settings)
         self._clients = ClientPool(settings)
         self._store = Store(settings)
@@ -177,6 +180,7 @@ class Flywheel:
         embedder: Embedder | Callable[..., Any] | None = None,
         comparer: Comparer | None = None,
         draw: Callable[[], float] = random.random,
+        listener: Listener | None = None,
         **arguments: Any,
     ) -> Self:
         """Make a flywheel; use it as `async with`. Without `background`, a hit near its end refreshes nothing: for
@@ -184,7 +188,7 @@ class Flywheel:
 
         `embedder` (an `Embedder`, or a function from texts to rows of numbers) and `comparer` take the place of what
         the settings `embedder.model` and `similar.comparer` name; `draw` gives the random numbers from 0 to 1 that pick
-        similar hits to audit.
+        similar hits to audit. `listener` is told of every answer.
 
         `arguments` are settings by name with `_` for the dot (`redis_url=...`, `tenant=...`, `session_turns=...`);
         they win over environment and files. Raises `SettingsError`.
@@ -192,7 +196,15 @@ class Flywheel:
         if settings is None:
             named = {_ARGUMENTS.get(name, name): value for name, value in arguments.items()}
             settings = load_settings(named)
-        return cls(settings, registry, background=background, embedder=embedder, comparer=comparer, draw=draw)
+        return cls(
+            settings,
+            registry,
+            background=background,
+            embedder=embedder,
+            comparer=comparer,
+            draw=draw,
+            listener=listener,
+        )
 
     async def __aenter__(self) -> Self:
         return self
@@ -237,11 +249,11 @@ class Flywheel:
             else:
                 at_hand = await self._familiar.answer(question, flow, user, intent)
             if at_hand is not None:
-                return at_hand
+                return at_hand if self._listening is None else self._listening.answered(at_hand)
         if self._housekeeping is not None:
             self._housekeeping.look()
-        return await self._asking.answer(
-            self._planner.admit(
+        try:
+            asked = self._planner.admit(
                 question,
                 session=session,
                 flow=flow,
@@ -254,7 +266,12 @@ class Flywheel:
                 instructions=instructions,
                 turn_id=turn_id,
             )
-        )
+            answer = await self._asking.answer(asked)
+        except FlywheelError as error:
+            if self._listening is not None:
+                self._listening.failed(error)
+            raise
+        return answer if self._listening is None else self._listening.answered(answer)
 
     def stream(
         self,
@@ -277,8 +294,8 @@ class Flywheel:
         what was said so far comes first. `Progress("restarted")` says that the text so far is void, since another
         answer takes its place. Who stops listening does not end the call: its answer is stored and the turn kept.
         """
-        return self._asking.stream(
-            self._planner.admit(
+        try:
+            asked = self._planner.admit(
                 question,
                 session=session,
                 flow=flow,
@@ -291,7 +308,12 @@ class Flywheel:
                 instructions=instructions,
                 turn_id=turn_id,
             )
-        )
+        except FlywheelError as error:
+            if self._listening is not None:
+                self._listening.failed(error)
+            raise
+        events = self._asking.stream(asked)
+        return events if self._listening is None else self._listening.stream(events)
 
     @cached_property
     def usage(self) -> Usage:

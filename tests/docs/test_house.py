@@ -29,7 +29,7 @@ def _pins(lock: str) -> dict[str, str]:
     return {name: version for name, version, _ in _PINNED.findall(read(f"requirements/{lock}"))}
 
 
-@pytest.mark.parametrize("lock", ["core.lock", "semantic.lock", "dev.lock"])
+@pytest.mark.parametrize("lock", ["core.lock", "semantic.lock", "serve.lock", "dev.lock"])
 def test_locks_are_hashed_and_name_no_index(lock: str) -> None:
     text = read(f"requirements/{lock}")
     entries = re.split(r"\n(?=\S)", text.strip())
@@ -45,12 +45,14 @@ def test_locks_cover_what_is_declared() -> None:
     assert core - set(_pins("core.lock")) == set()
     semantic = _names(PROJECT["project"]["optional-dependencies"]["semantic"])
     assert (core | semantic) - set(_pins("semantic.lock")) == set()
+    serve = _names(PROJECT["project"]["optional-dependencies"]["serve"])
+    assert (core | serve) - set(_pins("serve.lock")) == set()
     assert core | _names(groups["dev"]) | (extras - {PROJECT["project"]["name"]}) <= set(_pins("dev.lock"))
 
 
 def test_locks_agree() -> None:
     dev = _pins("dev.lock")
-    for lock in ("core.lock", "semantic.lock"):
+    for lock in ("core.lock", "semantic.lock", "serve.lock"):
         assert {name: version for name, version in _pins(lock).items() if dev.get(name) != version} == {}
 
 

@@ -48,6 +48,7 @@
     │   ├── OriginRefused                a page of an origin that is not on the list
     │   ├── HostRefused                  a name that is not the service's
     │   └── RateLimited                  a key that calls more often than it may
+    ├── ServiceFailed                    its processes cannot start, or end again and again
     ├── ServiceBusy                      the service is closing, or has too many tenants at once
     ├── IndexUnusable                    an index of history; it can always be made anew from Redis
     └── ExtraMissing (ImportError)       an optional dependency is not installed
@@ -68,6 +69,7 @@ from agentic_flywheel.errors.access import (
     RateLimited,
     RequestTooLarge,
     ServiceBusy,
+    ServiceFailed,
     UnknownAddress,
     UnknownApiKey,
     UnknownMethod,
@@ -149,6 +151,7 @@ __all__ = [
     "RegistryError",
     "RequestTooLarge",
     "ServiceBusy",
+    "ServiceFailed",
     "SettingsError",
     "StoreDamaged",
     "StoreError",

@@ -138,3 +138,15 @@ class ServiceBusy(FlywheelError):
         "Send the request to another process of the service.",
         "Raise `serve.max_tenants` (AFW_SERVE_MAX_TENANTS) if so many tenants are meant at once.",
     )
+
+
+class ServiceFailed(FlywheelError):
+    """The processes of the service cannot start, or end again and again."""
+
+    code = "service_failed"
+    exit_code = 2
+    default_suggestions = (
+        "Look at the log (standard error): it says what each of them failed with.",
+        "Try one process alone: `afw serve --workers 1`.",
+        "Run `afw doctor`.",
+    )

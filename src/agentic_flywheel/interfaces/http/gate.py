@@ -49,6 +49,7 @@ class Gate:
         scope["afw.call"] = call
         scope["app"] = self  # Starlette raises what goes wrong in routing where there is one
         out = _Out(send, call)
+        self._service.metrics.began()
         try:
             await self._pass(scope, headers, call, _Body(receive, headers, call), out)
         except Exception as error:

@@ -106,7 +106,7 @@ def known_error(error: Exception, call: Call) -> tuple[FlywheelError, dict[str, 
         type(error).__name__,
         unexpected.error_id,
         exc_info=error,
-        extra={"error_id": unexpected.error_id, "request_id": call.request_id, "route": call.route},
+        extra={"facts": {"error_id": unexpected.error_id, "request_id": call.request_id, "route": call.route}},
     )
     return unexpected, {}
 
@@ -156,7 +156,7 @@ def problem_response(error: FlywheelError, call: Call, headers: dict[str, str] |
         more["WWW-Authenticate"] = _challenge(error)
     if document["status"] >= 500 and isinstance(error, _INSIDES):
         # The caller may not see it, so whoever runs the service must.
-        _log.warning("%s: %s", error.code, error.message, extra={"error_id": error.error_id})
+        _log.warning("%s: %s", error.code, error.message, extra={"facts": {"error_id": error.error_id}})
     content = msgspec.json.encode(document, enc_hook=str)
     return Response(content, document["status"], more, MEDIA_TYPE)
 

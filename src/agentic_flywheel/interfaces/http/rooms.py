@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 _ROOMS = (
     "health",
+    "metrics",
     "whoami",
     "problems",
     "openai",

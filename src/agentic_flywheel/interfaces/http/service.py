@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from ipaddress import ip_address
 from types import TracebackType
@@ -14,8 +15,11 @@ from agentic_flywheel.flywheel import Flywheel
 from agentic_flywheel.interfaces.http.authentication import Authentication
 from agentic_flywheel.interfaces.http.boundary import Boundary
 from agentic_flywheel.interfaces.http.call import Call
+from agentic_flywheel.interfaces.http.counting import Metrics
 from agentic_flywheel.interfaces.http.tenants import Tenants
 from agentic_flywheel.settings import Settings
+
+_access = logging.getLogger("agentic_flywheel.access")
 
 if TYPE_CHECKING:
     from agentic_flywheel.interfaces.http.tokens import Tokens
@@ -40,6 +44,7 @@ class Service:
         self.body_limit = int(settings.number("serve.max_body_megabytes") * 1_000_000)
         self.tenants = Tenants(open_flywheel or self._open, most=int(settings["serve.max_tenants"]))
         self.closing = False
+        self.metrics = Metrics()
         self._tokens = tokens_of(settings)
         self._home: Flywheel | None = None
         self._authentication: Authentication | None = None
@@ -52,7 +57,8 @@ class Service:
         )
 
     def _open(self, tenant: str) -> Flywheel:
-        return Flywheel.open(settings=self.settings.overlaid({"tenant": tenant}), registry=self.registry)
+        settings = self.settings.overlaid({"tenant": tenant})
+        return Flywheel.open(settings=settings, registry=self.registry, listener=self.metrics)
 
     @property
     def home(self) -> Flywheel:
@@ -71,7 +77,20 @@ class Service:
         return self.anybody
 
     def answered(self, call: Call, method: str, status: int, seconds: float) -> None:
-        """A response was sent: count it, and say so in the log."""
+        """A response was sent: count it, and say so in the log, without a word of what was asked."""
+        self.metrics.ended(call.route, method, status, seconds)
+        if _access.isEnabledFor(logging.INFO):
+            caller = call.known
+            facts = {
+                "method": method,
+                "route": call.route or "none",
+                "status": status,
+                "ms": round(seconds * 1000, 1),
+                "request_id": call.request_id,
+                "caller": caller.name if caller else "",
+                "tenant": caller.tenant if caller else "",
+            }
+            _access.info("%(method)s %(route)s %(status)s", facts, extra={"facts": facts})
 
     async def ping(self) -> None:
         """Have Redis say that it is there. Raises `StoreError`."""

@@ -1,9 +1,8 @@
-"""`afw serve`: the server, in this process or in several that share a port.
+"""`afw serve` in one process: the server around the app, its beginning and its end.
 
 Invariant: what was answered is kept. SIGTERM or SIGINT ends a process in order: it says that it is not ready, stops
 accepting, lets requests end within `serve.grace_seconds`, then sends what is written behind; a second signal skips the
-waiting, never that. The line on standard error that says what is served, and the object on standard output, come
-when requests are accepted.
+waiting, never that. Whoever started it hears what is served once requests are accepted.
 """
 
 from __future__ import annotations
@@ -11,15 +10,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import signal
 import socket
+import threading
 from collections.abc import Callable, Iterator
 
+import msgspec
 import uvicorn
 
 from agentic_flywheel.errors import SettingsError
 from agentic_flywheel.interfaces.http.app import App
-from agentic_flywheel.interfaces.http.service import Service, check_access
+from agentic_flywheel.interfaces.http.service import Service
 from agentic_flywheel.settings import Settings
 
 _log = logging.getLogger(__name__)
@@ -29,18 +31,40 @@ _BACKLOG = 2048
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 #: How long a connection is kept open between requests, in seconds.
 _KEEP_ALIVE = 75
+#: What closing may take, and then how long threads are waited for, in seconds.
+_CLOSING_SECONDS = 10.0
+_THREADS_SECONDS = 2.0
 
 
-def serve(settings: Settings, ready: Callable[[str, App], None]) -> None:
-    """Serve until a signal comes; `ready` is called with the address once requests are accepted.
+class Served(msgspec.Struct, frozen=True, kw_only=True):
+    """What is served: by which processes, at which address, the routes of each room, a line on each for people."""
 
-    Raises `SettingsError` where the settings do not allow it, or the port is taken.
+    url: str
+    pid: int
+    rooms: dict[str, list[str]]
+    lines: list[str]
+    workers: list[int]
+
+
+def serve_here(
+    settings: Settings,
+    listener: socket.socket,
+    ready: Callable[[Served], None],
+    *,
+    interrupts: bool = True,
+    until: int | None = None,
+) -> None:
+    """Serve in this process until a signal comes; `ready` is called once requests are accepted.
+
+    Without `interrupts` SIGINT is left to whoever started the process. `until` is a descriptor: when it can be read,
+    that one is gone, and the process ends as by a signal.
     """
-    if warning := asyncio.run(check_access(settings)):
-        _log.warning("%s", warning)
-    listener = listen(settings)
     app = App(Service(settings))
-    server = _Server(app, settings, lambda: ready(_address(listener, settings), app))
+    server = _Server(app, settings, lambda: ready(_served(app, listener, settings)))
+    server.heeded = _SIGNALS if interrupts else (signal.SIGTERM,)
+    server.until = until
+    if not interrupts:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
     with asyncio.Runner(loop_factory=server.config.get_loop_factory()) as runner:
         runner.run(server.run_app(listener))
 
@@ -48,11 +72,10 @@ def serve(settings: Settings, ready: Callable[[str, App], None]) -> None:
 def listen(settings: Settings) -> socket.socket:
     """The listening socket. Raises `SettingsError`."""
     host, port = settings.text("serve.host"), int(settings["serve.port"])
+    kind, flags = socket.SOCK_STREAM, socket.AI_PASSIVE
     try:
-        family, _, _, _, place = socket.getaddrinfo(
-            host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        listener = socket.socket(family, socket.SOCK_STREAM)
+        family, _, _, _, place = socket.getaddrinfo(host or None, port, type=kind, flags=flags)[0]
+        listener = socket.socket(family, kind)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(place)
         listener.listen(_BACKLOG)
@@ -70,9 +93,29 @@ def listen(settings: Settings) -> socket.socket:
     return listener
 
 
-def _address(listener: socket.socket, settings: Settings) -> str:
+def _served(app: App, listener: socket.socket, settings: Settings) -> Served:
     host, port = settings.text("serve.host"), listener.getsockname()[1]
-    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+    return Served(
+        url=f"http://{f'[{host}]' if ':' in host else host}:{port}",
+        pid=os.getpid(),
+        rooms={room.name: sorted({route.path for route in room.routes}) for room in app.rooms},
+        lines=[room.says for room in app.rooms if room.says],
+        workers=[os.getpid()],
+    )
+
+
+def _leave_after(seconds: float, code: int) -> threading.Timer:
+    """End the process even if a thread of it is stuck: a function that somebody registered as a flow, say."""
+
+    def leave() -> None:
+        _log.warning("a thread does not end: the process leaves it behind")
+        logging.shutdown()
+        os._exit(code)
+
+    timer = threading.Timer(seconds, leave)
+    timer.daemon = True
+    timer.start()
+    return timer
 
 
 class _Server(uvicorn.Server):
@@ -91,15 +134,20 @@ class _Server(uvicorn.Server):
             timeout_graceful_shutdown=max(1, round(settings.number("serve.grace_seconds"))),
         )
         super().__init__(config)
+        self.heeded: tuple[signal.Signals, ...] = _SIGNALS
+        self.until: int | None = None
         self._app = app
         self._ready = ready
         self._drain_seconds = settings.number("serve.drain_seconds")
         self._drained_at: float | None = None
 
     async def run_app(self, listener: socket.socket) -> None:
-        """Open what the app needs, serve, close it again."""
+        """Open what the app needs, serve, close it again; then the process ends, whatever a flow's thread is doing."""
         async with self._app.running():
             await self.serve(sockets=[listener])
+            last_resort = _leave_after(_CLOSING_SECONDS, 1)
+        last_resort.cancel()
+        _leave_after(_THREADS_SECONDS, 0)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Begin to accept, and say so."""
@@ -110,13 +158,17 @@ class _Server(uvicorn.Server):
     def capture_signals(self) -> Iterator[None]:
         """Heed signals while serving; uvicorn's own way would raise them again before the app is closed."""
         loop = asyncio.get_running_loop()
-        for number in _SIGNALS:
+        for number in self.heeded:
             loop.add_signal_handler(number, self._signalled)
+        if self.until is not None:
+            loop.add_reader(self.until, self._abandoned)
         try:
             yield
         finally:
-            for number in _SIGNALS:
+            for number in self.heeded:
                 loop.remove_signal_handler(number)
+            if self.until is not None:
+                loop.remove_reader(self.until)
 
     def _signalled(self) -> None:
         """The first signal begins the drain, the second ends it, the third waits for no request."""
@@ -128,6 +180,13 @@ class _Server(uvicorn.Server):
             self._drained_at = now
         else:
             self.force_exit = True
+
+    def _abandoned(self) -> None:
+        assert self.until is not None
+        asyncio.get_running_loop().remove_reader(self.until)
+        self.until = None
+        self._drain_seconds = 0.0
+        self._signalled()
 
     async def on_tick(self, counter: int) -> bool:
         """Whether to stop accepting."""
