@@ -1,7 +1,8 @@
 """A virtual environment for the benchmarks alone, with the caches of others in it.
 
 It lies in .cache/bench-venv and has what requirements/core.lock says, at those versions, and each peer at the version
-written here. The project itself is imported from its source. Nothing of it is a dependency of the project.
+written here. The project itself is imported from its source. Nothing of it is a dependency of the project. What needs
+nothing of the project has an environment of its own beside it (`python_with`).
 """
 
 from __future__ import annotations
@@ -33,6 +34,21 @@ def run_inside(script: str, arguments: list[str]) -> int:
     path = os.pathsep.join([str(ROOT / "src"), str(ROOT / "bench")])
     environ = os.environ | {"PYTHONPATH": path, "AFW_BENCH_INSIDE": "1", "AFW_BENCH_MISSING": ",".join(missing)}
     return subprocess.run([FOLDER / "bin/python", script, *arguments], env=environ, check=False).returncode
+
+
+def python_with(name: str, requirements: list[str]) -> Path | None:
+    """The Python of an environment with these requirements alone; None where they cannot be installed."""
+    folder = FOLDER.parent / f"{name}-venv"
+    python, stamp = folder / "bin/python", folder / "installed"
+    wanted = " ".join((sys.version, *requirements))
+    if not stamp.is_file() or stamp.read_text() != wanted:
+        print(f"making {folder.relative_to(ROOT)}", file=sys.stderr)
+        subprocess.run([sys.executable, "-m", "venv", "--clear", folder], check=True)
+        install = [python, "-m", "pip", "--disable-pip-version-check", "-qq", "install", *requirements]
+        if subprocess.run(install, check=False).returncode:
+            return None
+        stamp.write_text(wanted)
+    return python
 
 
 def inside() -> bool:

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from agentic_flywheel.errors import WeightsMissing
+from agentic_flywheel.settings import load_settings
 from servers import MATRIX, PASSWORD, Server, Servers
 
 #: A busy test machine is not an outage: tests of impatience say how impatient.
@@ -58,3 +60,16 @@ def redis_tcp(request: pytest.FixtureRequest, servers: Servers) -> Iterator[str]
 def redis_password(request: pytest.FixtureRequest, servers: Servers) -> Iterator[Server]:
     """Every server in turn, with a password full of characters that URLs give a meaning to."""
     yield from _lent(servers.get(request.param, PASSWORD))
+
+
+@pytest.fixture
+def model() -> None:
+    """The real model, or no test."""
+    from agentic_flywheel.search.embedders.minilm import open_minilm
+
+    try:
+        open_minilm(load_settings(), int8=False).close()
+    except WeightsMissing as error:
+        if os.environ.get("CI"):
+            pytest.fail(f"{error}: `make embedder` fetches it")
+        pytest.skip("the model has not been fetched: make embedder")

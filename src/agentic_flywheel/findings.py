@@ -16,6 +16,10 @@ import msgspec
 #: question: more, or more weight, floods the questions (BEAM, exchanges: R@5 52.7 against 38.9 with whole answers).
 ANSWER_CHARACTERS = 600
 ANSWER_WEIGHT = 0.3
+#: By how many times its score a turn is raised that covers all of what is looked for, each word by its rarity; what
+#: covers a share of it, by that share. R@5 of words alone, in one conversation of LoCoMo and in all: 56.5 and 51.4 at 0,
+#: 58.7 and 54.3 at 1, 59.9 and 55.6 at 4, where BEAM begins to lose.
+COVERAGE = 3.0
 
 
 class SearchMode(StrEnum):
@@ -119,7 +123,10 @@ class HistoryQuery(msgspec.Struct, gc=False, frozen=True, kw_only=True):
 
 
 class Hit(msgspec.Struct, gc=False, frozen=True):
-    """A turn that an index found, without its texts: enough to rank it, to count it and to know its neighbours."""
+    """A turn that an index found, without its texts: enough to rank it, to count it and to know its neighbours.
+
+    `words` says how many words the index holds of it, 0 where it does not say.
+    """
 
     id: str
     score: float
@@ -129,6 +136,7 @@ class Hit(msgspec.Struct, gc=False, frozen=True):
     flow: str
     user: str
     outcome: str
+    words: int = 0
 
 
 class Hits(msgspec.Struct, gc=False, frozen=True):

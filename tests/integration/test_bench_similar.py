@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-
-from agentic_flywheel.errors import WeightsMissing
-from agentic_flywheel.search.embedders.minilm import open_minilm
-from agentic_flywheel.settings import load_settings
 
 BENCH = Path(__file__).resolve().parents[2] / "bench" / "similar"
 #: Wordings of one question, and one edit that makes another question of it.
@@ -35,17 +30,6 @@ def run(data: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         timeout=300,
         check=False,
     )
-
-
-@pytest.fixture
-def model() -> None:
-    """The real model, or no test."""
-    try:
-        open_minilm(load_settings(), int8=False).close()
-    except WeightsMissing as error:
-        if os.environ.get("CI"):
-            pytest.fail(f"{error}: `make embedder` fetches it")
-        pytest.skip("the model has not been fetched: make embedder")
 
 
 @pytest.mark.usefixtures("model")

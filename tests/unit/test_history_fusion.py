@@ -6,14 +6,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agentic_flywheel.findings import HistoryQuery, Hit
-from agentic_flywheel.search.history.fusion import NEIGHBOUR_BONUS, fused
+from agentic_flywheel.search.history.fusion import NEIGHBOUR_BONUS, bonus_of, fused
 from agentic_flywheel.search.history.highlights import EXCERPT, excerpt_of, marks_of
 from agentic_flywheel.search.history.query import parse_query
-from agentic_flywheel.search.history.spoken import without_names
+from agentic_flywheel.search.history.spoken import texts_of, without_names
 
 
-def hit(name: str, score: float, *, place: int = 0, session: str = "", at: float = 0.0) -> Hit:
-    return Hit(name, score, session or name, place, at, "", "", "")
+def hit(name: str, score: float, *, place: int = 0, session: str = "", at: float = 0.0, words: int = 0) -> Hit:
+    return Hit(name, score, session or name, place, at, "", "", "", words)
 
 
 def names(hits: list[Hit]) -> list[str]:
@@ -38,9 +38,31 @@ def test_a_turn_beside_a_good_one_of_its_session_is_raised() -> None:
         hit("good", 9.0, place=5, session="s"),
     )
     assert names(fused([good, lone, beside], [])) == ["good", "beside", "lone"]
-    apart = hit("apart", 3.9, place=7, session="s")
+    next_but_one = hit("next but one", 3.9, place=7, session="s")
+    assert names(fused([good, lone, next_but_one], [])) == ["good", "next but one", "lone"]
+    apart = hit("apart", 3.9, place=8, session="s")
     assert names(fused([good, lone, apart], [])) == ["good", "lone", "apart"]
     assert 0 < NEIGHBOUR_BONUS < 1
+
+
+def test_what_stands_beside_counts_the_more_the_shorter_turns_are() -> None:
+    def order(words: int) -> list[str]:
+        good, beside = (
+            hit(name, 9.0 - 6 * place, place=place, session="s", words=words) for place, name in enumerate("gb")
+        )
+        return names(fused([good, hit("lone", 4.5, words=words), beside], []))
+
+    assert order(10) == ["g", "b", "lone"]
+    assert order(300) == ["g", "lone", "b"]
+    assert bonus_of([hit("a", 1.0, words=5)]) > bonus_of([hit("a", 1.0)]) > bonus_of([hit("a", 1.0, words=500)]) > 0
+    assert bonus_of([]) == 0
+
+
+def test_how_long_a_single_turn_is_does_not_raise_it() -> None:
+    good = hit("good", 9.0, place=4, session="s", words=50)
+    short, long = (hit(f"{words}", 3.0, place=place, session="s", words=words) for place, words in ((3, 2), (5, 90)))
+    scores = {one.id: one.score for one in fused([good, short, long], [])}
+    assert scores["2"] == scores["90"]
 
 
 def test_age_only_decides_between_equals() -> None:
@@ -86,6 +108,14 @@ def test_marks_are_in_order_and_never_overlap(text: str, asked: str) -> None:
         ends = [offset for mark in marks for offset in mark]
         assert ends == sorted(ends)
         assert all(start < end <= len(shown) for start, end in marks)
+
+
+def test_what_is_embedded_is_what_a_question_is_about() -> None:
+    assert texts_of("Can you tell me what Ann said about the lease?") == (
+        "what Ann said about the lease?",
+        "what said about the lease?",
+    )
+    assert texts_of("lease of the office") == ("lease of the office",)
 
 
 def test_names_inside_a_question_count_half() -> None:

@@ -13,6 +13,7 @@ from agentic_flywheel.errors import InputError
 from agentic_flywheel.findings import HistoryQuery
 from agentic_flywheel.search.history.local_words import any_of
 from agentic_flywheel.search.history.query import FILTERS, LONGEST, moment_of, parse_query
+from agentic_flywheel.search.history.subject import subject_of
 from agentic_flywheel.search.history.words import stems_of, words_of
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC).timestamp()
@@ -50,6 +51,50 @@ def test_words_phrases_exclusions_and_filters_are_told_apart() -> None:
     assert "flow" not in query.text
     assert "cluster" not in query.text
     assert not query.notes
+
+
+@pytest.mark.parametrize(
+    ("asked", "terms"),
+    [
+        ("Can you give me a comprehensive summary of how the budget developed over time?", ("budget", "develop")),
+        ("Could you please remind me about the leases?", ("leas",)),
+        ("Give us an overview of the backups", ("backup",)),
+        ("a short summary of the backups", ("backup",)),
+        ("List the order in which I brought up different aspects of the garden", ("list", "garden")),
+        ("Which budget did we discuss in our last conversation?", ("budget",)),
+        ("Have I ever mentioned a cat?", ("cat",)),
+        ("What keys did you tell me throughout our chats?", ("kei",)),
+        ("Peux-tu me donner un résumé de ce que coûte le serveur ?", ("cout", "serveur")),
+        ("Avons-nous parlé de la sauvegarde dans nos échanges ?", ("sauvegard",)),
+    ],
+)
+def test_how_something_is_asked_is_not_looked_for(asked: str, terms: tuple[str, ...]) -> None:
+    assert parsed(asked).terms == terms
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        "Can you give me a summary?",
+        "summary of",
+        "our conversation",
+        "order of the items",
+        "cookies in my sessions",
+        "time series over timescale",
+        "Did the customer mention a refund?",
+        "chat summary feature",
+    ],
+)
+def test_what_may_be_a_subject_is_looked_for(asked: str) -> None:
+    content = {"summary", "order", "items", "cookies", "sessions", "time", "mention", "refund", "chat", "conversation"}
+    wanted = {term for word in words_of(asked) if word.folded in content for term in stems_of(word.folded).split()}
+    assert wanted <= set(parsed(asked).terms)
+
+
+@given(st.text(max_size=200))
+def test_a_subject_is_never_nothing(text: str) -> None:
+    assert bool(subject_of(text)) == bool(text.split())
+    assert subject_of(subject_of(text)) is not None
 
 
 def test_a_query_of_stop_words_alone_looks_for_them() -> None:
@@ -153,10 +198,16 @@ def test_endless_text_is_cut_and_said() -> None:
         ("记忆", "长期记忆系统"),
         ("👍", "good 👍 work"),
         ("users' keys", "the user's key"),
+        ("what did she buy", "she bought a lamp"),
+        ("children", "every child"),
     ],
 )
 def test_what_is_asked_is_found_however_it_is_written(asked: str, written: str) -> None:
     assert set(parsed(asked).terms) & set(stems_of(written).split())
+
+
+def test_shortened_words_are_not_looked_for() -> None:
+    assert parsed("what we've said I'm sure you'd like: they'll see redis").terms == ("said", "sure", "redi")
 
 
 def test_different_languages_of_machines_are_different_words() -> None:

@@ -292,11 +292,11 @@ class LocalIndex:
         for part in _parts(list({row[2] for row in rows})):
             sql = f"SELECT id, name FROM sessions WHERE id IN ({','.join(map(str, part))})"
             sessions.update(connection.execute(sql).fetchall())
-        numbers = {number for row in rows for number in row[5:]}
+        numbers = {number for row in rows for number in row[5:8]}
         names = {number: self._reader.names.name(connection, number) for number in numbers}
         return tuple(
-            Hit(str(id_), score, sessions[session], place, at, names[flow], names[user], names[outcome])
-            for id_, score, session, place, at, flow, user, outcome in rows
+            Hit(str(id_), score, sessions[session], place, at, names[flow], names[user], names[outcome], words)
+            for id_, score, session, place, at, flow, user, outcome, words in rows
         )
 
     def _doc(self, connection: sqlite3.Connection, number: int) -> HistoryDoc | None:
@@ -307,7 +307,7 @@ class LocalIndex:
         ).fetchone()
         if row is None:
             return None
-        turn, session_name, question, answer, stream, audience, session, place, at, flow, user, outcome = row
+        turn, session_name, question, answer, stream, audience, session, place, at, flow, user, outcome, _ = row
         tags = connection.execute("SELECT tag FROM tags WHERE session = ? ORDER BY tag", (session,))
         name = self._reader.names.name
         return HistoryDoc(

@@ -14,7 +14,7 @@ from secrets import token_hex
 from agentic_flywheel.errors import IndexUnusable
 
 #: Raised whenever tables, stems or what is indexed of a turn change: an index of another number is made anew.
-SCHEMA = 1
+SCHEMA = 2
 FILE = "history.sqlite"
 #: How long one waits for another process's transaction, in seconds; writers hold it for some milliseconds.
 BUSY_SECONDS = 5.0
@@ -29,7 +29,7 @@ CREATE TABLE tags (tag TEXT, session INTEGER, PRIMARY KEY (tag, session)) WITHOU
 CREATE INDEX tags_of ON tags (session);
 CREATE TABLE docs (id INTEGER PRIMARY KEY AUTOINCREMENT, session INTEGER NOT NULL, place INTEGER NOT NULL,
     at REAL NOT NULL, flow INTEGER NOT NULL, user INTEGER NOT NULL, outcome INTEGER NOT NULL,
-    audience INTEGER NOT NULL);
+    audience INTEGER NOT NULL, size INTEGER NOT NULL);
 CREATE INDEX docs_of ON docs (session, place);
 CREATE INDEX docs_at ON docs (at);
 CREATE TABLE texts (id INTEGER PRIMARY KEY, session INTEGER NOT NULL, turn TEXT NOT NULL, stream TEXT NOT NULL,

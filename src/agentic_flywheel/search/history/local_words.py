@@ -2,9 +2,9 @@
 
 Invariant: what a search costs is bounded however common its words are. Ranking a turn costs some microseconds, reading
 that it matches some 40 nanoseconds, so the rarest terms choose at most `RANKED` turns to rank, and commoner ones add
-their weight to those among them that hold them. What covers more of a query is raised (up to twice: LoCoMo, R@5 57.9 to
-59.4 in one conversation, 53.5 to 55.7 in all). Where even the rarest is too common, turns with all terms are ranked,
-the newest ones. Expressions are made of stems alone (`search.history.words`), in quotes.
+their weight to those among them that hold them. What covers more of a query is raised (`COVERAGE`). Where even the
+rarest is too common, turns with all terms are ranked, the newest ones. Expressions are made of stems alone
+(`search.history.words`), in quotes.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import sqlite3
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from agentic_flywheel.findings import ANSWER_WEIGHT, HistoryQuery
+from agentic_flywheel.findings import ANSWER_WEIGHT, COVERAGE, HistoryQuery
 from agentic_flywheel.search.history.local_scope import Scope
 
 #: Turns that one search ranks, about; some 3 ms.
@@ -23,9 +23,9 @@ RANKED = 1500
 _ADDED = 4
 
 _RANK = f"bm25(words, 1.0, {ANSWER_WEIGHT})"
-#: id, score, session, place, at, flow, user, outcome, as numbers.
-Row = tuple[int, float, int, int, float, int, int, int]
-FACTS = "d.session, d.place, d.at, d.flow, d.user, d.outcome"
+#: id, score, session, place, at, flow, user, outcome, words, as numbers.
+Row = tuple[int, float, int, int, float, int, int, int, int]
+FACTS = "d.session, d.place, d.at, d.flow, d.user, d.outcome, d.size"
 
 
 class Vocabulary:
@@ -110,7 +110,7 @@ def _weighed(
             if id_ in scores:
                 scores[id_] += added
                 covered[id_] += weight
-    weighed = [(row[0], scores[row[0]] * (1 + covered[row[0]] / whole), *row[2:]) for row in rows]
+    weighed = [(row[0], scores[row[0]] * (1 + COVERAGE * covered[row[0]] / whole), *row[2:]) for row in rows]
     return sorted(weighed, key=lambda row: (-row[1], -row[0]))
 
 

@@ -36,8 +36,9 @@ def apply(
             for kind, value in (("flow", doc.flow), ("user", doc.user), ("outcome", doc.outcome))
         )
         number = connection.execute(
-            "INSERT INTO docs (session, place, at, flow, user, outcome, audience) VALUES (?, ?, ?, ?, ?, ?, ?)",
-            (session, doc.place, doc.at, flow, user, outcome, AUDIENCES[doc.audience]),
+            "INSERT INTO docs (session, place, at, flow, user, outcome, audience, size)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            (session, doc.place, doc.at, flow, user, outcome, AUDIENCES[doc.audience], _length(doc)),
         ).lastrowid
         connection.execute(
             "INSERT INTO texts VALUES (?, ?, ?, ?, ?, ?)",
@@ -53,6 +54,11 @@ def apply(
         "UPDATE sessions SET reached = ?, turns = ? WHERE id = ?",
         [(mark.stream_id, mark.turns, sessions[name]) for name, mark in marks.items()],
     )
+
+
+def _length(doc: HistoryDoc) -> int:
+    """How many words the index holds of a turn."""
+    return len(doc.question_words.split()) + len(doc.answer_words.split())
 
 
 class Names:

@@ -16,6 +16,7 @@ from agentic_flywheel.durations import parse_duration
 from agentic_flywheel.errors import InputError
 from agentic_flywheel.findings import HistoryQuery
 from agentic_flywheel.model import Outcome
+from agentic_flywheel.search.history.subject import subject_of
 from agentic_flywheel.search.history.words import Word, is_french, is_stop, stem, words_of
 
 FILTERS = ("flow", "user", "session", "outcome", "tag", "since", "until")
@@ -64,7 +65,7 @@ def parse_query(text: str, *, now: float) -> HistoryQuery:
     spoken = " ".join(asked)
     query = HistoryQuery(
         text=spoken.strip(),
-        terms=terms_of(spoken),
+        terms=terms_of(subject_of(spoken)),
         phrases=tuple(variants for phrase in phrases if (variants := _phrase_of(phrase))),
         excluded=tuple(stems for phrase in excluded for stems in _phrase_of(phrase)),
         notes=tuple(notes),

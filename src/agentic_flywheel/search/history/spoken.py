@@ -1,4 +1,4 @@
-"""A query's vector: what is asked, with the names in it counting half.
+"""A query's vector: what is asked about, with the names in it counting half.
 
 Invariant: one vector of unit length for a text, whatever stands in it. Names flood vectors: who asks "What did Ann say
 about the lease?" is given every turn that greets Ann. So a question is embedded as it stands and once more without the
@@ -12,6 +12,7 @@ import asyncio
 import re
 from typing import TYPE_CHECKING
 
+from agentic_flywheel.search.history.subject import subject_of
 from agentic_flywheel.search.history.words import is_stop, words_of
 
 if TYPE_CHECKING:
@@ -34,15 +35,18 @@ def without_names(text: str) -> str:
     return bare if content and bare != " ".join(text.split()) else ""
 
 
+def texts_of(text: str) -> tuple[str, ...]:
+    """What is embedded for a query: its subject, and that without names where it has some."""
+    asked = subject_of(text)[:READ_CHARACTERS]
+    bare = without_names(asked)
+    return (asked, bare) if bare else (asked,)
+
+
 async def vector_of(text: str, embedding: Embedding) -> Vector:
     """The vector to look for. Raises `EmbedderError`."""
     import numpy as np
 
-    asked = text[:READ_CHARACTERS]
-    bare = without_names(asked)
-    if not bare:
-        return await embedding.embed(asked)
-    whole, rest = await asyncio.gather(embedding.embed(asked), embedding.embed(bare))
-    both = whole + rest
+    whole, *rest = await asyncio.gather(*map(embedding.embed, texts_of(text)))
+    both = sum(rest, whole)
     length = float(np.linalg.norm(both))
-    return (both / length).astype(np.float32) if length > 1e-6 else whole
+    return (both / length).astype(np.float32) if rest and length > 1e-6 else whole

@@ -38,6 +38,8 @@ ENGLISH_STOPS = frozenset(
     these they thing things this those through to together too toward towards type under until up upon us use used uses
     using various ve very via want wants was wasn't way we were weren't what whatever when where whether which while who
     whom whose why will with within without won't would wouldn't yes yet you your yours yourself
+    he'd he'll i'd i'll i'm i've she'd she'll they'd they'll they're they've we'd we'll we're we've who'd who'll you'd
+    you'll you're you've
     """.split()
 )
 FRENCH_STOPS = frozenset(
