@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -84,7 +85,7 @@ class Cache:
             figures = known.get(name) or Figures(name=name, outcomes=dict.fromkeys(report.total.outcomes, 0))
             rows.append(_figures(figures, await self._store.entries.count(name, now=now)))
         return CacheFigures(
-            days=days,
+            days=max(1, min(90, math.ceil((now - report.since) / 86400))),
             since=report.since,
             until=report.until,
             total=_figures(report.total, sum(row.entries for row in rows)),

@@ -49,3 +49,11 @@ def test_what_an_outage_adds_is_measured() -> None:
     assert {(row["condition"], row["tasks"]) for row in rows} >= {("healthy", 1), ("hanging", 50), ("restarts", 50)}
     assert all(row["questions"] > 0 and row["not_kept"] == 0 for row in rows)
     assert all(0 <= row["p50_ms"] <= row["p95_ms"] <= row["p99_ms"] <= row["most_ms"] for row in rows)
+
+
+def test_what_counting_costs_is_measured() -> None:
+    figures = _figures("bench_usage.py", "--days", "2")
+    quiet, team, busy = figures["weights"]
+    assert 0 < quiet["kept"] < team["kept"] < busy["kept"] < 5e6
+    assert [cost["client_us"] > 0 for cost in figures["costs"]] == [True, True]
+    assert len(figures["reads"]) == 7

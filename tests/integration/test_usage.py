@@ -212,9 +212,14 @@ async def test_what_users_asked_is_shown_to_the_operator_and_to_themselves(valke
             await flywheel.sessions.delete(session.id, dry_run=False)
         rows = (await flywheel.usage.by("user")).rows
         assert [row.name for row in rows] == ["ana", "~" + asker_digest("bob")]
+        dry = await flywheel.usage.forget("ana", dry_run=True)
+        assert (dry.removed, len((await flywheel.usage.by("user")).rows)) == ({"days": 1}, 2)
+        await flywheel.usage.forget("ana", dry_run=False)
+        assert (await flywheel.usage.by("user", user="ana")).rows == ()
+        assert (await flywheel.usage.forget("ana", dry_run=False)).removed == {"days": 0}
     assert not [key for key in text_anywhere(valkey, "ana") if b":count:" in key or b":askers:" in key]
-    async with opened(valkey, tmp_path, flows, user="ana") as flywheel:
-        assert [row.name for row in (await flywheel.usage.by("user")).rows] == ["ana"]
+    async with opened(valkey, tmp_path, flows, user="bob") as flywheel:
+        assert [row.name for row in (await flywheel.usage.by("user")).rows] == ["bob"]
 
 
 async def test_more_users_than_are_told_apart_are_counted_together(redis_server: Server) -> None:

@@ -155,6 +155,8 @@ def test_the_packaged_default_answers_from_the_documentation():
         ("flows:\n  a:\n    id: x\n    similar:\n      mode: of\n", 5, "'mode' to be one of learn, fixed, shadow, off"),
         ("flows:\n  a:\n    id: x\n    similar:\n      floor: 0.9\n      profle: faq\n", 6, "did you mean 'profile'"),
         ("flows:\n  a:\n    id: x\n    similar: {max_error: 0}\n", 4, "above 0, at most 1, found 0"),
+        ("flows:\n  a:\n    id: x\n    price_per_call: -1\n", 4, "'price_per_call' to be a price, 0 or more"),
+        ("flows:\n  a:\n    id: x\n    price_per_1000_tokens_in: 0.2 EUR\n", 4, "to be a number"),
         ("flows:\n  a:\n    id: x\n    similar: {floor: 97}\n", 4, "'floor' to be a number from 0 to 1"),
         ("flows:\n  a:\n", 2, "found nothing"),
         ("flows:\n  a:\n    kind: python\n", 2, "'callable'"),
@@ -465,3 +467,12 @@ def test_a_projects_documents_have_one_digest_wherever_it_is_checked_out():
     here, there = parse(text, "/here/r.yaml").flows["d"], parse(text, "/there/r.yaml").flows["d"]
     assert here.options["folder"] == "/here/docs"
     assert config_digest(here) == config_digest(there)
+
+
+def test_prices_are_read_and_change_nothing_of_what_a_flow_answers_with(tmp_path: Path):
+    registry = registry_in(tmp_path, "flows:\n  a: {id: x}\n")
+    before = config_digest(registry.current().flows["a"])
+    registry.edit("a", price_per_call=0.02, price_per_1000_tokens_in=0.5, price_per_1000_tokens_out=0)
+    spec = registry.current().flows["a"]
+    assert (spec.price_per_call, spec.price_per_1000_tokens_in, spec.price_per_1000_tokens_out) == (0.02, 0.5, 0.0)
+    assert config_digest(spec) == before

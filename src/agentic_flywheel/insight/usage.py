@@ -23,10 +23,11 @@ from agentic_flywheel.insight.condition import FlowCondition, HealthReport, cond
 from agentic_flywheel.insight.figures import Price, figures_of, together
 from agentic_flywheel.insight.rows import Breakdown, Row, Series, UsageReport, row_of, series_of
 from agentic_flywheel.insight.windows import FEW, Window, buckets_of, step_of, window_of
+from agentic_flywheel.model import Receipt
 from agentic_flywheel.policy.admission import admit_id
 from agentic_flywheel.search.history.query import moment_of
 from agentic_flywheel.settings import Settings
-from agentic_flywheel.store.counters import OTHERS, Fields, Tier, added, asker_digest
+from agentic_flywheel.store.counters import KEPT, OTHERS, Fields, Tier, added, asker_digest
 from agentic_flywheel.store.store import Store
 
 if TYPE_CHECKING:
@@ -189,6 +190,21 @@ class Usage:
             reports = {name.removeprefix("report:"): n for name, n in fields.items() if name.startswith("report:")}
             found.append(condition_of(spec, figures, reports, checks.get(spec.key)))
         return HealthReport(since=window.since, until=now, flows=tuple(found))
+
+    async def forget(self, user: str, *, dry_run: bool) -> Receipt:
+        """Remove what was counted of a user from all days; in the figures of flows it stays, where nobody is named.
+        Raises `InputError` and `StoreError`."""
+        await self._behind.flush()
+        today = int(self._clock() // Tier.DAY)
+        days = [today - back for back in range(KEPT.days + 1)]
+        removed = await self._store.counters.forget_asker(asker_digest(admit_id(user, "user")), days, dry_run=dry_run)
+        return Receipt(
+            action="forget a user's counts",
+            target=f"user {user}",
+            dry_run=dry_run,
+            removed={"days": removed},
+            at=self._clock(),
+        )
 
     async def _checked(self, flow: str) -> FlowHealth:
         try:

@@ -262,6 +262,16 @@ class Counters:
                 found[digest][field] = amount
         return dict(found)
 
+    async def forget_asker(self, digest: str, days: Sequence[int], *, dry_run: bool) -> int:
+        """Remove what was counted of a user on days; on how many of them something was."""
+        keys = [self._keys.askers(_stamp(number, Tier.DAY), _asker_shard(digest)) for number in days]
+        read = await self._read(keys)
+        own = {key: [name for name in fields if name.startswith(f"{digest}:")] for key, fields in read.items()}
+        removing = [("HDEL", key, *names) for key, names in own.items() if names]
+        if removing and not dry_run:
+            await self._link.run(*removing, slow=True)
+        return len(removing)
+
     def _key(self, flow: str, tier: Tier, number: int) -> str:
         if tier is Tier.MINUTE:
             return self._keys.minutes(flow, _stamp(number // 60, Tier.HOUR))

@@ -35,6 +35,7 @@ _TEXT_HELP = {
     "api_key_env": "Variable that holds the API key; the key itself never stands in the registry.",
     "session_format": "Session id in the shape of an existing registry file.",
 }
+_PRICE = click.FloatRange(0, 1e6, max_open=True)
 
 
 def _read_assignments(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, Any]:
@@ -77,6 +78,13 @@ def _field_options(command: Callable[..., Any]) -> Callable[..., Any]:
             multiple=True,
             metavar="NAME=VALUE",
             help="Similar questions: mode, profile, max_error, floor, audit_share.",
+        ),
+        click.option("--price-per-call", type=_PRICE, metavar="AMOUNT", help="What a call of it costs."),
+        click.option(
+            "--price-per-1000-tokens-in", type=_PRICE, metavar="AMOUNT", help="What 1,000 tokens cost that it reads."
+        ),
+        click.option(
+            "--price-per-1000-tokens-out", type=_PRICE, metavar="AMOUNT", help="What 1,000 tokens cost that it writes."
         ),
         click.option("--acts/--not-acts", default=None, help="Whether it acts on the world (books, sends, deletes)."),
         click.option(

@@ -23,6 +23,8 @@ _LABEL = 13
 #: How long bars are at most; where there is no room for the shortest, there are none.
 _BAR = 12
 _SHORTEST_BAR = 3
+#: How much of a name is shown.
+_NAME = 20
 
 
 @click.command("stats", cls=FlywheelCommand, epilog="Example: afw stats --since 2d --by hour")
@@ -69,7 +71,7 @@ def stats(
 
 
 def _show_report(report: UsageReport, series: Series) -> None:
-    from agentic_flywheel.interfaces.cli.terminal import bold, counted, note, words
+    from agentic_flywheel.interfaces.cli.terminal import bold, note, words
 
     total = report.total
     print(bold(f"{_utc(report.since)} to {_utc(report.until)} UTC, {report.flow or 'all flows'}"))
@@ -79,7 +81,7 @@ def _show_report(report: UsageReport, series: Series) -> None:
     _say("from memory", _share(total.hit_rate))
     _say("failed", _counts(total.failures) if total.failed else "")
     _say("hits", _times(total.hits))
-    failed = f"{counted(total.failed_calls, 'calls')} failed ({_share(total.error_rate)})" if total.failed_calls else ""
+    failed = f"{total.failed_calls:,} failed ({_share(total.error_rate)})" if total.failed_calls else ""
     _say("flow", "; ".join(part for part in (f"{total.calls:,} calls", _times(total.flow), failed) if part))
     _say("saved", _saved(total, report.currency))
     _say("sessions", _sessions(total))
@@ -125,12 +127,12 @@ def _chart(label: str, line: str, scale: str) -> None:
 
 
 def _show_flows(report: UsageReport) -> None:
-    from agentic_flywheel.interfaces.cli.terminal import one_line, seconds
+    from agentic_flywheel.interfaces.cli.terminal import seconds
 
     flows = sorted(report.flows, key=lambda figures: -figures.questions)
     rows = [
         [
-            one_line(figures.name, 20),
+            _cut(figures.name),
             f"{figures.questions:,}",
             _share(figures.hit_rate) or "-",
             str(figures.failed or "-"),
@@ -173,11 +175,22 @@ def _table_with_bars(rows: list[list[str]], headings: list[str], counts: list[in
 
 
 def _name(row: Row, dimension: str) -> str:
-    from agentic_flywheel.interfaces.cli.terminal import one_line, words
+    from agentic_flywheel.interfaces.cli.terminal import words
 
     if row.at is not None:
         return _utc(row.at, day=dimension == "day")
-    return one_line(words(row.name) if dimension == "reason" else row.name, 20)
+    return _cut(words(row.name) if dimension == "reason" else row.name)
+
+
+def _cut(name: str) -> str:
+    """A name that fits its column, in characters that can be written."""
+    from agentic_flywheel.interfaces.cli.charts import draws_blocks
+    from agentic_flywheel.interfaces.cli.terminal import clean
+
+    if draws_blocks(sys.stdout):
+        return name if len(name := clean(name)) <= _NAME else f"{name[: _NAME - 1]}…"
+    name = clean(name).encode("ascii", "replace").decode()
+    return name if len(name) <= _NAME else f"{name[: _NAME - 2]}.."
 
 
 _TIMES = ("memory", "failed", "hit", "flow took", "p95", "saved")
@@ -261,7 +274,7 @@ def _saved(total: Figures, currency: str) -> str:
 
 
 def _money(amount: float) -> str:
-    return f"{amount:,.2f}" if amount >= 1 or not amount else f"{amount:.4f}"
+    return f"{amount:,.2f}" if amount >= 0.01 or not amount else f"{amount:.4f}"
 
 
 def _sessions(total: Figures) -> str:

@@ -12,10 +12,14 @@ from mcp_types import CallToolResult, ToolAnnotations
 from pydantic import Field
 
 from agentic_flywheel.durations import parse_duration, show_duration
+from agentic_flywheel.flywheel import Flywheel
 from agentic_flywheel.interfaces.mcp.arguments import FlowFilter, Since, Until
-from agentic_flywheel.interfaces.mcp.results import CacheStatsResult, LifetimeResult, ReceiptResult
+from agentic_flywheel.interfaces.mcp.results import CacheStatsResult, LifetimeResult, ReceiptResult, TopQuestionResult
 from agentic_flywheel.interfaces.mcp.surface import FlywheelServer, answered
-from agentic_flywheel.model import FlowFigures, Receipt
+from agentic_flywheel.model import CacheFigures, FlowFigures, Receipt
+
+#: Questions that are told among the figures; flowise_popular_questions has more.
+_TOP = 5
 
 
 def add_cache_tools(server: FlywheelServer) -> None:
@@ -38,11 +42,11 @@ def add_cache_tools(server: FlywheelServer) -> None:
         one answer: the flowise_query that gave it says where it came from; nor for who asks what, and when
         (flowise_usage_analytics).
         """
-        figures = await flywheel.cache.stats(flow=flow, days=days, since=since, until=until)
-        result = CacheStatsResult.model_validate(figures)
+        figures, result = await cache_stats(flywheel, flow=flow, days=days, since=since, until=until)
         lines = [_figures_line(each) for each in (*figures.flows, figures.total)]
         window = f"The last {days} days" if since is None and until is None else "In this time"
-        return answered(result, f"{window}:\n" + "\n".join(lines))
+        top = [f"{each.asked} times: {each.question}" for each in result.top_questions]
+        return answered(result, f"{window}:\n" + "\n".join(lines), "Asked most:\n" + "\n".join(top) if top else "")
 
     @server.tool(
         title="Clear stored answers",
@@ -103,6 +107,22 @@ def add_cache_tools(server: FlywheelServer) -> None:
             LifetimeResult.model_validate(row),
             f"Answers of {row.kind} {row.name} stay good for {shown} ({row.origin}).",
         )
+
+
+async def cache_stats(
+    flywheel: Flywheel,
+    *,
+    flow: str | None = None,
+    days: int = 7,
+    since: str | None = None,
+    until: str | None = None,
+) -> tuple[CacheFigures, CacheStatsResult]:
+    """The figures of the cache, and what is told of them: with the questions that were asked most in as many days."""
+    figures = await flywheel.cache.stats(flow=flow, days=days, since=since, until=until)
+    top = await flywheel.popular.list(figures.days, flow, _TOP)
+    result = CacheStatsResult.model_validate(figures)
+    result.top_questions = [TopQuestionResult.model_validate(question) for question in top]
+    return figures, result
 
 
 def _figures_line(figures: FlowFigures) -> str:

@@ -10,9 +10,10 @@ import msgspec
 from pydantic import BaseModel
 
 from agentic_flywheel.interfaces.mcp.arguments import FlowConfig
+from agentic_flywheel.interfaces.mcp.caching import cache_stats
 from agentic_flywheel.interfaces.mcp.figures import FlowHealthResult
 from agentic_flywheel.interfaces.mcp.flows import flow_list
-from agentic_flywheel.interfaces.mcp.results import CacheStatsResult, SessionResult
+from agentic_flywheel.interfaces.mcp.results import SessionResult
 from agentic_flywheel.interfaces.mcp.surface import FlywheelServer
 from agentic_flywheel.model import FlowType, Sharing
 
@@ -70,4 +71,5 @@ def add_resources(server: FlywheelServer) -> None:
     @server.resource("flowise://cache-metrics", title="What the memory saves", mime_type=_JSON)
     async def cache_metrics() -> str:
         """Hits, misses and their reasons, times and stored answers of the last 7 days, per flow and in all."""
-        return CacheStatsResult.model_validate(await flywheel.cache.stats()).model_dump_json(indent=2)
+        _, result = await cache_stats(flywheel)
+        return result.model_dump_json(indent=2)

@@ -304,16 +304,28 @@ class FlowFiguresResult(Result):
     entries: int
 
 
+class TopQuestionResult(Result):
+    """A question that is asked often, in its commonest words."""
+
+    question: str
+    flow: str
+    cluster: str = Field(description="Its name, whatever words it is asked in.")
+    asked: int
+    served: int = Field(description="How often from memory.")
+    hit_rate: float = Field(description="0 to 1.")
+
+
 class CacheStatsResult(Result):
     """Figures of every flow and their sum, from `since` on up to `until` (epoch seconds)."""
 
-    days: int = Field(description="How many days back were asked for, where no since or until was given.")
+    days: int = Field(description="How many days back that goes, today included.")
     since: float
     until: float
     total: FlowFiguresResult
     flows: list[FlowFiguresResult]
     damaged_values: int = 0
     used_memory_bytes: int | None = None
+    top_questions: list[TopQuestionResult] = Field([], description="Asked most, of those that everybody may see.")
 
 
 class ReceiptResult(Result):
