@@ -9,8 +9,9 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from agentic_flywheel.insight.figures import Figures, Price, figures_of
+from agentic_flywheel.insight.figures import SERVED, Figures, Price, figures_of
 from agentic_flywheel.model import Outcome
+from agentic_flywheel.store.counters import Tier
 
 
 class UsageReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -101,21 +102,24 @@ def series_of(
     starts: Sequence[float], steps: Sequence[Mapping[str, int]], *, step_seconds: int, until: float, flow: str
 ) -> Series:
     """Counters by step as a series."""
-    rows = [figures_of("", fields, Price()) for fields in steps]
-    timed = step_seconds >= 3600
+    outcomes = {outcome.value: tuple(fields.get(f"outcome:{outcome}", 0) for fields in steps) for outcome in Outcome}
+    questions = tuple(map(sum, zip(*outcomes.values(), strict=True)))
+    served = map(sum, zip(*(outcomes[name] for name in SERVED), strict=True))
+    nothing = (None,) * len(steps)
+    timed = [figures_of("", fields, Price()) for fields in steps] if step_seconds >= Tier.HOUR else []
     return Series(
         since=starts[0],
         until=until,
         step_seconds=step_seconds,
         flow=flow,
         at=tuple(starts),
-        questions=tuple(row.questions for row in rows),
-        outcomes={outcome.value: tuple(row.outcomes[outcome] for row in rows) for outcome in Outcome},
-        failed=tuple(row.failed for row in rows),
-        hit_rate=tuple(row.hit_rate for row in rows),
-        hit_p50_ms=tuple(row.hits.p50_ms for row in rows),
-        hit_p95_ms=tuple(row.hits.p95_ms for row in rows),
-        flow_p50_ms=tuple(row.flow.p50_ms for row in rows),
-        flow_p95_ms=tuple(row.flow.p95_ms for row in rows),
-        saved_seconds=tuple(row.saved_seconds if timed else None for row in rows),
+        questions=questions,
+        outcomes=outcomes,
+        failed=tuple(fields.get("failed", 0) for fields in steps),
+        hit_rate=tuple(hits / asked if asked else None for hits, asked in zip(served, questions, strict=True)),
+        hit_p50_ms=tuple(row.hits.p50_ms for row in timed) or nothing,
+        hit_p95_ms=tuple(row.hits.p95_ms for row in timed) or nothing,
+        flow_p50_ms=tuple(row.flow.p50_ms for row in timed) or nothing,
+        flow_p95_ms=tuple(row.flow.p95_ms for row in timed) or nothing,
+        saved_seconds=tuple(row.saved_seconds for row in timed) or nothing,
     )

@@ -115,16 +115,19 @@ class Usage:
         seconds = parse_duration(step).total_seconds() if isinstance(step, str) else step
         width = step_of(window, seconds, now=now, most=most)
         tier = Tier.DAY if width % Tier.DAY == 0 else Tier.HOUR if width >= Tier.HOUR else Tier.MINUTE
-        starts = _starts(window, width)
-        buckets = width // tier
+        starts, buckets = _starts(window, width), width // tier
         names = await self._names(flow)
-        wanted = [
-            (name, tier, int(start // tier) + offset) for start in starts for offset in range(buckets) for name in names
-        ]
+        first = int(starts[0] // tier)
+        numbers = range(first, first + len(starts) * buckets)
         await self._behind.flush()
-        found = await self._store.counters.buckets(wanted)
-        each = buckets * len(names)
-        steps = [_of_step(found[at * each : (at + 1) * each], tier) for at in range(len(starts))]
+        found = await self._store.counters.buckets([(name, tier, number) for name in names for number in numbers])
+        steps: list[Fields] = [{} for _ in starts]
+        for at, fields in enumerate(found):
+            own = steps[at % len(numbers) // buckets]
+            for field, amount in fields.items():
+                own[field] = own.get(field, 0) + amount
+        if tier is Tier.MINUTE:
+            steps = [{name if name == "failed" else f"outcome:{name}": n for name, n in own.items()} for own in steps]
         return series_of(starts, steps, step_seconds=width, until=min(starts[-1] + width, now), flow=flow or "")
 
     async def by(
@@ -288,13 +291,6 @@ def _starts(window: Window, width: int) -> list[float]:
     """Where the steps of a window begin: on whole multiples of their width."""
     first = int(window.since // width) * width
     return [float(start) for start in range(first, max(first + 1, int(-(-window.until // 1))), width)]
-
-
-def _of_step(parts: Sequence[Mapping[str, int]], tier: Tier) -> Fields:
-    fields = added(parts)
-    if tier is not Tier.MINUTE:
-        return fields
-    return {name if name == "failed" else f"outcome:{name}": n for name, n in fields.items()}
 
 
 def _by_reason(fields: Mapping[str, int]) -> list[Row]:

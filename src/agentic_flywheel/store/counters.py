@@ -223,8 +223,11 @@ class Counters:
 
         Of a minute only outcomes and `failed` are known. Raises `StoreError`.
         """
-        keys = [self._key(flow, tier, number) for flow, tier, number in wanted]
-        read = await self._read(list(dict.fromkeys(keys)))
+        # Sixty minutes stand in one key, whose name is made once.
+        places = [(flow, tier, number // 60 if tier is Tier.MINUTE else number) for flow, tier, number in wanted]
+        names = {place: self._key(*place) for place in dict.fromkeys(places)}
+        keys = [names[place] for place in places]
+        read = await self._read(list(names.values()))
         minutes: dict[str, list[Fields]] = {}
         found = []
         for key, (_flow, tier, number) in zip(keys, wanted, strict=True):
@@ -273,8 +276,9 @@ class Counters:
         return len(removing)
 
     def _key(self, flow: str, tier: Tier, number: int) -> str:
+        """The key of a bucket; of minutes, that of their hour."""
         if tier is Tier.MINUTE:
-            return self._keys.minutes(flow, _stamp(number // 60, Tier.HOUR))
+            return self._keys.minutes(flow, _stamp(number, Tier.HOUR))
         return self._keys.count(flow, _stamp(number, tier))
 
 
