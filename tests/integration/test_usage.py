@@ -16,7 +16,7 @@ from agentic_flywheel.errors import FlowError, FlowTimeout, InputError, NotCache
 from agentic_flywheel.flows.callable import PythonClient
 from agentic_flywheel.flows.protocol import AnswerDone, FlowQuestion, Tokens
 from agentic_flywheel.insight.usage import Usage
-from agentic_flywheel.store.counters import ASKER_SHARDS, ASKERS_APART, Tier, Unsent, asker_digest
+from agentic_flywheel.store.counters import ASKER_SHARDS, ASKERS_APART, Unsent, asker_digest, day_of
 from askers import askers
 from flywheels import Oracle, opened, text_anywhere, until
 from servers import Server
@@ -328,9 +328,8 @@ async def test_ninety_days_are_read_as_days_and_no_more_than_are_kept(valkey: Se
 
 
 async def test_a_key_that_is_not_ours_spoils_no_other_count(valkey: Server, tmp_path: Path) -> None:
-    day = int(time.time() // 86400)
     async with opened(valkey, tmp_path, {"oracle": Oracle()}) as flywheel:
-        key = flywheel._store.counters._key("oracle", Tier.DAY, day)
+        key = flywheel._store.keys.count("oracle", day_of(time.time()))
         with valkey.client() as client:
             client.set(key, "not ours", ex=600)
         for _ in range(4):

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from agentic_flywheel.flows.protocol import FlowHealth, FlowSpec
 from agentic_flywheel.insight.condition import condition_of, state_of
-from agentic_flywheel.insight.figures import Figures, Price, SessionFigures, figures_of, together
+from agentic_flywheel.insight.figures import Figures, Price, SessionFigures, figures_of, whole_of
 from agentic_flywheel.insight.latency import Latency, bucket_of
 from agentic_flywheel.insight.rows import row_of, series_of
 from agentic_flywheel.store.counters import added
@@ -73,11 +73,10 @@ def test_money_where_a_price_is_given(price: Price, calls: int, tokens: tuple[in
 
 
 def test_flows_have_prices_of_their_own_and_the_whole_has_their_sum() -> None:
-    one, other = figures_of("a", {"calls": 2}, Price(1.0)), figures_of("b", {"calls": 2}, Price(0.25))
-    free = figures_of("c", {"calls": 9}, Price())
-    whole = figures_of("", added([{"calls": 2}, {"calls": 2}, {"calls": 9}]), Price())
-    assert together([one, other, free], whole).spent == 2.5
-    assert together([free], whole).spent is None
+    free = ({"calls": 9}, Price())
+    whole = whole_of([({"calls": 2}, Price(1.0)), ({"calls": 2, "outcome:hit": 1}, Price(0.25)), free], active=7)
+    assert (whole.calls, whole.spent, whole.saved, whole.sessions.active) == (13, 2.5, 0.25, 7)
+    assert whole_of([free]).spent is None
 
 
 COUNTS = st.dictionaries(st.sampled_from(sorted(FIELDS)), st.integers(0, 1000))

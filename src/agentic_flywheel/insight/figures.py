@@ -6,14 +6,14 @@ price are None. Figures of a whole follow from the sums of its parts' counters, 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
 from agentic_flywheel.flows.protocol import FlowSpec
 from agentic_flywheel.insight.latency import Latency, latency_of, percentile
 from agentic_flywheel.model import Outcome
+from agentic_flywheel.store.counters import added
 
 #: Outcomes of questions that needed no call of the flow of their own.
 SERVED = (Outcome.HIT.value, Outcome.SIMILAR.value, Outcome.STALE.value, Outcome.JOINED.value)
@@ -107,8 +107,7 @@ def figures_of(name: str, fields: Mapping[str, int], price: Price, *, active: in
     questions = sum(outcomes.values())
     served = sum(outcomes[name] for name in SERVED)
     calls, failed_calls = fields.get("calls", 0), fields.get("errors", 0)
-    tokens = {name: fields.get(name, 0) for name in ("tokens_in", "tokens_out", "saved_in", "saved_out")}
-    spared = served - fields.get("reason:flow_failed", 0)  # where an answer stands in, the flow was called
+    spent, saved = _money(fields, price)
     saved_p50_us = percentile(_buckets(fields, "s"), 0.5)
     return Figures(
         name=name,
@@ -130,24 +129,38 @@ def figures_of(name: str, fields: Mapping[str, int], price: Price, *, active: in
         error_rate=failed_calls / (calls + failed_calls) if calls + failed_calls else None,
         saved_seconds=fields.get("saved_us", 0) / 1e6,
         saved_p50_seconds=None if saved_p50_us is None else saved_p50_us / 1e6,
-        tokens_in=tokens["tokens_in"],
-        tokens_out=tokens["tokens_out"],
-        saved_tokens_in=tokens["saved_in"],
-        saved_tokens_out=tokens["saved_out"],
-        spent=price.sum(calls, tokens["tokens_in"], tokens["tokens_out"]),
-        saved=price.sum(spared, tokens["saved_in"], tokens["saved_out"]),
+        tokens_in=fields.get("tokens_in", 0),
+        tokens_out=fields.get("tokens_out", 0),
+        saved_tokens_in=fields.get("saved_in", 0),
+        saved_tokens_out=fields.get("saved_out", 0),
+        spent=spent,
+        saved=saved,
         sessions=_sessions_of(fields, active),
     )
 
 
-def together(parts: Sequence[Figures], whole: Figures) -> Figures:
-    """`whole`, of the sums of all parts' counters, with the money of the parts: each has a price of its own."""
+def whole_of(parts: Sequence[tuple[Mapping[str, int], Price]], *, active: int | None = None) -> Figures:
+    """The figures of several flows together, each with a price of its own."""
+    money = [_money(fields, price) for fields, price in parts]
+    whole = figures_of("", added([fields for fields, _ in parts]), Price(), active=active)
+    return msgspec.structs.replace(
+        whole, spent=_total(spent for spent, _ in money), saved=_total(saved for _, saved in money)
+    )
 
-    def total(name: str) -> Any:
-        known = [amount for part in parts if (amount := getattr(part, name)) is not None]
-        return sum(known) if known else None
 
-    return msgspec.structs.replace(whole, spent=total("spent"), saved=total("saved"))
+def _money(fields: Mapping[str, int], price: Price) -> tuple[float | None, float | None]:
+    """What calls cost, and those that were not needed."""
+    served = sum(fields.get(f"outcome:{name}", 0) for name in SERVED)
+    spared = served - fields.get("reason:flow_failed", 0)  # where an answer stands in, the flow was called
+    return (
+        price.sum(fields.get("calls", 0), fields.get("tokens_in", 0), fields.get("tokens_out", 0)),
+        price.sum(spared, fields.get("saved_in", 0), fields.get("saved_out", 0)),
+    )
+
+
+def _total(amounts: Iterable[float | None]) -> float | None:
+    known = [amount for amount in amounts if amount is not None]
+    return sum(known) if known else None
 
 
 def _sessions_of(fields: Mapping[str, int], active: int | None) -> SessionFigures:

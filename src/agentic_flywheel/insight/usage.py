@@ -20,7 +20,7 @@ from agentic_flywheel.errors import InputError
 from agentic_flywheel.flows.protocol import FlowHealth
 from agentic_flywheel.flows.registry import Registry
 from agentic_flywheel.insight.condition import FlowCondition, HealthReport, condition_of
-from agentic_flywheel.insight.figures import Price, figures_of, together
+from agentic_flywheel.insight.figures import Price, figures_of, whole_of
 from agentic_flywheel.insight.rows import Breakdown, Row, Series, UsageReport, row_of, series_of
 from agentic_flywheel.insight.windows import FEW, Window, buckets_of, step_of, window_of
 from agentic_flywheel.model import Receipt
@@ -82,18 +82,17 @@ class Usage:
         window, now = self._window(since, until, _WEEK)
         window = window.aligned(Tier.HOUR)
         rows = await self._by_flow(flow, window, now)
-        flows = tuple(figures_of(name, fields, self._price(name)) for name, fields in rows.items())
+        prices = {name: self._price(name) for name in rows}
         active = None
         if flow is None and window.until >= now:
             active = await self._store.counters.sessions_since(window.since)
-        total = figures_of("", added(list(rows.values())), Price(), active=active)
         return UsageReport(
             since=window.since,
             until=min(window.until, now),
             flow=flow or "",
             currency=self._currency,
-            total=together(flows, total),
-            flows=flows,
+            total=whole_of([(fields, prices[name]) for name, fields in rows.items()], active=active),
+            flows=tuple(figures_of(name, fields, prices[name]) for name, fields in rows.items()),
         )
 
     async def series(
@@ -116,18 +115,15 @@ class Usage:
         width = step_of(window, seconds, now=now, most=most)
         tier = Tier.DAY if width % Tier.DAY == 0 else Tier.HOUR if width >= Tier.HOUR else Tier.MINUTE
         starts, buckets = _starts(window, width), width // tier
-        names = await self._names(flow)
         first = int(starts[0] // tier)
-        numbers = range(first, first + len(starts) * buckets)
-        await self._behind.flush()
-        found = await self._store.counters.buckets([(name, tier, number) for name in names for number in numbers])
+        found = await self._spans(await self._names(flow), tier, range(first, first + len(starts) * buckets))
         steps: list[Fields] = [{} for _ in starts]
-        for at, fields in enumerate(found):
-            own = steps[at % len(numbers) // buckets]
-            for field, amount in fields.items():
-                own[field] = own.get(field, 0) + amount
-        if tier is Tier.MINUTE:
-            steps = [{name if name == "failed" else f"outcome:{name}": n for name, n in own.items()} for own in steps]
+        for span in found:
+            for at, fields in enumerate(span):
+                if fields:
+                    own = steps[at // buckets]
+                    for field, amount in fields.items():
+                        own[field] = own.get(field, 0) + amount
         return series_of(starts, steps, step_seconds=width, until=min(starts[-1] + width, now), flow=flow or "")
 
     async def by(
@@ -241,22 +237,28 @@ class Usage:
         sums = {name: added(found[at * len(places) : (at + 1) * len(places)]) for at, name in enumerate(names)}
         return {name: fields for name, fields in sums.items() if fields or flow is not None}
 
+    async def _spans(self, names: Sequence[str], tier: Tier, numbers: range) -> list[list[Fields]]:
+        """For each flow, what was counted in buckets that follow each other; of minutes, outcomes and failures."""
+        await self._behind.flush()
+        counters = self._store.counters
+        if tier is Tier.MINUTE:
+            return await counters.minutes(names, numbers)
+        found = await counters.buckets([(name, tier, number) for name in names for number in numbers])
+        return [found[at : at + len(numbers)] for at in range(0, len(found), len(numbers))]
+
     async def _by_time(self, window: Window, tier: Tier, flow: str | None) -> list[Row]:
         names = await self._names(flow)
-        await self._behind.flush()
         starts = _starts(window, tier)
-        wanted = [(name, tier, int(start // tier)) for start in starts for name in names]
-        found = await self._store.counters.buckets(wanted)
+        first = int(starts[0] // tier)
+        spans = await self._spans(names, tier, range(first, first + len(starts)))
         prices = [self._price(name) for name in names]
         rows = []
         for at, start in enumerate(starts):
-            each = found[at * len(names) : (at + 1) * len(names)]
-            parts = [figures_of(name, fields, price) for name, fields, price in zip(names, each, prices, strict=True)]
-            fields = added(each)
-            whole = figures_of("", fields, Price(), active=fields.get("session:active", 0))
+            parts = [(span[at], price) for span, price in zip(spans, prices, strict=True)]
+            active = sum(fields.get("session:active", 0) for fields, _ in parts)
             moment = datetime.fromtimestamp(start, UTC)
             name = moment.strftime("%Y-%m-%d" if tier is Tier.DAY else "%Y-%m-%dT%H:00Z")
-            rows.append(row_of(together(parts, whole), name=name, at=start))
+            rows.append(row_of(whole_of(parts, active=active), name=name, at=start))
         return rows
 
     async def _by_user(self, window: Window, caller: str) -> list[Row]:

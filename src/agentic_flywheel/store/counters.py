@@ -219,25 +219,27 @@ class Counters:
         return added(await self.buckets([(flow, Tier.DAY, today - back) for back in range(days)]))
 
     async def buckets(self, wanted: Sequence[tuple[str, Tier, int]]) -> list[Fields]:
-        """What was counted in buckets, each a flow, a width and a number; those without anything are empty.
+        """What was counted in hours and days, each a flow, a width and a number; those without anything are empty.
 
-        Of a minute only outcomes and `failed` are known. Raises `StoreError`.
+        Raises `StoreError`.
         """
-        # Sixty minutes stand in one key, whose name is made once.
-        places = [(flow, tier, number // 60 if tier is Tier.MINUTE else number) for flow, tier, number in wanted]
-        names = {place: self._key(*place) for place in dict.fromkeys(places)}
-        keys = [names[place] for place in places]
-        read = await self._read(list(names.values()))
-        minutes: dict[str, list[Fields]] = {}
-        found = []
-        for key, (_flow, tier, number) in zip(keys, wanted, strict=True):
-            if tier is not Tier.MINUTE:
-                found.append(read[key])
-                continue
-            if key not in minutes:
-                minutes[key] = _by_minute(read[key])
-            found.append(minutes[key][number % 60])
-        return found
+        keys = [self._keys.count(flow, _stamp(number, tier)) for flow, tier, number in wanted]
+        read = await self._read(list(dict.fromkeys(keys)))
+        return [read[key] for key in keys]
+
+    async def minutes(self, flows: Sequence[str], numbers: range) -> list[list[Fields]]:
+        """For each flow, what was counted in minutes that follow each other: outcomes, and `failed`.
+
+        Raises `StoreError`.
+        """
+        hours = range(numbers.start // 60, (numbers.stop - 1) // 60 + 1)
+        names = {flow: [self._keys.minutes(flow, _stamp(hour, Tier.HOUR)) for hour in hours] for flow in flows}
+        read = await self._read([key for keys in names.values() for key in keys])
+        skipped = numbers.start - hours.start * 60
+        return [
+            [minute for key in keys for minute in _by_minute(read[key])][skipped : skipped + len(numbers)]
+            for keys in names.values()
+        ]
 
     async def _read(self, keys: Sequence[str]) -> dict[str, Fields]:
         read: dict[str, Fields] = {}
@@ -275,12 +277,6 @@ class Counters:
             await self._link.run(*removing, slow=True)
         return len(removing)
 
-    def _key(self, flow: str, tier: Tier, number: int) -> str:
-        """The key of a bucket; of minutes, that of their hour."""
-        if tier is Tier.MINUTE:
-            return self._keys.minutes(flow, _stamp(number, Tier.HOUR))
-        return self._keys.count(flow, _stamp(number, tier))
-
 
 class _Told:
     """What one flow's script is told: keys, and what to add to each."""
@@ -312,12 +308,12 @@ def added(rows: Sequence[Mapping[str, int]]) -> Fields:
 
 
 def _by_minute(fields: Mapping[str, int]) -> list[Fields]:
-    """The counts of an hour's minutes, each by its own names."""
+    """The counts of an hour's minutes, each by the names that they have in wider buckets."""
     minutes: list[Fields] = [{} for _ in range(60)]
     for name, amount in fields.items():
         minute, _, own = name.partition(":")
         if minute.isdecimal() and int(minute) < 60:
-            minutes[int(minute)][own] = amount
+            minutes[int(minute)][own if own == "failed" else f"outcome:{own}"] = amount
     return minutes
 
 
