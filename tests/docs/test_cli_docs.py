@@ -14,7 +14,7 @@ from agentic_flywheel.interfaces.cli.commands import afw
 from agentic_flywheel.interfaces.cli.frame import EVERYWHERE
 
 PAGE = (Path(__file__).parents[2] / "docs" / "cli.md").read_text("utf-8")
-_OPTION = re.compile(r"`(--[a-z][a-z-]*)")
+_OPTION = re.compile(r"`(--[a-z][a-z0-9-]*)")
 
 
 def _commands(group: click.Group, path: str, context: click.Context) -> Iterator[tuple[str, click.Command]]:

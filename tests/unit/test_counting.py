@@ -31,12 +31,13 @@ from agentic_flywheel.policy.decision import Ask, Facts
 from agentic_flywheel.policy.visibility import counts_asker
 from agentic_flywheel.questions import Planner
 from agentic_flywheel.recollection import Read
+from agentic_flywheel.remembered import Conversation
 from agentic_flywheel.settings import load_settings
 from agentic_flywheel.steps import Step
 from agentic_flywheel.store.counters import asker_digest
 from agentic_flywheel.store.keys import Keys
 from agentic_flywheel.store.link import Patience
-from agentic_flywheel.store.sessions import Recalled
+from agentic_flywheel.store.recalled import Recalled
 
 HOUR = 3600.0
 
@@ -62,15 +63,15 @@ class Scene:
     ) -> Step:
         question = self.planner.admit("What is kept?", flow="docs", **asked)
         question = msgspec.structs.replace(question, at=at)
-        recalled = recalled or Recalled()
+        known = Conversation(recalled or Recalled())
         facts = Facts(
             directives=question.directives, found=(), fingerprint="", generation=0, now=at,
             lifetime=Lifetime(ttl=timedelta(1)),
         )  # fmt: skip
         return Step(
             asked=question,
-            plan=self.planner.plan(question, recalled),
-            read=Read(recalled=recalled, state=FlowState(), type_ttl=None, found=(), error=error),
+            plan=self.planner.plan(question, known),
+            read=Read(known=known, state=FlowState(), type_ttl=None, found=(), error=error),
             facts=facts,
             decision=Ask(Reason.NOT_STORED),
             considered=(),
