@@ -25,6 +25,7 @@ TOOLS = {
     "flowise_session_history",
     "flowise_search_history",
     "flowise_popular_questions",
+    "flowise_faq",
     "flowise_cache_stats",
     "flowise_usage_analytics",
     "flowise_flow_health",
@@ -37,6 +38,7 @@ TOOLS = {
 RESOURCES = {
     "flowise://flows",
     "flowise://sessions",
+    "flowise://faq",
     "flowise://config-schema",
     "flowise://cache-metrics",
     "flowise://flow-health",

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from datetime import timedelta
 
+from agentic_flywheel.curated import FaqState
 from agentic_flywheel.curation import Flows
 from agentic_flywheel.durations import show_duration
 from agentic_flywheel.errors import RegistryError, StoreError
 from agentic_flywheel.flows.registry import Registry
+from agentic_flywheel.insight.faq import Faq
 from agentic_flywheel.model import Check
 from agentic_flywheel.near import NearCache
 from agentic_flywheel.search.embedding import Embedding
@@ -21,10 +24,12 @@ from agentic_flywheel.store.store import Store
 NEAR_PROOF_SECONDS = 2.0
 #: How long it waits for the embedder to be loaded.
 EMBEDDER_SECONDS = 30.0
+#: How entries of the FAQ stand that wait for a person.
+_WAITING = (FaqState.REPORTED, FaqState.STALE, FaqState.DUE)
 
 
 async def examine(
-    registry: Registry, store: Store, flows: Flows, near: NearCache | None, embedding: Embedding
+    registry: Registry, store: Store, flows: Flows, near: NearCache | None, embedding: Embedding, faq: Faq
 ) -> list[Check]:
     """Every finding, in the order in which a person would ask: configuration, Redis, flows."""
     return [
@@ -33,6 +38,7 @@ async def examine(
         *await _near_checks(store, near),
         *await _outbox_checks(store.outbox),
         *await _similar_checks(embedding, store),
+        *await _faq_checks(faq),
         *await _flow_checks(registry, flows),
     ]
 
@@ -49,6 +55,26 @@ async def _similar_checks(embedding: Embedding, store: Store) -> list[Check]:
     advice = failure.suggestions[0] if failure is not None and failure.suggestions else ""
     state = "fail" if embedding.state == "failed" else "warn"
     return [Check(name="similar questions", state=state, message=f"exact words only: {embedding.why}", advice=advice)]
+
+
+async def _faq_checks(faq: Faq) -> list[Check]:
+    """What of the FAQ waits for a person; nothing where there is none and nothing asks for a place in it."""
+    try:
+        found = await faq.list()
+    except (StoreError, RegistryError):
+        return []  # said already
+    counts = Counter(view.state for view in found.entries)
+    waiting = [f"{counts[state]} {state.value}" for state in _WAITING if counts[state]]
+    served = sum(count for state, count in counts.items() if state.served)
+    told = [f"{served} served"] * bool(found.entries) + waiting
+    told += [f"{len(found.candidates)} question(s) ask for a place"] * bool(found.candidates)
+    if not told and not found.warnings:
+        return []
+    message = "; ".join([", ".join(told), *(warning.rstrip(".") for warning in found.warnings)])
+    if waiting or found.warnings:
+        advice = "`afw faq` lists them; `afw faq approve ID` has one served (on)."
+        return [Check(name="faq", state="warn", message=message, advice=advice)]
+    return [Check(name="faq", state="ok", message=message)]
 
 
 async def _engine_checks(store: Store) -> list[Check]:

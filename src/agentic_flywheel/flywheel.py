@@ -398,7 +398,7 @@ class Flywheel:
         """Look at registry, Redis and flows; what is fine, what is not, what to do."""
         from agentic_flywheel.examination import examine
 
-        return await examine(self.registry, self._store, self.flows, self._near, self._embedding)
+        return await examine(self.registry, self._store, self.flows, self._near, self._embedding, self.faq)
 
     def _recall(self, embedder: Embedder) -> Recall:
         where = self.settings.text("similar.recall")

@@ -70,6 +70,8 @@ async def test_every_tool_and_resource(afw: Afw, flowise: ReplayFlowise, era: st
         assert [(turn["turn_id"], turn["question"]) for turn in history["turns"]] == [(answer["turn_id"], QUESTION)]
         searched = await call("flowise_search_history", query=QUESTION, flow="echo")
         assert answer["turn_id"] in {found["turn_id"] for found in searched["found"]}
+        assert (await call("flowise_popular_questions"))["questions"]
+        assert await call("flowise_faq") == {"entries": [], "candidates": []}
         stats = await call("flowise_cache_stats", flow="echo", days=1)
         assert (stats["total"]["outcomes"]["hit"], stats["total"]["outcomes"]["miss"]) == (1, 2)
         usage = await call("flowise_usage_analytics", by="reason", since="1 hour")
@@ -375,6 +377,8 @@ async def test_tools_say_when_to_use_them_and_what_they_may_do(afw: Afw) -> None
         "flowise_session_info",
         "flowise_session_history",
         "flowise_search_history",
+        "flowise_popular_questions",
+        "flowise_faq",
         "flowise_cache_stats",
         "flowise_usage_analytics",
         "flowise_flow_health",

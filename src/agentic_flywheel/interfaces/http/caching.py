@@ -44,6 +44,8 @@ def provenance_of(answer: Answer) -> dict[str, str]:
     headers = {
         "X-AFW-Outcome": answer.outcome.value,
         "X-AFW-Reason": answer.reason.value,
+        "X-AFW-Source": answer.source.value,
+        "X-AFW-FAQ": answer.faq,
         "X-AFW-Entry": answer.key or "",
         "X-AFW-Trace": answer.trace_id,
         "X-AFW-Origin-Trace": answer.origin_trace_id,

@@ -75,9 +75,10 @@ def add_popular_tools(server: FlywheelServer) -> None:
     ) -> Annotated[CallToolResult, PopularResult]:
         """List the questions that this team asks most, in all their wordings, and what people asked after each.
 
-        Use it to see what people need to know, what to document, or what to suggest next in a conversation. Do not
-        use it to get an answer (flowise_query), nor to find what one person asked (flowise_search_history): questions
-        that are private, about the asker's own things, or asked of flows that do not share with all are not in it.
+        Use it to see what people need to know, what to document, or what to suggest next in a conversation.
+        Do not use it to get an answer (flowise_query), nor to find what one person asked (flowise_search_history):
+        questions that are private, about the asker's own things, or asked of flows that do not share with all are not
+        in it.
         """
         questions = await flywheel.popular.list(days, flow, limit)
         following = await flywheel.popular.next_of(questions, days=days)

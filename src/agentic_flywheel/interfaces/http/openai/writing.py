@@ -42,6 +42,8 @@ def provenance(answer: Answer) -> dict[str, Any]:
         {
             "outcome": answer.outcome,
             "reason": answer.reason,
+            "source": answer.source,
+            "faq": answer.faq,
             "age_seconds": answer.age_seconds,
             "session_id": answer.session_id,
             "turn_id": answer.turn_id,
