@@ -90,7 +90,7 @@ def test_the_demo_holds_what_it_claims_and_leaves_nothing(tmp_path: Path) -> Non
     assert done.stderr == ""
     assert "\x1b" not in done.stdout
     assert max(map(len, done.stdout.splitlines())) <= 100
-    assert "All 16 claims hold" in done.stdout
+    assert "All 18 claims hold" in done.stdout
     assert list(home.iterdir()) == []
     assert [path.name for path in tmp_path.iterdir()] == ["home"]
     place = re.search(r"\S+/afw-demo-\w+", done.stdout)
