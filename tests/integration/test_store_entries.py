@@ -9,6 +9,7 @@ import pytest
 from agentic_flywheel.model import Entry
 from agentic_flywheel.policy.identity import question_hash
 from agentic_flywheel.store.codec import encode
+from agentic_flywheel.store.keys import shard_of
 from agentic_flywheel.store.store import Store
 from servers import Server
 from stores import stored
@@ -125,6 +126,29 @@ async def test_reclaiming_removes_older_generations_and_what_expired(redis_serve
             assert client.exists(*expired) == 5
         assert await store.entries.count("f", now=0.0) == 10
         assert await store.entries.reclaim("f", generation=2, now=NOW) == (0, 0)
+
+
+@pytest.mark.parametrize("moment", range(1, 5))
+async def test_reclaiming_spares_a_key_that_is_answered_meanwhile(valkey: Server, moment: int) -> None:
+    """Between any two steps of it."""
+    async with stored(valkey) as store, stored(valkey) as elsewhere:
+        keys = [await put(store, number) for number in range(3)]
+        run, steps = store.link.run, [0]
+
+        async def answered_meanwhile(*commands: Any, **how: Any) -> Any:
+            replies = await run(*commands, **how)
+            shard = commands[0][3] if commands[0][0] == "EVALSHA" else commands[0][1]
+            if keys[0] in shard or shard == store.keys.entries("f", shard_of(keys[0])):
+                steps[0] += 1
+                if steps[0] == moment:
+                    await put(elsewhere, generation=2)
+            return replies
+
+        store.link.run = answered_meanwhile  # type: ignore[method-assign]
+        await store.entries.reclaim("f", generation=2, now=NOW)
+        assert steps[0] >= 3, "reclaiming has other steps now"
+        found = [looked.entry.generation for looked in await elsewhere.entries.get_many(keys) if looked.entry]
+        assert found == [2]
 
 
 async def test_reclaiming_spares_a_key_that_was_answered_again(redis_server: Server) -> None:

@@ -49,6 +49,20 @@ return {expired, #old, keys}
 """)
 
 
+# The beginning of a value, with its checksum; '' where there is none, or none of ours.
+HEAD = Script("""
+local value = redis.pcall('GET', KEYS[1])
+return type(value) == 'string' and string.sub(value, 1, 10) or ''
+""")
+
+# Removes a value that still begins so; returns how many there were.
+DROP = Script("""
+local value = redis.pcall('GET', KEYS[1])
+if (type(value) == 'string' and string.sub(value, 1, 10) or '') ~= ARGV[1] then return 0 end
+return redis.call('UNLINK', KEYS[1])
+""")
+
+
 class Looked(msgspec.Struct, gc=False, frozen=True):
     """What a key held: an entry with its size, nothing, or something damaged."""
 
@@ -181,10 +195,20 @@ class EntryStore:
             while True:
                 (reply,) = await self._link.run(TRIM.call((index,), repr(now), generation, _PAGE), slow=True)
                 expired += reply[0]
-                removed += await self.delete([key.decode() for key in reply[2]])
+                removed += await self._drop(index, generation, [key.decode() for key in reply[2]])
                 if reply[1] < _PAGE:
                     break
         return removed, expired
+
+    async def _drop(self, index: str, generation: int, keys: Sequence[str]) -> int:
+        """Remove answers whose keys are listed no more, but none that is stored meanwhile: whoever stores one lists it
+        first, so what is not listed after its beginning was read is not stored yet, and begins otherwise then."""
+        if not keys:
+            return 0
+        heads = await self._link.run(*(HEAD.call((key,)) for key in keys), slow=True)
+        listed = await self._link.run(*(("ZSCORE", index, f"{generation}|{key}") for key in keys), slow=True)
+        drops = [DROP.call((key,), head) for key, head, score in zip(keys, heads, listed, strict=True) if score is None]
+        return sum(await self._link.run(*drops, slow=True)) if drops else 0
 
 
 def _scored(reply: Any) -> list[tuple[str, float]]:
