@@ -16,9 +16,12 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from agentic_flywheel import Answer, Directives, Flywheel
 from agentic_flywheel.errors import FlywheelError
 from agentic_flywheel.flows.protocol import Progress, TextPart
+from agentic_flywheel.warmups import WarmBudget
 from flywheels import opened
 from stages import eventually, flow
 
@@ -48,6 +51,15 @@ class Asker:
         future = self._answers[self._requests] = asyncio.get_running_loop().create_future()
         request = {"id": self._requests, "question": question, "times": times, **facts}
         assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps(request).encode() + b"\n")
+        return future
+
+    def warm(self, questions: list[str], **facts: Any) -> asyncio.Future[list[dict[str, Any]]]:
+        """Have a warm-up run; its report. Each question that is done is an event, as `heard` has them."""
+        self._requests += 1
+        future = self._answers[self._requests] = asyncio.get_running_loop().create_future()
+        assert self._process.stdin is not None
+        request = {"id": self._requests, "warm": questions, "facts": facts}
         self._process.stdin.write(json.dumps(request).encode() + b"\n")
         return future
 
@@ -130,9 +142,21 @@ async def serve(url: str, folder: str, *, fields: dict[str, Any] | None = None, 
         tasks = []
         async for line in lines:
             request = json.loads(line)
-            tasks.append(asyncio.create_task(work(flywheel, **request)))
+            work_of = warm if "warm" in request else work
+            tasks.append(asyncio.create_task(work_of(flywheel, **request)))
         await asyncio.gather(*tasks)
         pipe.close()
+
+
+async def warm(flywheel: Flywheel, *, id: int, warm: list[str], facts: dict[str, Any]) -> None:  # noqa: A002
+    facts["budget"] = WarmBudget(**facts.get("budget", {}))
+    resumes = facts.pop("resume", "")
+    warming = flywheel.warming
+    warm_up = await (warming.resume(resumes, **facts) if resumes else warming.begin(warm, **facts))
+    async for progress in warm_up:
+        tell({"id": id, "event": [progress.item.outcome, progress.item.question]})
+    report = msgspec.to_builtins(warm_up.report)
+    tell({"id": id, "answers": [report]})
 
 
 async def work(flywheel: Flywheel, *, id: int, question: str, times: int, stream: bool = False, **facts: Any) -> None:  # noqa: A002

@@ -53,7 +53,7 @@ def settings_for(server: Server | str, folder: Path, **arguments: Any) -> Settin
     # Nothing is kept past its lifetime or refreshed behind the back of a test that does not ask for it.
     quiet = {"ttl.stale_seconds": 0, "ttl.refresh_after": 1.0}
     named |= {name: value for name, value in quiet.items() if name in {setting.name for setting in SETTINGS}}
-    sections = "redis embedded outbox session ttl near question flow embedder similar serve faq usage".split()
+    sections = {setting.name.partition(".")[0] for setting in SETTINGS if "." in setting.name}
     environ = {"AFW_CONFIG_DIR": str(folder)}
     for name, value in arguments.items():
         if name.startswith("environ_"):

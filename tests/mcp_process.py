@@ -31,6 +31,7 @@ TOOLS = {
     "flowise_flow_health",
     "flowise_clear_cache",
     "flowise_set_ttl",
+    "flowise_warm_cache",
     "flowise_report_answer",
     "coaia_tash",
     "coaia_fetch",

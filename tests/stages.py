@@ -43,6 +43,13 @@ class Stage:
         """Calls wait before part `at` (after the last part, where there are no more)."""
         (self.folder / f"hold-{at}").touch()
 
+    def hold_from(self, call: int) -> None:
+        """Calls wait from the `call`th one on, counted from 1; `release_all` lets them go on."""
+        write_whole(self.folder / "hold-from", str(call))
+
+    def release_all(self) -> None:
+        (self.folder / "hold-from").unlink()
+
     def release(self, at: int = 0) -> None:
         (self.folder / f"hold-{at}").unlink()
 
@@ -89,6 +96,8 @@ class Stage:
     async def _parts(self, question: FlowQuestion) -> AsyncIterator[str]:
         append(self.folder / "calls", f"{os.getpid()} {question.text.splitlines()[-1]}\n")
         number = len(self.calls)
+        while (held := read_whole(self.folder / "hold-from")) and number >= int(held):  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
         parts: Sequence[str] = [f"Answer {number}", " to ", question.text]
         if (script := self.folder / "parts").exists():
             parts = json.loads(script.read_text())
@@ -107,6 +116,14 @@ class Stage:
 def append(file: Path, text: str) -> None:
     with file.open("a") as opened:
         opened.write(text)
+
+
+def read_whole(file: Path) -> str:
+    """What stands in a file that may be gone at any moment; "" then."""
+    try:
+        return file.read_text()
+    except FileNotFoundError:
+        return ""
 
 
 def write_whole(file: Path, text: str) -> None:

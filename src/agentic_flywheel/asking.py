@@ -35,9 +35,9 @@ from agentic_flywheel.pinned import Pinned
 from agentic_flywheel.policy.decision import Ask, Facts, Found, Refuse, Serve, ServeStale, decide, stand_in
 from agentic_flywheel.questions import Asked, Plan
 from agentic_flywheel.recollection import Read, Recollection
+from agentic_flywheel.remembered import UNKNOWN, Conversation
 from agentic_flywheel.settings import Settings
-from agentic_flywheel.steps import Step, turn_of
-from agentic_flywheel.store.keys import flight_name
+from agentic_flywheel.steps import Step, flight_of, turn_of
 from agentic_flywheel.store.leases import REFRESH_PAUSE_SECONDS
 from agentic_flywheel.store.link import Command
 from agentic_flywheel.store.outbox import WAITS
@@ -140,13 +140,16 @@ class Asking:
             yield SourcesFound(answer.sources)
         yield answer
 
-    async def look(self, asked: Asked) -> Step:
-        """A question planned, looked up and decided as by exact words alone; nothing is asked or written."""
+    async def look(self, asked: Asked, *, after: Conversation = UNKNOWN) -> Step:
+        """A question planned, looked up and decided as by exact words alone; nothing is asked or written.
+
+        `after` takes the place of the session's earlier turns.
+        """
         if asked.resumed and self._behind.holds(asked.session):
             await self._flush_first()
         patience = self._store.link.patience()
         with patience:
-            plan, read = await self._recollection.look(asked)
+            plan, read = await self._recollection.look(asked, after=after)
         curated: Found | None = None
         if read.state.faq:
             try:
@@ -212,8 +215,9 @@ class Asking:
         """The flight that will answer the question, and whether it was under way already."""
         if not isinstance(step.decision, Ask) or step.asked.directives.no_cache:
             return self._flights.launch(None, lambda flight: self._calling.fly(step, flight, shared=None)), False
-        name = _flight_of(step)
+        name = flight_of(step)
         if (under_way := self._flights.under_way(name)) is not None:
+            under_way.joined = True
             return under_way, True
         shared = name if step.read.error is None else None
         return self._flights.launch(name, lambda flight: self._calling.fly(step, flight, shared=shared)), False
@@ -272,7 +276,7 @@ class Asking:
                 async with asyncio.timeout(left):
                     return await flight.landed(), True
         _log.warning("flow %s: waited long enough for another asker's call", step.plan.spec.key)
-        again = f"{_flight_of(step)} again"  # those who lose patience together make one more call together
+        again = f"{flight_of(step)} again"  # those who lose patience together make one more call together
         if (other := self._flights.under_way(again)) is not None:
             return await other.landed(), True
         own = self._flights.launch(again, lambda flight: self._calling.fly(step, flight, shared=None))
@@ -315,7 +319,7 @@ class Asking:
 
     def _refresh(self, step: Step) -> None:
         """Ask the flow for a new answer that nobody waits for; one call over all processes."""
-        name = _flight_of(step)
+        name = flight_of(step)
         now = time.monotonic()
         if self._flights.under_way(name) is not None or self._refresh_again_at.get(name, 0.0) > now:
             return
@@ -391,12 +395,6 @@ class Asking:
             await self._behind.flush()
         except StoreError as error:
             _log.warning("an earlier turn is not written yet: %s", error)
-
-
-def _flight_of(step: Step) -> str:
-    """The name of the call that would answer the question for everybody who asks the same."""
-    facts = step.facts
-    return flight_name(step.plan.wanted[0].key, f"{facts.fingerprint} {facts.generation}")
 
 
 def _answer(step: Step, **facts: Any) -> Answer:

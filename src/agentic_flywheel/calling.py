@@ -11,17 +11,17 @@ import asyncio
 import logging
 import random
 import time
-from contextlib import aclosing, suppress
+from contextlib import aclosing, nullcontext, suppress
 from typing import assert_never
 
 from agentic_flywheel import errors
-from agentic_flywheel.admission import Admission
+from agentic_flywheel.admission import Admission, GaveWay, Spare
 from agentic_flywheel.behind import WriteBehind
 from agentic_flywheel.counting import called
 from agentic_flywheel.errors import FlowError, FlowGarbled, FlowTimeout, FlowUnavailable, StoreDamaged, StoreError
 from agentic_flywheel.flights import Flight, Landed
 from agentic_flywheel.flows.clients import ClientPool
-from agentic_flywheel.flows.protocol import AnswerDone, FlowQuestion, TextPart
+from agentic_flywheel.flows.protocol import AnswerDone, FlowClient, FlowQuestion, TextPart
 from agentic_flywheel.matching import Matching
 from agentic_flywheel.model import Entry, Reason, Sharing
 from agentic_flywheel.policy.context import compose
@@ -60,9 +60,12 @@ class Calling:
         self._stale_seconds = settings.number("ttl.stale_seconds")
         self._join_seconds = settings.number("flow.join_seconds")
 
-    async def fly(self, step: Step, flight: Flight, *, shared: str | None, refresh: bool = False) -> Landed:
+    async def fly(
+        self, step: Step, flight: Flight, *, shared: str | None, refresh: bool = False, spare: Spare | None = None
+    ) -> Landed:
         """Answer a question for everyone aboard. `shared` is the flight's name across processes, None for a call that
-        is nobody else's. Raises `FlowError`."""
+        is nobody else's. `refresh` asks for a newer answer than the one that was found. With a `spare` place nobody has
+        asked: the call is counted apart, and gives way. Raises `FlowError`."""
         lease, second = None, False
         if shared is not None:
             try:
@@ -74,15 +77,16 @@ class Calling:
                 return boarded
             lease, second = boarded
             flight.restart()  # what an owner said that did not come to an end is void
-        if refresh:
+        if refresh and spare is None:
             self._behind.count(step.plan.spec.key, step.asked.at, refreshes=1)
         flight.asked_at = asyncio.get_running_loop().time()
         speaker = _Speaker(lease)
         ended = Ended(code=FlowUnavailable.code, message="the call was given up", takeover=not second)
         entry: Entry | None = None
         try:
-            done, flow_ms = await self._call(step, flight, speaker)
-            self._behind.count(step.plan.spec.key, step.asked.at, **called(done, flow_ms))
+            done, flow_ms = await self._call(step, flight, speaker, spare)
+            warm = {} if spare is None else {"warm_calls": 1}
+            self._behind.count(step.plan.spec.key, step.asked.at, **called(done, flow_ms), **warm)
             entry = self._entry(step, done, flow_ms, refresh=refresh)
             ended = Ended(encode(entry), complete=done.complete)
         except FlowError as error:
@@ -91,10 +95,11 @@ class Calling:
                 code=error.code,
                 message=error.message,
                 retry_after_seconds=error.retry_after_seconds,
-                takeover=passing and not second,
+                takeover=passing and (not second or isinstance(error, GaveWay)),
                 suggestions=error.suggestions,
             )
-            self._behind.count(step.plan.spec.key, step.asked.at, errors=1, **{f"error:{error.code}": 1})
+            if not isinstance(error, GaveWay):
+                self._behind.count(step.plan.spec.key, step.asked.at, errors=1, **{f"error:{error.code}": 1})
             raise
         finally:
             await speaker.stop()
@@ -178,10 +183,13 @@ class Calling:
         wanted = step.plan.wanted[0]
         return next((f.entry for f in step.read.found if f.wanted is wanted and f.entry is not None), None)
 
-    async def _call(self, step: Step, flight: Flight, speaker: _Speaker) -> tuple[AnswerDone, float]:
+    async def _call(
+        self, step: Step, flight: Flight, speaker: _Speaker, spare: Spare | None
+    ) -> tuple[AnswerDone, float]:
         asked, plan = step.asked, step.plan
         history = plan.enrichment.exchanges
-        async with self._clients.use(plan.spec) as client, self._admission.place(plan.spec):
+        place = self._admission.place(plan.spec) if spare is None else nullcontext()
+        async with self._clients.use(plan.spec) as client, place:
             question = FlowQuestion(
                 text=compose(
                     asked.text,
@@ -197,17 +205,28 @@ class Calling:
                 user="" if plan.spec.sharing is Sharing.TEAM else asked.user,
                 trace_id=asked.trace,
             )
-            began = time.perf_counter()
-            async for event in client.stream(question):
-                if isinstance(event, AnswerDone):
-                    if not event.text.strip():
-                        break
-                    flight.complete(event.text)
-                    return event, (time.perf_counter() - began) * 1000
-                if isinstance(event, TextPart):
-                    speaker.add(event.text)
-                flight.tell(event)
-        raise FlowGarbled(f"the flow {plan.spec.key!r} answered nothing", flow=plan.spec.key)
+            flight.called = True
+            if spare is None:
+                return await self._heard(step, flight, speaker, client, question)
+            heard = self._heard(step, flight, speaker, client, question)
+            return await spare.within(heard, gives_way=flight.leave)
+
+    async def _heard(
+        self, step: Step, flight: Flight, speaker: _Speaker, client: FlowClient, question: FlowQuestion
+    ) -> tuple[AnswerDone, float]:
+        """The flow's answer, told to everyone aboard as it comes, and what it took in milliseconds."""
+        began = time.perf_counter()
+        async for event in client.stream(question):
+            if isinstance(event, AnswerDone):
+                if not event.text.strip():
+                    break
+                flight.complete(event.text)
+                return event, (time.perf_counter() - began) * 1000
+            if isinstance(event, TextPart):
+                speaker.add(event.text)
+            flight.tell(event)
+        key = step.plan.spec.key
+        raise FlowGarbled(f"the flow {key!r} answered nothing", flow=key)
 
     def _entry(self, step: Step, done: AnswerDone, flow_ms: float, *, refresh: bool) -> Entry:
         asked, plan = step.asked, step.plan

@@ -10,6 +10,7 @@ asked is counted, as a digest, only where no session keeps the question to itsel
     saved_in  saved_out               tokens of such calls
     calls  flow_us  fN                calls of the flow that were answered
     tokens_in  tokens_out             their tokens, where the flow tells
+    warm_calls                        those of them that a warm-up made
     errors  error:CODE                calls of the flow that failed
     session:X                         see `_session_fields`
     intent:X  intent_served:X         questions with a named intent, and those of them that were served from memory

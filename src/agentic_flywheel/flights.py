@@ -45,6 +45,12 @@ class Flight:
     def __init__(self) -> None:
         #: When the flow was asked, by the event loop's clock; None while another process's call is listened to.
         self.asked_at: float | None = None
+        #: Whether somebody who asks came aboard a flight that was begun for nobody.
+        self.joined = False
+        #: Whether the flow itself was called.
+        self.called = False
+        #: Whether it is being given up, so that nobody should come aboard any more.
+        self.leaving = False
         self._events: list[FlowEvent] = []
         self._text = ""
         self._news = asyncio.Event()
@@ -64,6 +70,11 @@ class Flight:
         if self._text:
             self._text = ""
             self.tell(RESTARTED)
+
+    def leave(self) -> bool:
+        """Whether it may be given up, since nobody came aboard; from now on nobody does."""
+        self.leaving = not self.joined
+        return self.leaving
 
     def complete(self, text: str) -> None:
         """Let everyone hear what the whole answer has beyond what was told."""
@@ -109,7 +120,8 @@ class Flights:
 
     def under_way(self, name: str) -> Flight | None:
         """The flight of this name, None where there is none."""
-        return self._by_name.get(name)
+        flight = self._by_name.get(name)
+        return None if flight is None or flight.leaving else flight
 
     def launch(self, name: str | None, fly: Callable[[Flight], Awaitable[Landed]]) -> Flight:
         """Begin a flight; with a name, others can come aboard."""

@@ -5,9 +5,8 @@ from __future__ import annotations
 import random
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from datetime import timedelta
-from functools import cached_property
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 from agentic_flywheel.admission import Admission
 from agentic_flywheel.asking import Asking
@@ -24,6 +23,7 @@ from agentic_flywheel.flows.protocol import StreamEvent
 from agentic_flywheel.flows.registry import Registry
 from agentic_flywheel.history import History
 from agentic_flywheel.housekeeping import Housekeeping
+from agentic_flywheel.late import LateParts
 from agentic_flywheel.learning import Learning
 from agentic_flywheel.lifetimes import Lifetimes
 from agentic_flywheel.listening import Listener, Listening
@@ -48,13 +48,6 @@ from agentic_flywheel.store.embedded import EmbeddedServer
 from agentic_flywheel.store.store import Store
 from agentic_flywheel.watching import FlowWatch
 
-if TYPE_CHECKING:
-    from agentic_flywheel.access import ApiKeys, Audit
-    from agentic_flywheel.backup import Backup
-    from agentic_flywheel.insight.faq import Faq
-    from agentic_flywheel.insight.popular import Popular
-    from agentic_flywheel.insight.usage import Usage
-
 #: What calls that nobody waits for any more may still take when the flywheel is closed.
 CLOSE_SECONDS = 1.0
 _NO_DIRECTIVES = Directives()
@@ -62,7 +55,7 @@ _NO_DIRECTIVES = Directives()
 _ARGUMENTS = {setting.name.replace(".", "_"): setting.name for setting in SETTINGS}
 
 
-class Flywheel:
+class Flywheel(LateParts):
     """Asks flows and remembers: one tenant's conversations and answers on one Redis.
 
     Open it once per program and close it at the end; it is safe to use from many tasks of one event loop. Nothing is
@@ -95,15 +88,16 @@ class Flywheel:
         self.outbox = self._store.outbox
         self.sessions = Sessions(settings, self._store, self._behind, self._forget_drafts)
         self._housekeeping = Housekeeping(self._store, self.sessions, self._flights) if background else None
+        self._schedule = None
         # On a cluster one channel tells of one server's changes alone, so nothing can be kept at hand there.
         near = settings["near.enabled"] and self._store.link.address.kind != "cluster"
         self._near = NearCache(settings, self.registry, self._store, self._behind) if near else None
         self._watch = FlowWatch(settings, self._clients, self._store.flows, self._flow_changed)
-        forget = self._near.forget if self._near else _nothing_at_hand
+        self._forget = forget = self._near.forget if self._near else _nothing_at_hand
         self.lifetimes = Lifetimes(settings, self.registry, self._store.flows, forget)
         self._planner = Planner(settings, self.registry, self._store.keys)
         recollection = Recollection(self._planner, self._store, self._behind)
-        admission = Admission(settings, self._store.limits)
+        self._admission = admission = Admission(settings, self._store.limits)
         self._familiar = Familiar(settings, self.registry, self._store, self._clients, self._watch, self._behind)
         self._embedding = embedder_of(settings, embedder)
         self._pinned = Pinned(self._store, self._embedding, self._flights)
@@ -112,8 +106,8 @@ class Flywheel:
         )
         if background:
             matching.catch_up = Reembedding(self._store, matching, self._flights).look
-        calling = Calling(settings, self._clients, self._store, self._behind, admission, matching)
-        learning = Learning(
+        self._calling = calling = Calling(settings, self._clients, self._store, self._behind, admission, matching)
+        self._learning = learning = Learning(
             self._store,
             matching,
             as_comparer(comparer) if comparer else comparer_of(settings, self._embedding, self.registry, self._clients),
@@ -252,6 +246,8 @@ class Flywheel:
                 return at_hand if self._listening is None else self._listening.answered(at_hand)
         if self._housekeeping is not None:
             self._housekeeping.look()
+            if self._schedule is None:
+                self.keep_house()
         try:
             asked = self._planner.admit(
                 question,
@@ -315,58 +311,6 @@ class Flywheel:
         events = self._asking.stream(asked)
         return events if self._listening is None else self._listening.stream(events)
 
-    @cached_property
-    def usage(self) -> Usage:
-        """Figures of use; read when somebody looks, so loaded then."""
-        from agentic_flywheel.insight.usage import Usage
-
-        return Usage(self.settings, self.registry, self._store, self._behind, self.flows.check)
-
-    @cached_property
-    def backup(self) -> Backup:
-        """Exports and imports; few programs need them, so they are loaded when they are used."""
-        from agentic_flywheel.backup import Backup
-
-        forget = self._near.forget if self._near else _nothing_at_hand
-        return Backup(self.settings, self.registry, self._store, self._behind, forget)
-
-    @cached_property
-    def faq(self) -> Faq:
-        """The FAQ as people look after it; what it serves is looked up with every question, without this."""
-        from agentic_flywheel.insight.faq import faq_of
-
-        return faq_of(
-            self.settings,
-            self.registry,
-            self._store,
-            self._watch,
-            flush=self._behind.flush,
-            popular=self.popular,
-            changed=self._pinned.embed,
-            forget=self._near.forget if self._near else _nothing_at_hand,
-        )
-
-    @cached_property
-    def audit(self) -> Audit:
-        """Who did what, when and why."""
-        from agentic_flywheel.access import Audit
-
-        return Audit(self._store)
-
-    @cached_property
-    def api_keys(self) -> ApiKeys:
-        """Who may call the service over HTTP."""
-        from agentic_flywheel.access import ApiKeys
-
-        return ApiKeys(self._store, self.audit, self.settings.text("tenant"))
-
-    @cached_property
-    def popular(self) -> Popular:
-        """What is asked often, and what is asked next; loaded when it is looked at."""
-        from agentic_flywheel.insight.popular import Popular
-
-        return Popular(self.registry, self._store, self._behind.flush)
-
     @property
     def embedded(self) -> EmbeddedServer | None:
         """The embedded server in use, None where a Redis is configured."""
@@ -422,12 +366,16 @@ class Flywheel:
             self._near.forget()
         if self._housekeeping is not None:  # programs that end after one question leave old answers to others
             self._housekeeping.flow_changed(flow, generation)
+        if self._schedule is not None:
+            self._schedule.wake()
 
     async def aclose(self) -> None:
         """Let calls under way end within a second, send what is written behind, release everything.
 
         Safe to call twice.
         """
+        if self._schedule is not None:
+            await self._schedule.aclose()
         await self._flights.aclose(patience=CLOSE_SECONDS)
         if self._near is not None:
             await self._near.aclose()

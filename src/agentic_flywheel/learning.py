@@ -74,6 +74,12 @@ class Learning:
         else:
             self._far_apart(step, match, entry)
 
+    async def after_warming(self, step: Step, entry: Entry) -> None:
+        """An answer is stored that nobody asked for: make it findable by its meaning. No label comes of it, since
+        labels are to be drawn from what people ask."""
+        if not self._matching.unfit(step.plan):
+            await self._keep(step.plan.wanted[0].key, entry)
+
     def after_similar(self, step: Step) -> None:
         """A similar question's answer was served: now and then, ask the flow as well."""
         match = step.match

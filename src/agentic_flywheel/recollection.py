@@ -64,16 +64,20 @@ class Recollection:
         self._behind = behind
         self._remembered = Remembered()
 
-    async def look(self, asked: Asked) -> tuple[Plan, Read]:
-        """Where the question goes, and what is stored for it. Raises `UnknownSession` for another user's session."""
-        known = remembered = self._remembered.get(asked.session) if asked.resumed else UNKNOWN
+    async def look(self, asked: Asked, *, after: Conversation = UNKNOWN) -> tuple[Plan, Read]:
+        """Where the question goes, and what is stored for it. Raises `UnknownSession` for another user's session.
+
+        `after` is the conversation before a question that nobody has asked in a session.
+        """
+        known = remembered = self._remembered.get(asked.session) if asked.resumed else after
         waiting = await self._waiting(asked) if asked.resumed else ()
         if waiting:
             known = Conversation(recalled_with(remembered.recalled, waiting), remembered.earlier)
         plan = self._planner.plan(asked, known)
         try:
             if not asked.resumed:
-                return plan, await self._read(asked, plan)
+                read = await self._read(asked, plan)
+                return plan, read if after is UNKNOWN else msgspec.structs.replace(read, known=after)
             read = await self._recall(asked, plan, remembered, waiting)
             guess, known = known, read.known
             _check_owner(asked, known.recalled)

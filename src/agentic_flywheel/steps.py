@@ -11,6 +11,7 @@ from agentic_flywheel.model import Answer, Candidate, Reason, Turn
 from agentic_flywheel.policy.decision import Ask, Decision, Facts
 from agentic_flywheel.questions import Asked, Plan
 from agentic_flywheel.recollection import Read
+from agentic_flywheel.store.keys import flight_name
 from agentic_flywheel.store.link import Patience
 
 
@@ -45,6 +46,12 @@ class Step(msgspec.Struct, gc=False, frozen=True, kw_only=True):
     def reason(self) -> Reason:
         """Why the question is not answered from the store, or is."""
         return Reason.STORE_UNAVAILABLE if self.read.error else self.decision.reason
+
+
+def flight_of(step: Step) -> str:
+    """The name of the call that would answer the question for everybody who asks the same."""
+    facts = step.facts
+    return flight_name(step.plan.wanted[0].key, f"{facts.fingerprint} {facts.generation}")
 
 
 def turn_of(step: Step, answer: Answer) -> Turn:

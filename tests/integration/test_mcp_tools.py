@@ -81,6 +81,8 @@ async def test_every_tool_and_resource(afw: Afw, flowise: ReplayFlowise, era: st
         (condition,) = health["flows"]
         assert (condition["flow"], condition["state"], condition["calls"]) == ("echo", "ok", 2)
         assert condition["reachable"]
+        warmed = await call("flowise_warm_cache", questions=[{"question": QUESTION}], flow="echo")
+        assert (warmed["warm"], warmed["asked"]) == (1, 0)
         ttl = await call("flowise_set_ttl", name="echo", ttl="36h")
         assert (ttl["kind"], ttl["ttl_seconds"]) == ("flow", 36 * 3600)
         reported = await call("flowise_report_answer", turn_id=domain["turn_id"], kind="outdated", note="of last year")

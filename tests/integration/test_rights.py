@@ -76,6 +76,11 @@ async def walk(flywheel: Flywheel, other: Flywheel, gate: Gate) -> None:
         {"everything": True},
     ):
         await flywheel.cache.clear(**target, dry_run=False)
+    await flywheel.warming.run(["What is warmed?"], flow="oracle", refresh=True)
+    await flywheel.warming.show((await flywheel.warming.recent())[0].job)
+    await (await flywheel.warming.resume()).aclose()
+    await flywheel._store.flows.note_warmed("oracle", 1)
+    assert await flywheel._store.flows.warmed("oracle") == 1
     await flywheel.sessions.delete("a", dry_run=False)
     await flywheel.sessions.sweep(dry_run=False)
     await flywheel.doctor()

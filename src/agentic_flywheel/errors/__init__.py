@@ -17,6 +17,7 @@
     │   ├── UnknownAddress               nothing is served there
     │   │   └── UnknownMethod            something is, by other methods
     │   ├── UnknownFaqEntry
+    │   ├── UnknownWarmUp
     │   └── NotCached                    only-if-cached, and nothing that may be served
     ├── EditConflict                     somebody else changed it since it was read
     ├── StoreError                       Redis
@@ -92,6 +93,7 @@ from agentic_flywheel.errors.root import (
     UnknownProposal,
     UnknownSession,
     UnknownTurn,
+    UnknownWarmUp,
 )
 from agentic_flywheel.errors.services import (
     EmbeddedServerError,
@@ -168,6 +170,7 @@ __all__ = [
     "UnknownProposal",
     "UnknownSession",
     "UnknownTurn",
+    "UnknownWarmUp",
     "WeightsDamaged",
     "WeightsMissing",
 ]

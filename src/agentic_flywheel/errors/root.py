@@ -184,6 +184,16 @@ class EditConflict(FlywheelError):
     )
 
 
+class UnknownWarmUp(NotFound):
+    """No warm-up with this id; they are forgotten after 30 days."""
+
+    code = "unknown_warm_up"
+    default_suggestions = (
+        "List the last ones: `afw warm show --list`.",
+        "Begin one: `afw warm FILE`, `afw warm --popular 20`.",
+    )
+
+
 class NotCached(NotFound):
     """`only-if-cached` was asked and nothing may be served; `reason` says why."""
 

@@ -58,6 +58,7 @@ class FlowSpec(msgspec.Struct, frozen=True, kw_only=True):
     price_per_call: float | None = None  # in the setting `usage.currency`
     price_per_1000_tokens_in: float | None = None
     price_per_1000_tokens_out: float | None = None
+    warm: int | None = None  # popular questions that are asked again after a change; None: the setting
     similar: SimilarPolicy = SimilarPolicy()
     origin: str = ""  # "file:line" of the registry, for messages
 

@@ -82,6 +82,7 @@ FIELDS: Mapping[str, Callable[[Any], Any]] = MappingProxyType(
         "price_per_call": as_price,
         "price_per_1000_tokens_in": as_price,
         "price_per_1000_tokens_out": as_price,
+        "warm": as_whole,
         "similar": as_similar,
         "session_format": as_text,
         "config": as_mapping,
@@ -253,6 +254,7 @@ class _Reader:
             price_per_call=values.get("price_per_call"),
             price_per_1000_tokens_in=values.get("price_per_1000_tokens_in"),
             price_per_1000_tokens_out=values.get("price_per_1000_tokens_out"),
+            warm=values.get("warm"),
             similar=values.get("similar", SimilarPolicy()),
             origin=f"{self.path}:{line}",
         )

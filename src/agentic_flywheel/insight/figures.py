@@ -42,8 +42,9 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
 
     `questions` were answered, `served` of them without a call of the flow of their own; `failed` ended in an error,
     `refused` wanted a stored answer or none; `damaged` stored values were met. `calls` of the flow were answered, in
-    the background too, `failed_calls` were not (`errors`, by code). `saved_seconds` is what the flow took for answers
-    that were served again, less what askers waited. Money is in the currency of the report, None without a price.
+    the background too (`warm_calls` of them a warm-up's), `failed_calls` were not (`errors`, by code). `saved_seconds`
+    is what the flow took for answers that were served again, less what askers waited. Money is in the currency of the
+    report, None without a price.
     """
 
     name: str = ""
@@ -60,6 +61,7 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
     hits: Latency = Latency()
     flow: Latency = Latency()
     calls: int = 0
+    warm_calls: int = 0
     failed_calls: int = 0
     errors: dict[str, int] = {}
     error_rate: float | None = None
@@ -124,6 +126,7 @@ def figures_of(name: str, fields: Mapping[str, int], price: Price, *, active: in
         hits=latency_of(_buckets(fields, "h"), fields.get("hit_us", 0)),
         flow=latency_of(_buckets(fields, "f"), fields.get("flow_us", 0)),
         calls=calls,
+        warm_calls=fields.get("warm_calls", 0),
         failed_calls=failed_calls,
         errors=_named(fields, "error:"),
         error_rate=failed_calls / (calls + failed_calls) if calls + failed_calls else None,

@@ -127,7 +127,7 @@ def decide(facts: Facts) -> tuple[Decision, tuple[Candidate, ...]]:
             left = remaining_seconds(found.entry, facts.lifetime, jitter=facts.jitter, now=facts.now)
             if not facts.verified:
                 return ServeStale(found.entry, found.wanted, Reason.FLOW_UNVERIFIED, left), candidates
-            soon = _ends_soon(found.entry, facts, left)
+            soon = ends_soon(found.entry, facts, left)
             return Serve(found.entry, found.wanted, candidate.verdict, left, soon), candidates
     for found, candidate in zip(places, candidates, strict=True):
         if found.entry is not None and candidate.verdict is Reason.EXPIRED and directives.max_stale is not None:
@@ -172,7 +172,7 @@ def stand_in(facts: Facts) -> ServeStale | None:
     return None
 
 
-def _ends_soon(entry: Entry, facts: Facts, left: float) -> bool:
+def ends_soon(entry: Entry, facts: Facts, left: float) -> bool:
     """Whether the last part of an entry's life has begun. A sliding life begins anew with every hit."""
     if facts.lifetime.sliding or facts.refresh_after >= 1:
         return False

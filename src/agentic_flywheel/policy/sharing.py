@@ -40,6 +40,11 @@ _LEAD_IN = re.compile(
     r"^(?:and|but|or|so|ok(?:ay)?|yes|no|then|what about|how about|why(?: not)?\W*$|how so|how come\W*$|what if not|"
     r"et|mais|ou|donc|oui|non|alors|qu en est il|pourquoi(?: pas)?\W*$|comment ca)\b"
 )
+# Ways to ask in which such words point at nothing.
+_FORMULA = re.compile(
+    r"\b(?:est ce|y a t il|il y a|faut il|peut il|en|(?:is|are|was|were) there|there (?:is|are)|"
+    r"is it (?:possible|true|ok|safe|better|necessary|recommended|free))\b"
+)
 _STOP = frozenset(
     "a an the of to in on at by for from with without about into over under as and or but if than so not no nor "
     "is are was were be been being am do does did done have has had can could will would shall should may might must "
@@ -76,6 +81,21 @@ def marker(question: str) -> str:
     if len({w for w in words if w not in _STOP}) < 3:
         return "fewer than three content words"
     return ""
+
+
+def leaning(question: str) -> str:
+    """What ties a question to an earlier one, so that it should not be asked without it; "" where nothing does.
+
+    >>> leaning("What about mobile?"), leaning("In that setup?"), leaning("Please explain"), leaning("What is Redis?")
+    ('what about', 'that', 'no content word', '')
+    """
+    words = _words(question)
+    plain = " ".join(words)
+    if lead := _LEAD_IN.match(plain):
+        return lead.group(0).strip()
+    if tie := next((word for word in _FORMULA.sub("", plain).split() if word in _POINTING), ""):
+        return tie
+    return "" if any(word not in _STOP for word in words) else "no content word"
 
 
 def personal(question: str) -> bool:

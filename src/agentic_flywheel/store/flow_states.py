@@ -101,6 +101,15 @@ class FlowStates:
         (generation,) = await self._link.run(("HINCRBY", self._keys.flow(flow), "generation", 1), slow=True)
         return int(generation)
 
+    async def warmed(self, flow: str) -> int | None:
+        """The generation whose answers were last asked for without an asker; None where that was never noted."""
+        (generation,) = await self._link.run(("HGET", self._keys.flow(flow), "warmed"), slow=True)
+        return None if generation is None else int(generation)
+
+    async def note_warmed(self, flow: str, generation: int) -> None:
+        """Note the generation whose popular questions need not be asked any more."""
+        await self._link.run(("HSET", self._keys.flow(flow), "warmed", generation), slow=True)
+
     async def known(self) -> list[str]:
         """Every flow of this tenant that was ever asked."""
         (members,) = await self._link.run(("SMEMBERS", self._keys.flows), slow=True)

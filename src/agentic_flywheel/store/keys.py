@@ -51,6 +51,7 @@ class Keys:
         self.audit = f"{self.root}:audit"
         #: Of all tenants; `@` begins no tenant's part.
         self.api_keys = f"{PREFIX}:@keys"
+        self.warm = f"{self.root}:warm"
 
     def entry(self, scope: str, flow: str, hash_: str, *, user: str = "", session: str = "") -> str:
         """The key of a stored answer; `scope` is team, user or session."""
@@ -178,6 +179,11 @@ class Keys:
     def calls(self, flow: str) -> tuple[str, str]:
         """The calls of a flow that are under way (where it is limited), and the bucket of its rate."""
         return f"{self.flow(flow)}:calls", f"{self.flow(flow)}:rate"
+
+    def warm_job(self, job: str) -> tuple[str, str]:
+        """A warm-up, and what came of each of its questions."""
+        name = f"{self.warm}:{{{safe(job)}}}"
+        return name, f"{name}:items"
 
     def count(self, flow: str, stamp: str) -> str:
         """What one flow's questions came to on one day (`yyyymmdd`, UTC) or in one hour (`yyyymmddhh`)."""

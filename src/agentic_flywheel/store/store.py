@@ -8,13 +8,13 @@ from agentic_flywheel.store.api_keys import ApiKeyStore
 from agentic_flywheel.store.audit import AuditLog
 from agentic_flywheel.store.counters import SCRIPTS as COUNTING
 from agentic_flywheel.store.counters import Counters
-from agentic_flywheel.store.entries import TRIM, EntryStore
+from agentic_flywheel.store.entries import DROP, HEAD, TRIM, EntryStore
 from agentic_flywheel.store.faq import WRITE, FaqStore
 from agentic_flywheel.store.feed import Feed
 from agentic_flywheel.store.flow_states import OBSERVE, FlowStates
 from agentic_flywheel.store.keys import Keys
 from agentic_flywheel.store.leases import ACQUIRE, FINISH, SPEAK, Leases
-from agentic_flywheel.store.limits import ENTER, Limits
+from agentic_flywheel.store.limits import ENTER, STAY, Limits
 from agentic_flywheel.store.link import Link
 from agentic_flywheel.store.outbox import Outbox
 from agentic_flywheel.store.popularity import SCRIPTS as POPULARITY
@@ -24,6 +24,7 @@ from agentic_flywheel.store.session_scripts import SCRIPTS as OF_SESSIONS
 from agentic_flywheel.store.sessions import SessionStore
 from agentic_flywheel.store.similar_states import SCRIPTS, SimilarStates
 from agentic_flywheel.store.vectors import KEEP, NAME, TELL, VectorStore
+from agentic_flywheel.store.warm_jobs import NOTE, TAKE, WarmJobs
 
 
 class Store:
@@ -31,7 +32,8 @@ class Store:
 
     def __init__(self, settings: Settings) -> None:
         asked = (OBSERVE, TRIM, ACQUIRE, SPEAK, FINISH, ENTER, KEEP, NAME, TELL, WRITE)
-        self.link = Link(settings, (*OF_SESSIONS, *asked, *SCRIPTS, *RESTORING, *API_KEYS, *POPULARITY, *COUNTING))
+        more = (*SCRIPTS, *RESTORING, *API_KEYS, *POPULARITY, *COUNTING, HEAD, DROP, STAY, TAKE, NOTE)
+        self.link = Link(settings, (*OF_SESSIONS, *asked, *more))
         self.keys = Keys(settings.text("tenant"))
         self.sessions = SessionStore(self.link, self.keys)
         self.feed = Feed(self.link, self.keys)
@@ -46,6 +48,7 @@ class Store:
         self.faq = FaqStore(self.link, self.keys)
         self.api_keys = ApiKeyStore(self.link, self.keys)
         self.audit = AuditLog(self.link, self.keys)
+        self.warm_jobs = WarmJobs(self.link, self.keys)
         self.outbox = Outbox(settings, self.link)
         self.link.on_recovered(self.outbox.recovered)
 

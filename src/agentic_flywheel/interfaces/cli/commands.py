@@ -20,6 +20,7 @@ COMMANDS = {
     "paths": Late("popular", "paths", "What is asked next, after a question."),
     "stats": Late("stats", "stats", "What the memory comes to: hits, times, what is saved, sessions."),
     "cache": Late("cache", "cache", "Look at stored answers, and clear them."),
+    "warm": Late("warm", "warm", "Ask questions before anybody asks them."),
     "similar": Late("similar", "similar", "How similar questions share answers, flow by flow."),
     "proposals": Late("proposals", "proposals", "Changes that evidence suggests; accept or reject them."),
     "faq": Late("faq", "faq", "Answers that somebody stands behind: edit, approve, export."),

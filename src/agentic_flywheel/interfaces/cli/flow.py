@@ -139,6 +139,7 @@ def _print_flow(spec: FlowSpec, address: str, state: FlowState | None, changes: 
             ("shared with", spec.sharing.value),
             ("lifetime", f"{seconds(spec.ttl.total_seconds())}{', sliding' * spec.sliding}" if spec.ttl else "by type"),
             ("similar", _similar_of(spec)),
+            ("warmed", f"{spec.warm} popular questions after a change" if spec.warm else ""),
             ("key from", spec.api_key_env),
             ("asked with", mapping(spec.config)),
             ("options", mapping(spec.options)),

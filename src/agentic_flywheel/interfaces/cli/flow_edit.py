@@ -88,6 +88,9 @@ def _field_options(command: Callable[..., Any]) -> Callable[..., Any]:
         ),
         click.option("--acts/--not-acts", default=None, help="Whether it acts on the world (books, sends, deletes)."),
         click.option(
+            "--warm", type=click.IntRange(0), metavar="N", help="Popular questions to ask again after it changed."
+        ),
+        click.option(
             "--config", callback=_read_assignments, multiple=True, metavar="NAME=VALUE", help="Ask it with this."
         ),
         click.option(

@@ -49,6 +49,7 @@ class FiguresResult(Result):
     hits: LatencyResult = Field(description="Times of hits.")
     flow: LatencyResult = Field(description="Times of the flow's calls.")
     calls: int = Field(description="Calls of the flow that were answered, in the background too.")
+    warm_calls: int = Field(0, description="Those of them that warm-ups made.")
     failed_calls: int = 0
     errors: dict[str, int] = Field({}, description="Failed calls by the error's code.")
     error_rate: float | None = Field(None, description="Failed calls as a share of all calls, 0 to 1.")

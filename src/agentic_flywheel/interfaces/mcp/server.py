@@ -56,6 +56,7 @@ def build_server(flywheel: Flywheel, kind: type[FlywheelServer] | None = None) -
     from agentic_flywheel.interfaces.mcp.sessions import add_session_tools
     from agentic_flywheel.interfaces.mcp.surface import FlywheelServer
     from agentic_flywheel.interfaces.mcp.usage import add_usage_tools
+    from agentic_flywheel.interfaces.mcp.warming import add_warming_tools
 
     server = (kind or FlywheelServer)(
         flywheel, title="Agentic Flywheel", instructions=_INSTRUCTIONS, version=__version__
@@ -68,6 +69,7 @@ def build_server(flywheel: Flywheel, kind: type[FlywheelServer] | None = None) -
     add_faq_tools(server)
     add_cache_tools(server)
     add_usage_tools(server)
+    add_warming_tools(server)
     add_reporting_tools(server)
     add_coaia_tools(server)
     add_resources(server)
@@ -93,6 +95,7 @@ async def _serve(opening: Opening, arguments: dict[str, Any]) -> None:
 
     flywheel = Flywheel.open(**arguments)
     server = build_server(flywheel)
+    flywheel.keep_house()
     try:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(cancel_on_signal, tasks.cancel_scope)

@@ -1,0 +1,136 @@
+"""The parts of a flywheel that few programs need: each is made, and what it needs imported, when it is first used.
+
+Invariant: an answer from memory, and the start of a program, load none of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from agentic_flywheel.access import ApiKeys, Audit
+    from agentic_flywheel.admission import Admission
+    from agentic_flywheel.asking import Asking
+    from agentic_flywheel.backup import Backup
+    from agentic_flywheel.behind import WriteBehind
+    from agentic_flywheel.calling import Calling
+    from agentic_flywheel.curation import Flows
+    from agentic_flywheel.flights import Flights
+    from agentic_flywheel.flows.clients import ClientPool
+    from agentic_flywheel.flows.registry import Registry
+    from agentic_flywheel.housekeeping import Housekeeping
+    from agentic_flywheel.insight.faq import Faq
+    from agentic_flywheel.insight.popular import Popular
+    from agentic_flywheel.insight.usage import Usage
+    from agentic_flywheel.insight.warm_schedule import WarmSchedule
+    from agentic_flywheel.insight.warming import Warming
+    from agentic_flywheel.learning import Learning
+    from agentic_flywheel.near import NearCache
+    from agentic_flywheel.pinned import Pinned
+    from agentic_flywheel.questions import Planner
+    from agentic_flywheel.settings import Settings
+    from agentic_flywheel.store.store import Store
+    from agentic_flywheel.watching import FlowWatch
+
+
+class LateParts:
+    """What `Flywheel` is besides asking; it has the attributes named here."""
+
+    settings: Settings
+    registry: Registry
+    flows: Flows
+    _store: Store
+    _behind: WriteBehind
+    _clients: ClientPool
+    _watch: FlowWatch
+    _planner: Planner
+    _asking: Asking
+    _calling: Calling
+    _flights: Flights
+    _admission: Admission
+    _learning: Learning
+    _near: NearCache | None
+    _pinned: Pinned
+    _housekeeping: Housekeeping | None
+    _schedule: WarmSchedule | None
+    _forget: Callable[[], None]
+
+    @cached_property
+    def usage(self) -> Usage:
+        """Figures of use; read when somebody looks, so loaded then."""
+        from agentic_flywheel.insight.usage import Usage
+
+        return Usage(self.settings, self.registry, self._store, self._behind, self.flows.check)
+
+    @cached_property
+    def backup(self) -> Backup:
+        """Exports and imports; few programs need them, so they are loaded when they are used."""
+        from agentic_flywheel.backup import Backup
+
+        return Backup(self.settings, self.registry, self._store, self._behind, self._forget)
+
+    @cached_property
+    def faq(self) -> Faq:
+        """The FAQ as people look after it; what it serves is looked up with every question, without this."""
+        from agentic_flywheel.insight.faq import faq_of
+
+        return faq_of(
+            self.settings,
+            self.registry,
+            self._store,
+            self._watch,
+            flush=self._behind.flush,
+            popular=self.popular,
+            changed=self._pinned.embed,
+            forget=self._forget,
+        )
+
+    @cached_property
+    def audit(self) -> Audit:
+        """Who did what, when and why."""
+        from agentic_flywheel.access import Audit
+
+        return Audit(self._store)
+
+    @cached_property
+    def api_keys(self) -> ApiKeys:
+        """Who may call the service over HTTP."""
+        from agentic_flywheel.access import ApiKeys
+
+        return ApiKeys(self._store, self.audit, self.settings.text("tenant"))
+
+    @cached_property
+    def popular(self) -> Popular:
+        """What is asked often, and what is asked next; loaded when it is looked at."""
+        from agentic_flywheel.insight.popular import Popular
+
+        return Popular(self.registry, self._store, self._behind.flush)
+
+    @cached_property
+    def warming(self) -> Warming:
+        """Questions that are asked before anybody asks them; loaded when it is used."""
+        from agentic_flywheel.insight.warming import warming_of
+        from agentic_flywheel.warmer import Warmer
+
+        calls = (self._asking, self._calling, self._flights, self._admission, self._learning, self._near)
+        warmer = Warmer(self.settings, self._planner, *calls)
+        return warming_of(
+            self.settings, self.registry, self._store, warmer, popular=lambda: self.popular, faq=lambda: self.faq
+        )
+
+    def keep_house(self) -> None:
+        """Begin what a program that runs on does by itself, on a schedule: warm-ups (settings `warm.*`).
+
+        Servers call it when they start; else it begins with a question. Without effect where `background` is False, or
+        the second time.
+        """
+        if self._housekeeping is None or self._schedule is not None:
+            return
+        from agentic_flywheel.insight.warm_schedule import WarmSchedule
+
+        self._schedule = WarmSchedule(
+            self.settings, self.registry, self._store, self._clients, self._watch, lambda: self.warming
+        )
+        self._schedule.begin()
