@@ -44,7 +44,9 @@ async def test_a_warmed_question_is_a_hit_and_was_nobodys(redis_server: Server, 
         assert await flywheel.popular.list() == []
         with redis_server.client() as client:
             kinds = {key.decode().removeprefix(KEYS.root) for key in client.scan_iter("afw:*")}
-        assert not [key for key in kinds if key.startswith((":session", ":feed", ":user", ":popular", ":paths", ":askers"))]
+        assert not [
+            key for key in kinds if key.startswith((":session", ":feed", ":user", ":popular", ":paths", ":askers"))
+        ]
         answer = await flywheel.ask("what is redis persistence", session="s")
         assert (answer.outcome, answer.text, oracle.calls) == ("hit", f"oracle 1: {WHAT}", 1)
 
