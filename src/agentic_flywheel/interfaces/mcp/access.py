@@ -38,6 +38,7 @@ TOOLS: Final[Mapping[str, Scope | Need]] = {
     "flowise_session_info": Scope.ASK,
     "flowise_set_ttl": Scope.ADMIN,
     "flowise_usage_analytics": Scope.READ,
+    "flowise_warm_cache": Scope.ADMIN,
 }
 #: With `session_id` these touch that session alone.
 OWN_SESSION: Final[Mapping[str, Scope]] = {"flowise_configure": Scope.ASK}
