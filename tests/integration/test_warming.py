@@ -69,6 +69,30 @@ async def test_a_path_is_warmed_as_somebody_would_walk_it(redis_server: Server, 
         assert elsewhere.outcome == "miss"  # nobody is given an answer from another conversation
 
 
+async def test_a_long_path_is_warmed_with_what_enriches_each_question(valkey: Server, tmp_path: Path) -> None:
+    """Beyond the newest turns the first one and those that fit enrich a question, for a person as for a warm-up."""
+    oracle = Oracle()
+    topics = (
+        "backups",
+        "replicas",
+        "clusters",
+        "rights",
+        "memory",
+        "ports",
+        "logs",
+        "keys",
+        "backups again",
+        "modules",
+    )
+    path = ("How is Redis installed?", *(f"And what about {topic}?" for topic in topics))
+    async with opened(valkey, tmp_path, {"oracle": oracle}) as flywheel:
+        assert (await flywheel.warming.run([WarmPath(questions=path)])).stored == len(path)
+    async with opened(valkey, tmp_path, {"oracle": oracle}) as flywheel:
+        walked = [await flywheel.ask(question, session="new") for question in path]
+        assert [answer.outcome for answer in walked] == ["hit"] * len(path)
+        assert len(walked[-1].context) > 5
+
+
 async def test_what_paths_begin_with_is_asked_once(valkey: Server, tmp_path: Path) -> None:
     oracle = Oracle()
     async with opened(valkey, tmp_path, {"oracle": oracle}) as flywheel:
