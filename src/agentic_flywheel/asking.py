@@ -349,20 +349,23 @@ class Asking:
         """Write what is to be kept, count, and give the answer its last facts. `call` is what it was computed as,
         where it is served again."""
         asked, more = step.asked, dict[str, Any]()
+        kept: Turn | None = None
         if not asked.directives.no_store:
-            turn, saved_us = turn_of(step, answer), int((call.flow_ms or 0.0) * 1000) if call else 0
+            turn = turn_of(step, answer)
             try:
                 with step.patience:
                     warning = await self._keep(step, turn, commands or [])
-                more["remembered"] = True
-                self._behind.count_asked(turn, step.read.recalled.turns, saved_us)
+                kept, more["remembered"] = turn, True
                 if warning:
                     more["warnings"] = (*answer.warnings, warning)
             except StoreError as error:
                 more["warnings"] = (*answer.warnings, f"This turn was not kept: {error.message}.")
         elapsed = (time.perf_counter() - asked.started) * 1000
         answer = msgspec.structs.replace(answer, elapsed_ms=elapsed, **more)
-        self._count(step, answered(step, answer, call, self._labels), **hit_time(answer.outcome, elapsed))
+        counted = answered(step, answer, call, self._labels)
+        self._count(step, counted, **hit_time(answer.outcome, elapsed))
+        if kept is not None:
+            self._behind.count_asked(kept, step.read.recalled.turns, counted.fields.get("saved_us", 0))
         return answer
 
     async def _keep(self, step: Step, turn: Turn, commands: list[Command]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import timedelta
 from pathlib import Path
 
@@ -11,7 +12,10 @@ from agentic_flywheel import Directives, Domain, Flywheel
 from agentic_flywheel.errors import InputError, UnknownFlow
 from agentic_flywheel.flows.protocol import FlowQuestion
 from agentic_flywheel.insight.popular import PopularQuestion
+from agentic_flywheel.insight.tally import name_of
 from agentic_flywheel.model import Outcome
+from agentic_flywheel.store.counters import day_of
+from agentic_flywheel.store.popularity import Count, Told
 from agentic_flywheel.sync import FlywheelSync
 from flywheels import Oracle, opened, text_anywhere, until
 from meanings import Words
@@ -42,7 +46,10 @@ async def only(flywheel: Flywheel) -> PopularQuestion:
 
 
 async def test_every_way_of_asking_counts(redis_server: Server, tmp_path: Path) -> None:
-    oracle = Oracle()
+    async def oracle(question: str) -> str:
+        await asyncio.sleep(0.05)  # time that is saved by whoever is quicker
+        return f"said: {question}"
+
     async with opened(redis_server, tmp_path, {"oracle": oracle}, near_enabled=True) as flywheel:
         first = await flywheel.ask(KEYS, user="ann")
         for _ in range(4):  # the whole way, then from what is at hand
@@ -264,6 +271,33 @@ async def test_answers_that_would_not_be_served_are_not_named(valkey: Server, tm
         flywheel.registry.register("oracle", Oracle("another"), options={"version": 2})
         await flywheel.ask(LOGS)
         assert [each.entry_key is None for each in await flywheel.popular.list()] == [True, False]
+
+
+async def test_a_window_of_days_holds_what_was_asked_on_them(valkey: Server, tmp_path: Path) -> None:
+    async with opened(valkey, tmp_path, {"oracle": Oracle()}) as flywheel:
+        await flywheel.ask(KEYS)
+        await flywheel.flush()
+        turn = (await flywheel.sessions.show((await flywheel.sessions.list()).sessions[0].id)).turns[0]
+        now = turn.at
+        for days, question in ((1, KEYS), (1, LOGS), (29, KEYS), (89, KEYS)):
+            one = Count(question, now - 86400 * days)
+            one.asked, one.marks = 2, {days}
+            place = Told("oracle", day_of(now - 86400 * days), name_of(question))
+            await flywheel._store.link.run(*flywheel._store.popularity.commands({place: one}))
+        for days, expected in (
+            (1, {KEYS: 1}),
+            (2, {KEYS: 3, LOGS: 2}),
+            (30, {KEYS: 5, LOGS: 2}),
+            (90, {KEYS: 7, LOGS: 2}),
+        ):
+            assert await asked(flywheel, days=days) == expected
+        found, _ = await flywheel.popular.list()
+        assert (found.askers, found.first_at, found.last_at) == (3, int(now - 86400 * 29), int(now))
+        assert await asked(flywheel, since=now - 86400 * 2, until=now - 86400) == {KEYS: 2, LOGS: 2}
+        assert await asked(flywheel, since=now - 86400) == {KEYS: 3, LOGS: 2}
+        assert await asked(flywheel, since=now - 86400 * 300) == {KEYS: 7, LOGS: 2}
+        with pytest.raises(InputError):
+            await flywheel.popular.list(since=now, until=now - 1)
 
 
 @pytest.mark.parametrize("named", [{"days": 0}, {"days": 91}, {"limit": 0}])

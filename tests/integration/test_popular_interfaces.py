@@ -8,7 +8,7 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from afw_command import Afw, assert_error
-from mcp_process import ERAS, called, connected, refused
+from mcp_process import ERAS, called, connected, refused, resource
 from servers import Server
 
 ECHO = ("--flow", "echo")
@@ -73,5 +73,9 @@ async def test_a_client_reads_what_is_asked_often(afw: Afw, era: str) -> None:
         text = "\n".join(block.text for block in result.content if block.type == "text")
         assert "2 times by 2 askers, 50% from memory, flow echo" in text
         assert f"then: {NEXT} (2)" in text
+        stats = await called(client, "flowise_cache_stats", flow="echo")
+        assert [(top["question"], top["asked"], top["served"]) for top in stats["top_queries"]] == [(KEYS, 2, 1)]
+        assert (await resource(client, "flowise://cache-metrics"))["top_queries"] == stats["top_queries"]
+        assert (await called(client, "flowise_cache_stats", since="3d", until="2d"))["top_queries"] == []
         error = await refused(client, "flowise_popular_questions", flow="nobody")
         assert error["error_type"] == "unknown_flow"

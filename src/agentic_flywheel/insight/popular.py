@@ -11,6 +11,7 @@ by the hash of one of its wordings; it may be named by any of them.
 
 from __future__ import annotations
 
+import math
 import re
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -23,6 +24,7 @@ from agentic_flywheel.errors import InputError
 from agentic_flywheel.flows.registry import Registry
 from agentic_flywheel.insight.askers import estimated
 from agentic_flywheel.insight.tally import name_of, steps_over
+from agentic_flywheel.insight.windows import window_of
 from agentic_flywheel.model import Receipt, Sharing
 from agentic_flywheel.store.counters import day_of
 from agentic_flywheel.store.popularity import KEPT, Popularity, Record
@@ -49,10 +51,10 @@ class PopularQuestion(msgspec.Struct, frozen=True, kw_only=True):
     """A question over a window of days. `cluster` names it; `question` is its commonest wording.
 
     `asked` counts every time, `served` those that were answered from memory, as `hit_rate` does as a share;
-    `saved_seconds` is what the flow took when it computed what was served. `askers` is how many different people asked
-    (sessions, where nobody said who asks): exact up to 64, within 13 % beyond. `entry_key` is the key of an answer that
-    would be served now, None where none is stored; `faq` is the entry of the FAQ that answers it, "" where there is
-    none. Times are epoch seconds.
+    `saved_seconds` is what the flow took when it computed what was served, less the wait for it. `askers` is how many
+    different people asked (sessions, where nobody said who asks): exact up to 64, within 13 % beyond. `entry_key` is
+    the key of an answer that would be served now, None where none is stored; `faq` is the entry of the FAQ that answers
+    it, "" where there is none. Times are epoch seconds.
     """
 
     cluster: str
@@ -78,14 +80,23 @@ class Popular:
         self._store = store
         self._flush = flush
 
-    async def list(self, days: int = 30, flow: str | None = None, limit: int = 20) -> Sequence[PopularQuestion]:
+    async def list(
+        self,
+        days: int = 30,
+        flow: str | None = None,
+        limit: int = 20,
+        *,
+        since: float | None = None,
+        until: float | None = None,
+    ) -> Sequence[PopularQuestion]:
         """The questions that were asked most over the last `days` days (1 to 90, today included), most asked first.
 
-        Raises `InputError`, `UnknownFlow` and `StoreError`.
+        `since` and `until` (epoch seconds) take the place of `days`: all days (UTC) that they touch. Raises
+        `InputError`, `UnknownFlow` and `StoreError`.
         """
         if limit < 1:
             raise InputError(f"at least 1 question can be shown, not {limit}")
-        window = window_of(days)
+        window = days_of(days) if since is None and until is None else _days_between(since, until)
         flows = self.flows(flow)
         await self._flush()
         merged: dict[tuple[str, str], _Merged] = {}
@@ -114,7 +125,7 @@ class Popular:
         """
         names = [named(each) for each in (question, *then)]
         ways = [(each, names) for each in self.flows(flow)]
-        window = window_of(days)
+        window = days_of(days)
         await self._flush()
         found = await self._paths.after(ways, window, limit=limit, least_askers=least_askers)
         return sorted((step for steps in found for step in steps), key=lambda step: (-step.count, -step.last_at))[
@@ -126,7 +137,7 @@ class Popular:
     ) -> Sequence[Sequence[NextQuestion]]:
         """What people asked next after each of several questions, as `next` shows it."""
         ways = [(question.flow, [question.cluster]) for question in questions]
-        return await self._paths.after(ways, window_of(days), limit=limit, least_askers=2)
+        return await self._paths.after(ways, days_of(days), limit=limit, least_askers=2)
 
     async def forget(self, *questions: str, flow: str | None = None, hide: bool = False) -> Receipt:
         """Remove wordings (texts, or names) from every count of every flow, or of one, with every step from and to
@@ -268,7 +279,7 @@ class _Merged:
 async def forget_names(popularity: Popularity, flow: str, names: Sequence[str], *, hide: bool) -> int:
     """Remove wordings of a flow from every day, with every step of a way that leads over one of them; with `hide` they
     are not counted again for a year. How many records are gone."""
-    days = window_of(MOST_DAYS)
+    days = days_of(MOST_DAYS)
     if hide:  # first of all, so that none comes in behind
         await popularity.hide(flow, names)
     removed = await popularity.remove(flow, names, days)
@@ -284,9 +295,15 @@ def named(question: str) -> str:
     return question if _NAME.fullmatch(question) else name_of(question)
 
 
-def window_of(days: int) -> list[str]:
+def days_of(days: int) -> list[str]:
     """The last so many days as they stand in keys, newest first. Raises `InputError`."""
     if not 1 <= days <= MOST_DAYS:
         raise InputError(f"what was asked is kept for {MOST_DAYS} days; ask for 1 to {MOST_DAYS}, not {days}")
     now = time.time()
     return [day_of(now - 86400 * back) for back in range(days)]
+
+
+def _days_between(since: float | None, until: float | None) -> list[str]:
+    window = window_of(since, until, now=time.time(), default_seconds=86400.0 * (MOST_DAYS - 1))
+    first, last = int(window.since // 86400), math.ceil(window.until / 86400)
+    return [day_of(86400.0 * day) for day in range(max(first, last - MOST_DAYS), last)]

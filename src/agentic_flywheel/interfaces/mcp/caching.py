@@ -14,7 +14,7 @@ from pydantic import Field
 from agentic_flywheel.durations import parse_duration, show_duration
 from agentic_flywheel.flywheel import Flywheel
 from agentic_flywheel.interfaces.mcp.arguments import FlowFilter, Since, Until
-from agentic_flywheel.interfaces.mcp.results import CacheStatsResult, LifetimeResult, ReceiptResult, TopQuestionResult
+from agentic_flywheel.interfaces.mcp.results import CacheStatsResult, LifetimeResult, ReceiptResult, TopQueryResult
 from agentic_flywheel.interfaces.mcp.surface import FlywheelServer, answered
 from agentic_flywheel.model import CacheFigures, FlowFigures, Receipt
 
@@ -45,7 +45,7 @@ def add_cache_tools(server: FlywheelServer) -> None:
         figures, result = await cache_stats(flywheel, flow=flow, days=days, since=since, until=until)
         lines = [_figures_line(each) for each in (*figures.flows, figures.total)]
         window = f"The last {days} days" if since is None and until is None else "In this time"
-        top = [f"{each.asked} times: {each.question}" for each in result.top_questions]
+        top = [f"{each.asked} times: {each.question}" for each in result.top_queries]
         return answered(result, f"{window}:\n" + "\n".join(lines), "Asked most:\n" + "\n".join(top) if top else "")
 
     @server.tool(
@@ -117,11 +117,11 @@ async def cache_stats(
     since: str | None = None,
     until: str | None = None,
 ) -> tuple[CacheFigures, CacheStatsResult]:
-    """The figures of the cache, and what is told of them: with the questions that were asked most in as many days."""
+    """The figures of the cache, and what is told of them: with the questions that were asked most on these days."""
     figures = await flywheel.cache.stats(flow=flow, days=days, since=since, until=until)
-    top = await flywheel.popular.list(figures.days, flow, _TOP)
+    top = await flywheel.popular.list(flow=flow, limit=_TOP, since=figures.since, until=figures.until)
     result = CacheStatsResult.model_validate(figures)
-    result.top_questions = [TopQuestionResult.model_validate(question) for question in top]
+    result.top_queries = [TopQueryResult.model_validate(question) for question in top]
     return figures, result
 
 

@@ -304,7 +304,7 @@ class FlowFiguresResult(Result):
     entries: int
 
 
-class TopQuestionResult(Result):
+class TopQueryResult(Result):
     """A question that is asked often, in its commonest words."""
 
     question: str
@@ -325,7 +325,7 @@ class CacheStatsResult(Result):
     flows: list[FlowFiguresResult]
     damaged_values: int = 0
     used_memory_bytes: int | None = None
-    top_questions: list[TopQuestionResult] = Field([], description="Asked most, of those that everybody may see.")
+    top_queries: list[TopQueryResult] = Field([], description="Asked most, of what all may see; by whole days.")
 
 
 class ReceiptResult(Result):
