@@ -18,6 +18,8 @@ ROWS: dict[str, tuple[str, str]] = {
     "GET /v1/models": ("ask", "/v1/models"),
     "GET /v1/models/{model:path}": ("ask", "/v1/models/documents"),
     "POST /mcp": ("inside", "/mcp"),
+    "POST /api/v1/prediction/{id}": ("ask", "/api/v1/prediction/1"),
+    "* /api/v1/{path:path}": ("ask", "/api/v1/ping"),
 }
 
 

@@ -29,7 +29,7 @@ from agentic_flywheel.flows.protocol import FlowClient, SourcesFound, StreamEven
 from agentic_flywheel.learning import Learning
 from agentic_flywheel.lifetimes import Lifetimes
 from agentic_flywheel.matching import Matching
-from agentic_flywheel.model import Answer, Decided, Entry, Origin, Outcome, Reason, Source, Turn
+from agentic_flywheel.model import Answer, Decided, Entry, Origin, Outcome, Reason, Source, Turn, VerbatimAnswer
 from agentic_flywheel.near import NearCache
 from agentic_flywheel.pinned import Pinned
 from agentic_flywheel.policy.decision import Ask, Facts, Found, Refuse, Serve, ServeStale, decide, stand_in
@@ -254,6 +254,7 @@ class Asking:
             step,
             outcome=outcome,
             text=entry.answer,
+            wire=entry.wire,
             sources=entry.sources,
             fingerprint=entry.fingerprint,
             origin_trace_id=entry.trace_id,
@@ -296,6 +297,7 @@ class Asking:
             outcome=Outcome.SIMILAR if served else Outcome.HIT if fresh else Outcome.STALE,
             reason=decision.reason,
             text=entry.answer,
+            wire=entry.wire,
             sources=entry.sources,
             key=key,
             scope=decision.wanted.scope,
@@ -403,7 +405,10 @@ class Asking:
 def _answer(step: Step, **facts: Any) -> Answer:
     """An answer with what follows from the question and its plan."""
     asked, plan = step.asked, step.plan
-    return Answer(
+    kind = VerbatimAnswer if facts.get("wire") else Answer
+    if kind is Answer:
+        facts.pop("wire", None)
+    return kind(
         flow=plan.spec.key,
         flow_id=plan.spec.id,
         flow_name=plan.spec.name or plan.spec.key,

@@ -204,6 +204,7 @@ class Calling:
                 # A flow whose answers the team shares is not told who asks, so they cannot depend on it.
                 user="" if plan.spec.sharing is Sharing.TEAM else asked.user,
                 trace_id=asked.trace,
+                verbatim=asked.verbatim,
             )
             flight.called = True
             if spare is None:
@@ -252,6 +253,7 @@ class Calling:
             sources=done.sources,
             config=plan.config,
             alone=not plan.enrichment.exchanges,
+            wire=done.wire,
             tokens_in=done.tokens.read if done.tokens else 0,
             tokens_out=done.tokens.written if done.tokens else 0,
         )

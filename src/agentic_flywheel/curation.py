@@ -38,6 +38,7 @@ from agentic_flywheel.store.store import Store
 from agentic_flywheel.watching import FlowWatch, Standing
 
 if TYPE_CHECKING:
+    from agentic_flywheel.flows.flowise import Restrictions
     from agentic_flywheel.insight.usage import Usage
 
 
@@ -315,6 +316,13 @@ class Flows:
     async def changes(self, key: str) -> Sequence[FlowChange]:
         """The flow's recorded changes, newest first."""
         return await self._store.flows.changes(self.show(key).key)
+
+    async def restrictions(self, spec: FlowSpec) -> Restrictions:
+        """Whom a Flowise flow's own settings let ask it, whether or not the registry has it. Raises `FlowError`."""
+        from agentic_flywheel.flows.flowise import FlowiseClient, Restrictions
+
+        async with self._clients.use(spec) as client:
+            return await client.restrictions() if isinstance(client, FlowiseClient) else Restrictions()
 
     async def check(self, key: str) -> FlowHealth:
         """Look whether a flow could be asked, without asking it."""

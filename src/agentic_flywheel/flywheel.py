@@ -19,7 +19,7 @@ from agentic_flywheel.explaining import Explaining
 from agentic_flywheel.familiar import Familiar
 from agentic_flywheel.flights import Flights
 from agentic_flywheel.flows.clients import ClientPool
-from agentic_flywheel.flows.protocol import StreamEvent
+from agentic_flywheel.flows.protocol import StreamEvent, Verbatim
 from agentic_flywheel.flows.registry import Registry
 from agentic_flywheel.history import History
 from agentic_flywheel.housekeeping import Housekeeping
@@ -221,6 +221,7 @@ class Flywheel(LateParts):
         domain: Domain | None = None,
         history: Sequence[Exchange] = (),
         instructions: str = "",
+        verbatim: Verbatim | None = None,
         turn_id: str | None = None,
     ) -> Answer:
         """Answer a question, from memory where that is right, else by the flow; remember the turn.
@@ -230,13 +231,14 @@ class Flywheel(LateParts):
         50 ms. `config` is laid over the flow's configuration and is part of what the answer is stored under, as is
         `domain`. `history` are earlier exchanges that the asker brings along, oldest first: they take the place of the
         session's turns. `instructions` (a system prompt) go to the flow with the question. Both are part of what the
-        answer is stored under. The same `turn_id` in the same session is remembered once.
+        answer is stored under. `verbatim` is for interfaces that speak a service's own protocol. The same `turn_id` in
+        the same session is remembered once.
 
         Raises `InputError` (nothing was done), `UnknownFlow`, `UnknownSession` (another user's), `NotCached`
         (`only_if_cached`), and `FlowError` where the flow does not answer. Trouble with Redis raises nothing: the
         answer says so in `outcome`, `reason` and `warnings`.
         """
-        plain = not (config or domain or history or instructions or turn_id)
+        plain = not (config or domain or history or instructions or turn_id or (verbatim and verbatim.credential))
         if session is None and plain and directives in (None, _NO_DIRECTIVES):
             if self._near is not None:
                 at_hand = self._near.answer(question, flow, user, intent)
@@ -260,6 +262,7 @@ class Flywheel(LateParts):
                 domain=domain,
                 history=history,
                 instructions=instructions,
+                verbatim=verbatim,
                 turn_id=turn_id,
             )
             answer = await self._asking.answer(asked)
@@ -282,6 +285,7 @@ class Flywheel(LateParts):
         domain: Domain | None = None,
         history: Sequence[Exchange] = (),
         instructions: str = "",
+        verbatim: Verbatim | None = None,
         turn_id: str | None = None,
     ) -> AsyncGenerator[StreamEvent, None]:
         """As `ask`, with the text as it comes: `Decided`, then `TextPart`s to append, at last the whole `Answer`.
@@ -302,6 +306,7 @@ class Flywheel(LateParts):
                 domain=domain,
                 history=history,
                 instructions=instructions,
+                verbatim=verbatim,
                 turn_id=turn_id,
             )
         except FlywheelError as error:

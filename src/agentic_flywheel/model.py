@@ -194,6 +194,7 @@ class Entry(msgspec.Struct, gc=False, frozen=True, array_like=True):
     config: dict[str, Any] = {}
     alone: bool = False
     withdrawn: str = ""
+    wire: bytes = b""  # what the service itself said, for interfaces that speak its protocol; the flow's kind reads it
     tokens_in: int = 0  # of the call that computed it; 0 where the flow does not tell
     tokens_out: int = 0
 
@@ -330,6 +331,12 @@ class Answer(msgspec.Struct, gc=False, frozen=True, kw_only=True):
     matched_question: str = ""
     considered: tuple[Candidate, ...] = ()
     warnings: tuple[str, ...] = ()
+
+
+class VerbatimAnswer(Answer, gc=False, frozen=True, kw_only=True):
+    """An answer together with what the service itself said (`Entry.wire`), for interfaces that speak its protocol."""
+
+    wire: bytes = b""
 
 
 class Decided(msgspec.Struct, gc=False, frozen=True):

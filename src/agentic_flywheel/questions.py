@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from agentic_flywheel.errors import InputError
-from agentic_flywheel.flows.protocol import FlowSpec
+from agentic_flywheel.flows.protocol import FlowSpec, Verbatim
 from agentic_flywheel.flows.registry import Registry
 from agentic_flywheel.flows.routing import route
 from agentic_flywheel.flows.snapshot import RegistrySnapshot
@@ -53,6 +53,7 @@ class Asked(msgspec.Struct, gc=False, frozen=True, kw_only=True):
     started: float
     history: tuple[Exchange, ...] = ()
     instructions: str = ""
+    verbatim: Verbatim | None = None
 
     @property
     def plain(self) -> bool:
@@ -63,6 +64,7 @@ class Asked(msgspec.Struct, gc=False, frozen=True, kw_only=True):
             or self.domain
             or self.history
             or self.instructions
+            or (self.verbatim and self.verbatim.credential)
             or self.directives != _NO_DIRECTIVES
         )
 
@@ -109,6 +111,7 @@ class Planner:
         domain: Domain | None = None,
         history: Sequence[Exchange] = (),
         instructions: str = "",
+        verbatim: Verbatim | None = None,
         turn_id: str | None = None,
     ) -> Asked:
         """Check everything that was given, before anything is touched. Raises `InputError`."""
@@ -128,6 +131,7 @@ class Planner:
             domain=None if domain is None else _admit_domain(domain),
             history=_admit_history(history) if history else (),
             instructions=admit_text(instructions, "instructions") if instructions else "",
+            verbatim=verbatim,
             at=time.time(),
             started=started,
         )
@@ -152,6 +156,8 @@ class Planner:
         domain = asked.domain.digest() if asked.domain else ""
         if asked.instructions:
             domain = digest("instructions", asked.instructions, domain)
+        if asked.verbatim is not None and asked.verbatim.credential:
+            domain = digest("credential", asked.verbatim.credential, domain)
         alone = identity_of(config=config, domain=domain)
         context = context_digest(enrichment.exchanges)
         identity = identity_of(context=context, config=config, domain=domain) if context else alone

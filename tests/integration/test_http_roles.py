@@ -23,7 +23,9 @@ pytestmark = pytest.mark.anyio
 
 @pytest.fixture
 async def app(valkey: Server, tmp_path: Path) -> AsyncIterator[App]:
-    settings = settings_for(valkey, tmp_path, serve_credentials="always", tenant="home")
+    settings = settings_for(
+        valkey, tmp_path, serve_credentials="always", tenant="home", serve_flowise_url="http://127.0.0.1:9"
+    )
     made = App(Service(settings))
     async with made.running():
         yield made

@@ -92,6 +92,8 @@ class FlowError(FlywheelError):
     code = "flow_error"
     exit_code = 2
     default_retry_after = 5.0
+    #: What the service itself answered, for interfaces that speak its protocol; `flows` knows its form.
+    reply: Any = None
 
     def again(self, **details: Any) -> Self:
         """The same failure as one of several askers meets it, with facts of its own."""
@@ -100,6 +102,7 @@ class FlowError(FlywheelError):
             self.message, suggestions=self.suggestions, retry_after_seconds=self.retry_after_seconds, **facts
         )
         error.error_id = self.error_id
+        error.reply = self.reply
         return error
 
 

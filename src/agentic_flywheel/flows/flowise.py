@@ -12,23 +12,36 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from contextlib import aclosing
 from datetime import timedelta
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from agentic_flywheel.errors import FlowError, FlowGarbled, FlowMissing, FlowTimeout
 from agentic_flywheel.flows.flowise_reading import Reading, failure_of
 from agentic_flywheel.flows.flowise_revision import chatflow_digest
-from agentic_flywheel.flows.protocol import FlowEvent, FlowHealth, FlowQuestion, FlowSpec, Revision
+from agentic_flywheel.flows.protocol import FlowEvent, FlowHealth, FlowQuestion, FlowSpec, Revision, Verbatim
 from agentic_flywheel.flows.replies import Page
 from agentic_flywheel.flows.wire import Deadline, Wire, short_pause
 from agentic_flywheel.model import Exchange
 
 #: Whether a flow streams, and Flowise's version, change rarely; what is known of them is trusted for so long.
 _KNOWLEDGE_SECONDS = 60.0
+#: What is known of who may ask a flow decides about answers from memory, so it is looked at more often.
+_RESTRICTIONS_SECONDS = 15.0
 _CANVASES = {"AGENTFLOW": "/v2/agentcanvas", "MULTIAGENT": "/agentcanvas"}
+
+
+class Restrictions(NamedTuple):
+    """Whom Flowise lets ask a flow: `bound` says that it takes a key (None: nobody may know), `origins` are the pages
+    that may ask (none named: all), `own` is the credential that this client shows by itself, `streams` whether the flow
+    can be heard while it answers."""
+
+    bound: bool | None = None
+    origins: tuple[str, ...] = ()
+    own: str = ""
+    streams: bool = False
 
 
 class FlowiseClient:
@@ -76,6 +89,8 @@ class FlowiseClient:
         self._streams: tuple[bool, float] | None = None
         self._version: tuple[str, float] | None = None
         self._type = ""
+        self._own = f"Bearer {key}" if key else ""
+        self._restrictions: tuple[Restrictions, float] | None = None
 
     @property
     def address(self) -> str:
@@ -85,14 +100,15 @@ class FlowiseClient:
     async def stream(self, question: FlowQuestion) -> AsyncGenerator[FlowEvent]:
         """Ask the flow; see `FlowClient.stream`."""
         deadline = self._wire.deadline()
-        streaming = await self._is_streamable(deadline)
-        reading = Reading(self._wire.failure)
-        path = f"/api/v1/prediction/{self._id}"
+        verbatim = question.verbatim
+        # Asked for a flow that it does not know, Flowise hangs on a stream: so that is found out in any case.
+        streaming = await self._is_streamable(deadline) and (verbatim is None or verbatim.streaming)
+        reading = Reading(self._wire.failure, verbatim=verbatim is not None)
+        path, body = f"/api/v1/prediction/{self._id}", self._body(question, streaming)
+        headers = None if verbatim is None else self._headers_of(verbatim)
         try:
-            async with self._wire.open("POST", path, deadline, body=self._body(question, streaming)) as reply:
-                if reply.status != 200:
-                    raise self._refusal(await reply.page())
-                if reply.media_type == "text/event-stream":
+            async with self._wire.open("POST", path, deadline, body=body, headers=headers) as reply:
+                if reply.status == 200 and reply.media_type == "text/event-stream":
                     async with aclosing(reply.events()) as frames:
                         async for frame in frames:
                             for event in reading.take(frame):
@@ -102,16 +118,23 @@ class FlowiseClient:
                     for event in reading.rest():
                         yield event
                 else:
-                    page = await reply.page()
-                    answer = page.json()
-                    if answer is None:
-                        raise self._wire.not_an_answer(page)
-                    for event in reading.take_whole(answer):
+                    for event in self._read_whole(await reply.page(), reading):
                         yield event
             yield reading.done()
         except (FlowMissing, FlowTimeout):
             self._streams = None  # deleted, perhaps: asked to stream, Flowise hangs on a flow that it does not know
             raise
+
+    def _read_whole(self, page: Page, reading: Reading) -> Iterator[FlowEvent]:
+        """The events of a reply that is no stream. Raises `FlowError`, with Flowise's own words as its `reply`."""
+        if page.status != 200:
+            error = self._refusal(page)
+            error.reply = page
+            raise error
+        answer = page.json()
+        if answer is None:
+            raise self._wire.not_an_answer(page)
+        yield from reading.take_whole(answer, page)
 
     async def revision(self, known: Revision) -> Revision:
         """Flowise's configuration of the flow; see `FlowClient.revision`.
@@ -162,6 +185,47 @@ class FlowiseClient:
     async def aclose(self) -> None:
         """Close the connections. Safe to call twice."""
         await self._wire.aclose()
+
+    def _headers_of(self, verbatim: Verbatim) -> dict[str, str]:
+        """Headers of one call: those that Flowise looks at, and the credential that the asker showed."""
+        headers = dict(verbatim.headers)
+        if verbatim.authorization is not None:
+            headers["authorization"] = verbatim.authorization
+        return headers
+
+    async def restrictions(self) -> Restrictions:
+        """Who may ask the flow, as Flowise's own settings say, 15 s old at most; older ones while it is away.
+
+        Raises `FlowError` where nothing is known and Flowise cannot be asked, `FlowMissing` for an unknown flow.
+        """
+        now = time.monotonic()
+        if self._restrictions is None or now - self._restrictions[1] >= _RESTRICTIONS_SECONDS:
+            try:
+                self._restrictions = (await self._read_restrictions(), now)
+            except FlowMissing:
+                self._restrictions = None
+                raise
+            except FlowError:
+                if self._restrictions is None:
+                    raise
+        return self._restrictions[0]
+
+    async def _read_restrictions(self) -> Restrictions:
+        deadline = self._wire.check_deadline()
+        streams = await self._is_streamable(deadline)
+        shown = await self._wire.fetch("GET", f"/api/v1/public-chatbotConfig/{self._id}", deadline)
+        chatbot = shown.json()
+        if shown.status != 200 or not isinstance(chatbot, dict):
+            raise self._refusal(shown)
+        bound: bool | None = None
+        if self._has_key:
+            page = await self._wire.fetch("GET", f"/api/v1/chatflows/{self._id}", deadline)
+            chatflow = page.json()
+            if page.status == 200 and isinstance(chatflow, dict) and "apikeyid" in chatflow:
+                bound = bool(chatflow["apikeyid"])
+        origins = chatbot.get("allowedOrigins")
+        allowed = tuple(str(one) for one in origins if one) if isinstance(origins, list) else ()
+        return Restrictions(bound, allowed, self._own, streams)
 
     def _body(self, question: FlowQuestion, streaming: bool) -> dict[str, Any]:
         conversation = question.conversation or uuid.uuid4().hex

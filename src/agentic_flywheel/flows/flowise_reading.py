@@ -10,9 +10,11 @@ import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import msgspec
+
 from agentic_flywheel.errors import FlowError, FlowGarbled
-from agentic_flywheel.flows.protocol import AnswerDone, FlowEvent, Progress, SourcesFound, TextPart, Tokens
-from agentic_flywheel.flows.replies import Transcript, json_or_none, kind_by_words, mended, tokens_of
+from agentic_flywheel.flows.protocol import AnswerDone, FlowEvent, Frame, Progress, SourcesFound, TextPart, Tokens
+from agentic_flywheel.flows.replies import Page, Transcript, json_or_none, kind_by_words, mended, tokens_of
 from agentic_flywheel.model import Source
 
 #: Ids and figures of a reply that are kept as they are; the text has its own place.
@@ -26,10 +28,13 @@ _EXCERPT_CHARACTERS = 2_000
 
 
 class Reading:
-    """One prediction as it comes in; `failure` makes the errors that it raises."""
+    """One prediction as it comes in; `failure` makes the errors that it raises, `verbatim` keeps what Flowise says."""
 
-    def __init__(self, failure: Callable[..., FlowError]) -> None:
+    def __init__(self, failure: Callable[..., FlowError], *, verbatim: bool = False) -> None:
         self._failure = failure
+        self._verbatim = verbatim
+        self._frames: list[str] = []
+        self._page: Page | None = None
         self._transcript = Transcript()
         self._start = ""
         self._sources: tuple[Source, ...] = ()
@@ -40,6 +45,9 @@ class Reading:
 
     def take(self, frame: str) -> Iterator[FlowEvent]:
         """The data of one server-sent event. Raises `FlowError` where Flowise reports a failure."""
+        if self._verbatim:
+            self._frames.append(frame)
+            yield Frame(frame)
         event = json_or_none(frame)
         if not isinstance(event, dict) or not isinstance(event.get("event"), str):
             raise self._failure(FlowGarbled, f"an event of the stream cannot be read: {frame[:80]!r}")
@@ -70,8 +78,9 @@ class Reading:
                     self._keep({name: payload}, _STEPS)
                 yield Progress(name, payload if _is_small(payload) else None)
 
-    def take_whole(self, reply: Any) -> Iterator[FlowEvent]:
-        """The plain reply: a JSON object (or, from custom output parsers, a bare text)."""
+    def take_whole(self, reply: Any, page: Page | None = None) -> Iterator[FlowEvent]:
+        """The plain reply: a JSON object (or, from custom output parsers, a bare text), and the page that held it."""
+        self._page = page
         if isinstance(reply, str):
             reply = {"text": reply}
         if not isinstance(reply, dict):
@@ -105,7 +114,9 @@ class Reading:
         if not self._is_over():
             raise self._failure(FlowGarbled, f"the stream was cut off after {len(text)} characters")
         if not text.strip() and not self._metadata.get("artifacts"):
-            raise self._failure(FlowGarbled, "Flowise answered with an empty text")
+            error = self._failure(FlowGarbled, "Flowise answered with an empty text")
+            error.reply = self._page
+            raise error
         if self._executed:
             self._metadata["steps"] = steps_of(self._executed)
         complete = bool(text.strip()) and not self._metadata.get("action") and not _was_cut_off(self._executed)
@@ -115,7 +126,12 @@ class Reading:
             complete=complete,
             metadata=self._metadata,
             tokens=_tokens_of(self._executed) or tokens_of(self._metadata.get("usageMetadata")),
+            wire=self._said() if self._verbatim else b"",
         )
+
+    def _said(self) -> bytes:
+        body = self._page.body.decode("utf-8", "replace") if self._page is not None else ""
+        return msgspec.msgpack.encode(Said(body, self._frames))
 
     def _is_over(self) -> bool:
         return self.ended or self._seen_metadata
@@ -141,6 +157,18 @@ class Reading:
                 self._metadata[name] = value
             else:
                 self._metadata.setdefault("left_out", []).append(name)
+
+
+class Said(msgspec.Struct, frozen=True, array_like=True):
+    """What Flowise said, word for word: the plain reply's body, or the data of each event of its stream."""
+
+    body: str = ""
+    frames: list[str] = []
+
+
+def said_in(wire: bytes) -> Said:
+    """What Flowise said when an answer was computed; empty for one that came another way."""
+    return msgspec.msgpack.decode(wire, type=Said) if wire else Said()
 
 
 def failure_of(said: str, failure: Callable[..., FlowError]) -> FlowError:

@@ -63,6 +63,20 @@ class FlowSpec(msgspec.Struct, frozen=True, kw_only=True):
     origin: str = ""  # "file:line" of the registry, for messages
 
 
+class Verbatim(msgspec.Struct, gc=False, frozen=True):
+    """How somebody who speaks the service's own protocol wants a flow asked: what the service says is kept as it came.
+
+    `streaming` asks for a stream, or for the whole answer at once. `authorization` takes the place of the flow's own
+    credential for this call and is kept nowhere; `credential` is what the answer is stored under beside the question:
+    a digest of it where it decides who may have the answer, "" where everybody may.
+    """
+
+    streaming: bool = False
+    authorization: str | None = None
+    credential: str = ""
+    headers: tuple[tuple[str, str], ...] = ()  # of the request, that the service looks at (`Origin`)
+
+
 class FlowQuestion(msgspec.Struct, gc=False, frozen=True, kw_only=True):
     """One question on its way to a flow.
 
@@ -80,6 +94,7 @@ class FlowQuestion(msgspec.Struct, gc=False, frozen=True, kw_only=True):
     conversation: str = ""
     user: str = ""
     trace_id: str = ""
+    verbatim: Verbatim | None = None  # for kinds whose own protocol an interface speaks; others pass it over
 
 
 class TextPart(msgspec.Struct, gc=False, frozen=True):
@@ -108,6 +123,12 @@ class Tokens(NamedTuple):
     written: int = 0
 
 
+class Frame(msgspec.Struct, gc=False, frozen=True):
+    """A piece of the service's own stream as it came, where that was asked for (`Verbatim`)."""
+
+    data: str
+
+
 class AnswerDone(msgspec.Struct, gc=False, frozen=True, kw_only=True):
     """The end of a stream that ended well, with the whole answer.
 
@@ -120,9 +141,10 @@ class AnswerDone(msgspec.Struct, gc=False, frozen=True, kw_only=True):
     complete: bool = True
     metadata: Mapping[str, Any] = {}
     tokens: Tokens | None = None
+    wire: bytes = b""  # what the service said, word for word, where that was asked for; the kind knows its form
 
 
-FlowEvent = TextPart | SourcesFound | Progress | AnswerDone
+FlowEvent = TextPart | SourcesFound | Progress | Frame | AnswerDone
 #: What `Flywheel.stream` yields: first what was decided, last the answer, and between them what the flow says.
 StreamEvent = Decided | FlowEvent | Answer
 

@@ -155,6 +155,12 @@ class Registry:
         self._merge()
         return spec
 
+    def adopt(self, spec: FlowSpec) -> FlowSpec:
+        """Make a flow that somebody asked by its service's own id known to this process, until it is in the file."""
+        self._registered[spec.key] = spec
+        self._merge()
+        return spec
+
     def unregister(self, key: str) -> None:
         """Take away a flow registered from Python; without effect where there is none."""
         self._registered.pop(key, None)

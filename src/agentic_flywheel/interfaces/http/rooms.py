@@ -44,6 +44,7 @@ _ROOMS = (
     "problems",
     "openai",
     "mcp",
+    "flowise",
 )
 
 

@@ -39,11 +39,13 @@ class AccessRoute(Route):
         endpoint: Callable[..., Any],
         *,
         needs: Needs,
-        methods: Collection[str] | None = None,
+        methods: Collection[str] | None = ("GET",),
         name: str | None = None,
         body_limit: int | None = None,
     ) -> None:
         super().__init__(path, endpoint, methods=methods, name=name)
+        if methods is None:
+            self.methods = None  # Starlette would take a function for an answer to GET alone
         self.needs = needs
         self.body_limit = body_limit
 

@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 from starlette.responses import Response, StreamingResponse
 
 from agentic_flywheel.callers import Scope
-from agentic_flywheel.errors import FlowUnavailable, FlywheelError, UnknownSession
-from agentic_flywheel.flows.protocol import Progress, StreamEvent, TextPart
+from agentic_flywheel.errors import FlywheelError, UnknownSession
+from agentic_flywheel.flows.protocol import StreamEvent, TextPart
 from agentic_flywheel.interfaces.http.caching import directives_of, provenance_of
 from agentic_flywheel.interfaces.http.call import Call, call_of
 from agentic_flywheel.interfaces.http.openai.reading import ChatRequest, read_chat
@@ -24,6 +23,7 @@ from agentic_flywheel.interfaces.http.openai.writing import Chunks, completion, 
 from agentic_flywheel.interfaces.http.problems import known_error
 from agentic_flywheel.interfaces.http.rooms import Room
 from agentic_flywheel.interfaces.http.routes import AccessRoute
+from agentic_flywheel.interfaces.http.speaking import spoken_of
 from agentic_flywheel.model import Answer, Decided
 
 if TYPE_CHECKING:
@@ -83,28 +83,16 @@ def _asked(request: Request, call: Call, chat: ChatRequest) -> tuple[dict[str, A
 
 
 async def _frames(events: AsyncGenerator[StreamEvent, None], chunks: Chunks, call: Call) -> AsyncIterator[bytes]:
-    """The answer in pieces. What was said cannot be taken back: where another text takes its place, it fails."""
-    said, heard = "", 0
-    async with aclosing(events):
-        try:
-            yield chunks.begin()
-            async for event in events:
-                if isinstance(event, Progress) and event.event == "restarted":
-                    heard = 0
-                elif isinstance(event, TextPart):
-                    known = said[heard : heard + len(event.text)]
-                    heard += len(event.text)
-                    if not event.text.startswith(known):
-                        break
-                    if fresh := event.text[len(known) :]:
-                        said += fresh
-                        yield chunks.text(fresh)
-                elif isinstance(event, Answer) and event.text == said:
-                    yield chunks.end(event)
-                    return
-            yield error_frame(FlowUnavailable("the call broke off, and another answer takes its place: ask again"))
-        except Exception as error:  # noqa: BLE001 -- the status has been sent: the stream itself says what went wrong
-            yield error_frame(known_error(error, call)[0])
+    """The answer in pieces."""
+    try:
+        yield chunks.begin()
+        async for event in spoken_of(events):
+            if isinstance(event, TextPart):
+                yield chunks.text(event.text)
+            elif isinstance(event, Answer):
+                yield chunks.end(event)
+    except Exception as error:  # noqa: BLE001 -- the status has been sent: the stream itself says what went wrong
+        yield error_frame(known_error(error, call)[0])
 
 
 async def _models(request: Request) -> Response:
