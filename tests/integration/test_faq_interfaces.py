@@ -104,6 +104,7 @@ def test_a_candidate_is_read_edited_and_approved(afw: Afw) -> None:
     for user in ("u", "v", "w"):
         afw.ok("ask", QUESTION, "--flow", "echo", "--user", user)
     assert "candidate" in afw.ok("faq").out
+    assert "1 question that many ask" in afw.ok("proposals").err
     (candidate,) = afw.json("faq", "list")["candidates"]
     short = candidate["id"][:12]
     shown = afw.ok("faq", "show", short)
@@ -213,6 +214,10 @@ async def test_mcp_clients_read_and_cannot_approve(tmp_path: Path, valkey: Serve
         assert (answer["source"], answer["faq"], answer["text"]) == ("faq", id_, "Hold the button.")
         (turn,) = (await called(client, "flowise_session_history", session_id="s"))["turns"]
         assert turn["faq"] == id_
+        afw.ok("faq", "edit", id_, "--answer", "Press it twice.")  # in another process, while this one answers
+        afw.ok("faq", "approve", id_)
+        again = await called(client, "flowise_query", question=QUESTION, flow_override="echo")
+        assert (again["source"], again["text"]) == ("faq", "Press it twice.")
         for user in ("u", "v", "w"):
             await called(client, "flowise_query", question="What is asked a lot?", flow_override="echo", user_id=user)
         (candidate,) = (await faq(action="candidates"))["candidates"]

@@ -9,6 +9,7 @@ import click
 from agentic_flywheel.interfaces.cli.frame import FlywheelGroup, Invocation
 
 if TYPE_CHECKING:
+    from agentic_flywheel.flywheel import Flywheel
     from agentic_flywheel.likeness import Proposal
 
 
@@ -28,12 +29,18 @@ def proposals(context: click.Context) -> None:
 @click.pass_obj
 def list_proposals(invocation: Invocation, everything: bool = False) -> None:
     """List the proposals that wait for a decision."""
-    from agentic_flywheel.interfaces.cli.terminal import note, print_json
+    from agentic_flywheel.interfaces.cli.terminal import counted, note, print_json
 
-    found = invocation.run(lambda flywheel: flywheel.similar.proposals(all=everything))
+    async def work(flywheel: Flywheel) -> tuple[list[Proposal], int]:
+        found = await flywheel.similar.proposals(all=everything)
+        return found, 0 if invocation.as_json else len((await flywheel.faq.list()).candidates)
+
+    found, candidates = invocation.run(work)
     if invocation.as_json:
         print_json({"proposals": found})
         return
+    if candidates:
+        note(f"For the FAQ: {counted(candidates, 'questions')} that many ask. Read them:  afw faq")
     if not found:
         note("Nothing is proposed." if everything else "No proposal waits for a decision.")
         return
