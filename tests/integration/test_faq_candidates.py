@@ -124,6 +124,18 @@ async def test_an_answer_that_was_reported_is_not_offered(valkey: Server, tmp_pa
         assert one.answer == f"oracle 2: {QUESTION}", "what the flow said afterwards may be offered"
 
 
+async def test_a_reported_answer_that_comes_back_from_a_backup_is_not_offered(valkey: Server, tmp_path: Path) -> None:
+    async with opened(valkey, tmp_path, {"oracle": Oracle()}) as flywheel:
+        await ask(flywheel)
+        await flywheel.backup.export(tmp_path / "b", sections=["entries"])
+        answer = await flywheel.ask(QUESTION, flow="oracle", session="s")
+        await flywheel.similar.report(answer.turn_id, "outdated")
+        await flywheel.backup.restore(tmp_path / "b")
+        assert (await flywheel.ask(QUESTION, flow="oracle")).text == answer.text
+        (one,) = await candidates(flywheel)
+        assert one.answer == ""
+
+
 async def test_an_answer_of_an_older_configuration_is_not_offered(valkey: Server, tmp_path: Path) -> None:
     async with opened(valkey, tmp_path, {"oracle": (Oracle(), {"options": {"version": "1"}})}) as flywheel:
         await ask(flywheel)
@@ -157,6 +169,18 @@ async def test_a_question_that_was_called_private_is_not_even_named(valkey: Serv
         assert await candidates(flywheel) == ()
         with pytest.raises(UnknownFaqEntry):
             await flywheel.faq.approve(one.id, owner="ann")
+
+
+async def test_a_mark_that_came_with_a_backup_counts_as_well(valkey: Server, tmp_path: Path) -> None:
+    flows = {"oracle": Oracle()}
+    async with opened(valkey, tmp_path, flows) as one, opened(valkey, tmp_path, flows, tenant="other") as other:
+        answer = await one.ask("Which code opens the xyzzy door?", flow="oracle", session="s")
+        await one.similar.report(answer.turn_id, "private")
+        await one.backup.export(tmp_path / "b", sections=["entries"])
+        await ask(other, "Which code opens the xyzzy door?")
+        assert len(await candidates(other)) == 1
+        await other.backup.restore(tmp_path / "b")
+        assert await candidates(other) == ()
 
 
 async def test_what_is_deleted_leaves_no_trace_in_the_faq(valkey: Server, tmp_path: Path) -> None:

@@ -89,6 +89,10 @@ async def test_it_is_gone_with_a_change_of_the_flow_and_stays_through_a_clearing
     async with opened(valkey, tmp_path, (Oracle(), {"options": {"version": "2"}})) as flywheel:
         assert (await flywheel.ask(ASKED, flow="oracle")).source is Origin.FLOW
         assert (await flywheel.ask(QUESTION, flow="oracle")).source is not Origin.FAQ
+    async with opened(valkey, tmp_path, (Oracle(), {"options": {"version": "3"}})) as flywheel:
+        own = await flywheel.ask(QUESTION, flow="oracle")
+        answer = await flywheel.ask(ASKED, flow="oracle")
+        assert (answer.outcome, answer.source, answer.text) == (Outcome.SIMILAR, Origin.CACHE, own.text)
 
 
 @pytest.mark.parametrize(
