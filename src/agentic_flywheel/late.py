@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from agentic_flywheel.insight.warm_schedule import WarmSchedule
     from agentic_flywheel.insight.warming import Warming
     from agentic_flywheel.learning import Learning
+    from agentic_flywheel.lifetimes import Lifetimes
     from agentic_flywheel.near import NearCache
     from agentic_flywheel.pinned import Pinned
     from agentic_flywheel.questions import Planner
@@ -41,6 +42,7 @@ class LateParts:
     settings: Settings
     registry: Registry
     flows: Flows
+    lifetimes: Lifetimes
     _store: Store
     _behind: WriteBehind
     _clients: ClientPool
@@ -106,7 +108,7 @@ class LateParts:
         """What is asked often, and what is asked next; loaded when it is looked at."""
         from agentic_flywheel.insight.popular import Popular
 
-        return Popular(self.registry, self._store, self._behind.flush)
+        return Popular(self.settings, self.registry, self._store, self.lifetimes.of, self._behind.flush)
 
     @cached_property
     def warming(self) -> Warming:

@@ -6,6 +6,7 @@ import asyncio
 from datetime import timedelta
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from agentic_flywheel import Directives, Domain, Flywheel
@@ -267,7 +268,12 @@ async def test_answers_that_would_not_be_served_are_not_named(valkey: Server, tm
         assert (await only(flywheel)).entry_key is None
         await flywheel.ask(KEYS)
         assert (await only(flywheel)).entry_key is not None
+        stored = await flywheel.cache.show(str((await only(flywheel)).entry_key))
+        old = msgspec.structs.replace(stored.entry, created_at=stored.entry.created_at - 86400)
+        await flywheel._store.entries.put(stored.key, old)
+        assert (await only(flywheel)).entry_key is not None
         await flywheel.lifetimes.set("oracle", timedelta(hours=1))
+        assert (await only(flywheel)).entry_key is None
         flywheel.registry.register("oracle", Oracle("another"), options={"version": 2})
         await flywheel.ask(LOGS)
         assert [each.entry_key is None for each in await flywheel.popular.list()] == [True, False]

@@ -21,11 +21,14 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from agentic_flywheel.errors import InputError
+from agentic_flywheel.flows.protocol import FlowSpec
 from agentic_flywheel.flows.registry import Registry
 from agentic_flywheel.insight.askers import estimated
 from agentic_flywheel.insight.tally import name_of, steps_over
 from agentic_flywheel.insight.windows import window_of
-from agentic_flywheel.model import Receipt, Sharing
+from agentic_flywheel.model import Directives, FlowState, Lifetime, Reason, Receipt, Sharing
+from agentic_flywheel.policy.decision import Facts, Found, Wanted, verdict
+from agentic_flywheel.settings import Settings
 from agentic_flywheel.store.counters import day_of
 from agentic_flywheel.store.popularity import KEPT, Popularity, Record
 from agentic_flywheel.store.store import Store
@@ -75,9 +78,18 @@ class PopularQuestion(msgspec.Struct, frozen=True, kw_only=True):
 class Popular:
     """The popular questions of one tenant, and the paths between them."""
 
-    def __init__(self, registry: Registry, store: Store, flush: Callable[[], Awaitable[None]]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        registry: Registry,
+        store: Store,
+        lifetime: Callable[[FlowSpec, FlowState, float | None], Lifetime],
+        flush: Callable[[], Awaitable[None]],
+    ) -> None:
+        self._jitter = settings.number("ttl.jitter")
         self._registry = registry
         self._store = store
+        self._lifetime = lifetime  # that holds for a flow now
         self._flush = flush
 
     async def list(
@@ -185,22 +197,34 @@ class Popular:
         ]
         flat = list({key for of_question in keys for key in of_question})
         looked = dict(zip(flat, await self._store.entries.get_many(flat), strict=True))
-        states = {flow: await self._store.flows.state(flow) for flow in {question.flow for question in questions}}
-        now = time.time()
+        facts = {flow: await self._facts(flow) for flow in {question.flow for question in questions}}
 
         def served(question: PopularQuestion, key: str) -> bool:
-            entry, state = looked[key].entry, states[question.flow]
-            return (
-                entry is not None
-                and not entry.withdrawn
-                and (entry.fingerprint, entry.generation) == (state.fingerprint, state.generation)
-                and entry.created_at + entry.ttl_seconds > now
-            )
+            entry = looked[key].entry
+            if entry is None:
+                return False
+            wanted = Wanted(key=key, scope="team", question=entry.question, identity="")
+            return verdict(Found(wanted, entry), facts[question.flow]) is Reason.EXACT
 
         return [
             msgspec.structs.replace(question, entry_key=next((key for key in those if served(question, key)), None))
             for question, those in zip(questions, keys, strict=True)
         ]
+
+    async def _facts(self, flow: str) -> Facts:
+        """What decides whether a stored answer of a flow would be served now."""
+        spec = self._registry.current().get(flow, inactive=True)
+        state = await self._store.flows.state(flow)
+        overrides = await self._store.flows.type_ttls()
+        return Facts(
+            directives=Directives(),
+            found=(),
+            fingerprint=state.fingerprint,
+            generation=state.generation,
+            lifetime=self._lifetime(spec, state, overrides.get(spec.type)),
+            now=time.time(),
+            jitter=self._jitter,
+        )
 
 
 class Heads:
