@@ -82,6 +82,11 @@ class FlywheelSync:
         return _Waiting(self._flywheel.popular, self._wait)
 
     @property
+    def warming(self) -> Any:
+        """As `Flywheel.warming`: `run`, `show` and `recent`."""
+        return _Waiting(self._flywheel.warming, self._wait)
+
+    @property
     def faq(self) -> Any:
         """As `Flywheel.faq`."""
         return _Waiting(self._flywheel.faq, self._wait)

@@ -185,8 +185,11 @@ async def test_the_whole_way_of_a_question(cluster: ClusterOfSix, tmp_path: Path
         assert [question.asked for question in await flywheel.popular.list()] == [2]
         assert [step.count for step in await flywheel.popular.next("How long are answers kept?", least_askers=1)] == [1]
         assert (await flywheel.sessions.delete("monday", dry_run=False)).removed["turns"] == 2
+        warmed = await flywheel.warming.run(["Which ports does Redis use?"], popular=1, follow_ups=1)
+        assert (warmed.stored, warmed.state) == (2, "done")
+        assert (await flywheel.warming.show(warmed.job)).stored == 2
         report = await flywheel.usage.report()
-        assert (report.total.outcomes["hit"], report.total.outcomes["miss"], report.total.calls) == (1, 3, 3)
+        assert (report.total.outcomes["hit"], report.total.outcomes["miss"], report.total.calls) == (1, 3, 5)
         assert sum((await flywheel.usage.series(since="1h", step="5m")).questions) == 4
         assert [(row.questions, row.served) for row in (await flywheel.usage.by("user")).rows] == [(2, 0)]
         assert [question.asked for question in await flywheel.popular.list()] == [1]

@@ -98,6 +98,7 @@ class Service:
 
     async def __aenter__(self) -> Self:
         self._home = self.tenants.lend(self.settings.text("tenant"))
+        self._home.keep_house()  # other tenants' begins with their first question
         self._authentication = Authentication(self.settings, self._home.api_keys, self._tokens)
         return self
 
