@@ -54,7 +54,7 @@ def test_a_file_is_warmed_shown_and_gone_on_with(afw: Afw) -> None:
 def test_questions_come_from_stdin_with_their_path(afw: Afw) -> None:
     line = '{"question": "echo a path", "then": ["And what comes after it?"], "flow": "echo"}\n'
     report = afw.json("warm", "-", "--standalone", stdin=line)
-    assert (report["stored"], report["sources"]) == (2, ["given: 2 questions"])
+    assert (report["stored"], report["sources"]) == (2, ["2 questions"])
     afw.ok("ask", "echo a path", "--flow", "echo", "--session", "s")
     assert afw.json("ask", "And what comes after it?", "--session", "s")["outcome"] == "hit"
 

@@ -96,7 +96,6 @@ class WarmRun:
         self.items = dict(items)
         self.calls = job.calls
         self.money = job.money
-        self.priced = False
         self.bound: WarmBound | None = None
         self.left: Counter[str] = Counter()
         self.ended = False

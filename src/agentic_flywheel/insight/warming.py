@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 
 from agentic_flywheel.errors import InputError, UnknownWarmUp
+from agentic_flywheel.flows.protocol import FlowSpec
 from agentic_flywheel.flows.registry import Registry
 from agentic_flywheel.identifiers import new_id
 from agentic_flywheel.insight.faq import Faq
@@ -48,8 +49,9 @@ class WarmUp:
     """A warm-up that is ready to run: iterate over it, once, for a `WarmProgress` per question. `report` says how far
     it has come, also after it was cut off; `aclose` stops it."""
 
-    def __init__(self, run: WarmRun, warnings: tuple[str, ...] = ()) -> None:
+    def __init__(self, run: WarmRun, currency: str, warnings: tuple[str, ...] = ()) -> None:
         self._run = run
+        self._currency = currency
         self._warnings = warnings
         self._events = run.events()
 
@@ -83,7 +85,7 @@ class WarmUp:
             seconds=run.seconds,
             total=run.total,
         )
-        report = _report(job, run.items, priced=run.priced, warnings=self._warnings)
+        report = _report(job, run.items, currency=self._currency, warnings=self._warnings)
         return msgspec.structs.replace(report, state="dry") if not self.job else report
 
 
@@ -104,6 +106,7 @@ class Warming:
         self._store = store
         self._warmer = warmer
         self._sources = sources
+        self._money = settings.text("usage.currency")
         self.clock: Callable[[], float] = time.monotonic  # tests have another
 
     async def begin(
@@ -200,7 +203,7 @@ class Warming:
         """A warm-up as Redis knows it, whichever process runs it; "" is the last one. Raises `UnknownWarmUp`."""
         known = await self._known(job)
         found = await self._store.warm_jobs.items(known.order.id)
-        report = _report(known, await self._worded(found) if items else found, priced=self._priced(found))
+        report = _report(known, await self._worded(found) if items else found, currency=self._currency(found))
         return report if items else msgspec.structs.replace(report, items=())
 
     async def recent(self, limit: int = 10) -> list[WarmReport]:
@@ -212,7 +215,7 @@ class Warming:
             known = await self._store.warm_jobs.read(job)
             if known is not None:
                 found = await self._store.warm_jobs.items(job)
-                report = _report(known, found, priced=self._priced(found))
+                report = _report(known, found, currency=self._currency(found))
                 reports.append(msgspec.structs.replace(report, items=()))
         return reports
 
@@ -250,15 +253,14 @@ class Warming:
             concurrency=concurrency,
             clock=self.clock,
         )
-        run.priced = any(Price.of(spec) != Price() for spec in self._registry.current().active())
-        return WarmUp(run, warnings)
+        return WarmUp(run, self._money if any(map(_priced, self._registry.current().active())) else "", warnings)
 
     def _without_price(self, paths: Iterable[tuple[WarmPath, bool]]) -> list[str]:
         """The flows that are named, or might be picked, and have no price."""
         snapshot = self._registry.current()
         named = {path.flow for path, _ in paths}
         flows = snapshot.active() if "" in named else [snapshot.flows[key] for key in named if key in snapshot.flows]
-        return sorted(spec.key for spec in flows if Price.of(spec) == Price())
+        return sorted(spec.key for spec in flows if not _priced(spec))
 
     def _at_a_time(self, concurrency: int | None) -> int:
         chosen = int(self._settings["warm.concurrency"]) if concurrency is None else concurrency
@@ -266,9 +268,10 @@ class Warming:
             raise InputError(f"1 to {MOST_CONCURRENCY} questions can be asked at a time, not {chosen}")
         return chosen
 
-    def _priced(self, items: Mapping[str, WarmItem]) -> bool:
+    def _currency(self, items: Mapping[str, WarmItem]) -> str:
+        """What money is counted in; "" where no flow that was asked has a price."""
         flows = self._registry.current().flows
-        return any(Price.of(flows[item.flow]) != Price() for item in items.values() if item.flow in flows)
+        return self._money if any(_priced(flows[item.flow]) for item in items.values() if item.flow in flows) else ""
 
     async def _worded(self, items: Mapping[str, WarmItem]) -> dict[str, WarmItem]:
         """Items with the words of their questions: what was not kept, the stored answer tells, while there is one."""
@@ -301,6 +304,10 @@ def check(budget: WarmBudget) -> None:
             raise InputError(f"a budget of {name} is more than 0, not {value:g}")
 
 
+def _priced(spec: FlowSpec) -> bool:
+    return Price.of(spec) != Price()
+
+
 def _read(file: Path) -> str:
     try:
         return file.read_text("utf-8")
@@ -310,12 +317,14 @@ def _read(file: Path) -> str:
         raise InputError(f"cannot read {file}: {error.strerror}", file=str(file)) from error
 
 
-def _report(job: WarmJob, items: Mapping[str, WarmItem], *, priced: bool, warnings: tuple[str, ...] = ()) -> WarmReport:
+def _report(
+    job: WarmJob, items: Mapping[str, WarmItem], *, currency: str, warnings: tuple[str, ...] = ()
+) -> WarmReport:
     outcomes = Counter(item.outcome for item in items.values())
     broken = job.state == "running" and job.heard_at and time.time() - job.heard_at > SILENT_SECONDS
     order = job.order
     sources = (
-        f"{order.name or 'given'}: {sum(len(path.questions) for path in order.paths)} questions" if order.paths else "",
+        order.name or (f"{sum(len(path.questions) for path in order.paths)} questions" if order.paths else ""),
         "FAQ" if order.faq else "",
         f"{order.popular} popular questions" if order.popular else "",
         f"{order.follow_ups} follow-ups of each" if order.popular and order.follow_ups else "",
@@ -336,7 +345,8 @@ def _report(job: WarmJob, items: Mapping[str, WarmItem], *, priced: bool, warnin
         bound=job.bound,
         refusals=_reasons(items, WarmOutcome.REFUSED),
         failures=_reasons(items, WarmOutcome.FAILED),
-        money=job.money if priced else None,
+        money=job.money if currency else None,
+        currency=currency,
         seconds=job.seconds,
         at=order.at,
         ended_at=job.ended_at,

@@ -182,7 +182,7 @@ def _show(invocation: Invocation, report: WarmReport, *, each: bool) -> None:
     counts = ", ".join(f"{count} {name}" for name, count in parts if count) or "nothing to do"
     print(f"  {counted(report.total, 'questions')}: {counts}")
     if report.state != "dry":
-        money = "" if report.money is None else f", {report.money:g} spent"
+        money = "" if report.money is None else f", {report.money:g} {report.currency} spent"
         print(f"  {counted(report.asked, 'calls')} of flows in {seconds(report.seconds) or '0 s'}{money}")
     for name, reasons in (("refused", report.refusals), ("failed", report.failures)):
         if reasons:

@@ -60,7 +60,8 @@ class WarmResult(Result):
     bound: Annotated[str | None, Field(description="What ended it early: calls, time, money, flow or stopped.")]
     refusals: Annotated[dict[str, int], Field(description="Why policy refused, and how often.")]
     failures: dict[str, int]
-    money: float | None
+    money: Annotated[float | None, Field(description="What its calls cost; null: no price is known.")]
+    currency: str
     seconds: float
     warnings: list[str]
     items: list[WarmItemResult]
