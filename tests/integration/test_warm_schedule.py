@@ -138,6 +138,9 @@ async def test_after_a_change_one_process_asks_what_is_popular(valkey: Server, t
         assert oracle.calls == 2
         (report,) = await houses[0].flywheel.warming.recent()
         assert (report.cause, report.asked, report.stored, report.state) == ("change", 2, 2, "done")
+        change(oracle, houses, "3")  # a moment later
+        await look(*houses)
+        assert oracle.calls == 4
 
 
 async def test_after_a_clearing_too(valkey: Server, tmp_path: Path) -> None:

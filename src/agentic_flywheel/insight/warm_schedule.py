@@ -134,6 +134,7 @@ class WarmSchedule:
             report = await self._run(job, popular=most, flow=spec.key, cause="change")
         if report is None or not _fails(report):  # else it is tried again soon, as long as the budget lasts
             await self._store.flows.note_warmed(spec.key, generation)
+            await self._store.drop_mark(_mark(spec))
 
     async def _warm_all(self) -> None:
         began = time.monotonic()

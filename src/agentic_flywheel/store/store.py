@@ -61,6 +61,10 @@ class Store:
         """Keep a mark that was taken for so long from now on."""
         await self.link.run(("SET", self.keys.mark(name), "1", "EX", seconds))
 
+    async def drop_mark(self, name: str) -> None:
+        """Give a mark back before its time."""
+        await self.link.run(("UNLINK", self.keys.mark(name)))
+
     async def aclose(self) -> None:
         """Finish what is on its way to the outbox, and release every connection."""
         await self.outbox.aclose()
