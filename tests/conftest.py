@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from agentic_flywheel.errors import WeightsMissing
 from agentic_flywheel.settings import load_settings
+from histories import INDEXES, Home, home_of
 from servers import MATRIX, PASSWORD, Server, Servers
 
 #: A busy test machine is not an outage: tests of impatience say how impatient.
@@ -73,3 +75,11 @@ def model() -> None:
         if os.environ.get("CI"):
             pytest.fail(f"{error}: `make embedder` fetches it")
         pytest.skip("the model has not been fetched: make embedder")
+
+
+@pytest.fixture(params=INDEXES)
+def home(request: pytest.FixtureRequest, servers: Servers, tmp_path: Path) -> Iterator[Home]:
+    """Every index of history in turn, on a server that has what it needs."""
+    found = home_of(request.param, servers, tmp_path)
+    for _ in _lent(found.server):
+        yield found

@@ -9,14 +9,16 @@ from datetime import timedelta
 from agentic_flywheel.curated import FaqState
 from agentic_flywheel.curation import Flows
 from agentic_flywheel.durations import show_duration
-from agentic_flywheel.errors import RegistryError, StoreError
+from agentic_flywheel.errors import IndexUnusable, RegistryError, StoreError
 from agentic_flywheel.flows.registry import Registry
+from agentic_flywheel.history_indexes import HistoryIndexes
 from agentic_flywheel.insight.faq import Faq
 from agentic_flywheel.model import Check
 from agentic_flywheel.near import NearCache
 from agentic_flywheel.search.embedding import Embedding
 from agentic_flywheel.store import probe
 from agentic_flywheel.store.breaker import State
+from agentic_flywheel.store.keys import SHARDS
 from agentic_flywheel.store.outbox import Outbox
 from agentic_flywheel.store.store import Store
 
@@ -29,7 +31,13 @@ _WAITING = (FaqState.REPORTED, FaqState.STALE, FaqState.DUE)
 
 
 async def examine(
-    registry: Registry, store: Store, flows: Flows, near: NearCache | None, embedding: Embedding, faq: Faq
+    registry: Registry,
+    store: Store,
+    flows: Flows,
+    near: NearCache | None,
+    embedding: Embedding,
+    faq: Faq,
+    indexes: HistoryIndexes,
 ) -> list[Check]:
     """Every finding, in the order in which a person would ask: configuration, Redis, flows."""
     return [
@@ -39,6 +47,7 @@ async def examine(
         *await _outbox_checks(store.outbox),
         *await _similar_checks(embedding, store),
         *await _faq_checks(faq),
+        *await _history_checks(indexes, store),
         *await _flow_checks(registry, flows),
     ]
 
@@ -91,6 +100,24 @@ async def _engine_checks(store: Store) -> list[Check]:
             advice="Set similar.recall to auto: similar questions are found in this process then.",
         )
     ]
+
+
+async def _history_checks(indexes: HistoryIndexes, store: Store) -> list[Check]:
+    """Which index finds turns, and why."""
+    name = "history index"
+    try:
+        kind, why = await indexes.choice()
+        if kind == "local":
+            return [Check(name=name, state="ok", message=f"local, on this machine: {why}")]
+        state = await store.history.state()
+    except IndexUnusable as error:
+        return [Check(name=name, state="fail", message=error.message, advice=error.suggestions[0])]
+    except StoreError:
+        return []  # said already
+    if len(state.places) < SHARDS:
+        advice = "The next search fills it, or `afw index rebuild`."
+        return [Check(name=name, state="warn", message=f"engine, on the server, not filled yet: {why}", advice=advice)]
+    return [Check(name=name, state="ok", message=f"engine, on the server, {state.docs} turn(s): {why}")]
 
 
 def _registry_checks(registry: Registry) -> list[Check]:

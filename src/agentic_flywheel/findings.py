@@ -17,8 +17,8 @@ import msgspec
 ANSWER_CHARACTERS = 600
 ANSWER_WEIGHT = 0.3
 #: By how many times its score a turn is raised that covers all of what is looked for, each word by its rarity; what
-#: covers a share of it, by that share. R@5 of words alone, in one conversation of LoCoMo and in all: 56.5 and 51.4 at 0,
-#: 58.7 and 54.3 at 1, 59.9 and 55.6 at 4, where BEAM begins to lose.
+#: covers a share of it, by that share. R@5 of words alone, in one conversation of LoCoMo and in all: 56.5 and 51.4 at
+#: 0, 58.7 and 54.3 at 1, 59.9 and 55.6 at 4, where BEAM begins to lose.
 COVERAGE = 3.0
 
 
@@ -140,11 +140,15 @@ class Hit(msgspec.Struct, gc=False, frozen=True):
 
 
 class Hits(msgspec.Struct, gc=False, frozen=True):
-    """The best that one way of looking found, best first; `total` are all that match, at least so many if `more`."""
+    """The best that one way of looking found, best first; `total` are all that match, at least so many if `more`.
+
+    `warnings` are sentences for people: what could not be looked at.
+    """
 
     hits: tuple[Hit, ...] = ()
     total: int = 0
     more: bool = False
+    warnings: tuple[str, ...] = ()
 
 
 class Found(msgspec.Struct, gc=False, frozen=True, kw_only=True):
@@ -209,6 +213,50 @@ class SessionMark(msgspec.Struct, gc=False, frozen=True):
 
     stream_id: str = ""
     turns: int = 0
+
+
+class EngineDoc(msgspec.Struct, gc=False, frozen=True, kw_only=True):
+    """A turn as the store keeps it for the query engine: its name, what is counted of it, and the hash's fields."""
+
+    session_id: str
+    turn_id: str
+    flow: str
+    words: int
+    fields: Mapping[str, str | bytes | float]
+
+
+class EngineState(msgspec.Struct, gc=False, frozen=True, kw_only=True):
+    """What is known of a tenant's documents for the query engine.
+
+    `release` is the layout that they were written in (0: there are none), `docs` and `words` are how many there are,
+    `sequence` the number of the newest, `places` where the feed was read to, by shard. `embedders` are those whose
+    vectors are kept, by fingerprint, with their dimensions (0 until the first vector), the newest first; `flows` all
+    flows that were ever among the documents. `large`: so many vectors that they are found by a graph.
+    """
+
+    release: int = 0
+    docs: int = 0
+    words: int = 0
+    sequence: int = 0
+    places: Mapping[int, str] = {}
+    embedders: Mapping[str, int] = {}
+    flows: frozenset[str] = frozenset()
+    large: bool = False
+
+
+class EngineFound(msgspec.Struct, gc=False, frozen=True):
+    """A document that the query engine found: its name, its score (or distance), and the fields asked for."""
+
+    name: str
+    score: float
+    fields: Mapping[bytes, bytes]
+
+
+class EnginePage(msgspec.Struct, gc=False, frozen=True):
+    """What the query engine found, and how many match in all."""
+
+    found: tuple[EngineFound, ...] = ()
+    total: int = 0
 
 
 class FeedPage(msgspec.Struct, gc=False, frozen=True, kw_only=True):

@@ -347,7 +347,9 @@ class Flywheel(LateParts):
         """Look at registry, Redis and flows; what is fine, what is not, what to do."""
         from agentic_flywheel.examination import examine
 
-        return await examine(self.registry, self._store, self.flows, self._near, self._embedding, self.faq)
+        return await examine(
+            self.registry, self._store, self.flows, self._near, self._embedding, self.faq, self.history.indexes
+        )
 
     def _recall(self, embedder: Embedder) -> Recall:
         where = self.settings.text("similar.recall")

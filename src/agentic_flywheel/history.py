@@ -9,25 +9,21 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import Counter, OrderedDict
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from datetime import UTC, datetime
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Mapping
 from enum import StrEnum
-from functools import cached_property
-from hashlib import blake2b
-from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from functools import partial
+from typing import Any, TypeVar
 
 import msgspec
 
 from agentic_flywheel.behind import WriteBehind
-from agentic_flywheel.errors import EmbedderError, IndexUnusable, InputError, StoreError
+from agentic_flywheel.errors import EmbedderError, IndexUnusable, InputError, StoreError, StoreUnavailable
 from agentic_flywheel.findings import (
     Found,
     HistoryDoc,
     HistoryPage,
     HistoryQuery,
-    Hit,
     Hits,
     IndexState,
     SearchMode,
@@ -35,7 +31,10 @@ from agentic_flywheel.findings import (
 )
 from agentic_flywheel.flights import Flights
 from agentic_flywheel.flows.registry import Registry
+from agentic_flywheel.history_indexes import HistoryIndexes
+from agentic_flywheel.history_pages import Place, Ranked, digest_of
 from agentic_flywheel.indexing import Freshness, Indexing, Progress
+from agentic_flywheel.model import Receipt
 from agentic_flywheel.policy.admission import admit_id
 from agentic_flywheel.policy.visibility import sight_of
 from agentic_flywheel.search.embedding import Embedding
@@ -45,8 +44,6 @@ from agentic_flywheel.search.history.protocols import HistoryIndex
 from agentic_flywheel.search.history.query import filter_value, parse_query
 from agentic_flywheel.search.history.spoken import vector_of
 from agentic_flywheel.settings import Settings
-from agentic_flywheel.store.folders import data_folder
-from agentic_flywheel.store.keys import safe
 from agentic_flywheel.store.store import Store
 
 #: Most turns on one page, and how many of the best of each way of looking are put together, counted and paged through.
@@ -69,6 +66,7 @@ _WAITING = "{} turn(s) wait in the local outbox until Redis is back; they cannot
 _NO_VECTORS = "Some turns have no vectors yet: they are found by their words alone."
 _WORDS_ONLY = "Only words were compared: {}."
 _MADE_ANEW = "The index was damaged and has been made anew from Redis."
+_KEPT_TURNS = "The turns themselves stay: the index is made anew from them when it is next needed."
 
 _T = TypeVar("_T")
 
@@ -93,20 +91,10 @@ class History:
         self._behind = behind
         self._embedding = embedding
         self._flights = flights
-        self._settings = settings
         self._background = background
         self._embedding_all: asyncio.Task[int] | None = None
-        self._lists: OrderedDict[str, _Ranked] = OrderedDict()
-
-    @cached_property
-    def _index(self) -> HistoryIndex:
-        from agentic_flywheel.search.history.local_index import LocalIndex
-
-        return LocalIndex(index_folder(self._settings, self._store))
-
-    @cached_property
-    def _indexing(self) -> Indexing:
-        return Indexing(self._store, self._index, self._flights)
+        self._lists: OrderedDict[str, Ranked] = OrderedDict()
+        self.indexes = HistoryIndexes(settings, store, flights)
 
     async def search(
         self,
@@ -136,11 +124,13 @@ class History:
             "flow": flow, "session": session, "outcome": outcome, "tag": tag, "since": since, "until": until,
         }  # fmt: skip
         asked = self._understood(query, filters, mode=mode, sort=sort, limit=limit, caller=user)
-        place = _Place.read(cursor, asked)
-        fresh, warnings = await self._freshened()
-        asked, ranked = await self._safely(lambda: self._ranked(asked, place), warnings)
+        place = Place.read(cursor, asked)
+        indexing = await self.indexes.used()
+        index = indexing.index
+        fresh, warnings = await self._freshened(indexing)
+        asked, ranked = await self._safely(lambda: self._ranked(index, asked, place), indexing, warnings)
         page = ranked.hits[place.offset : place.offset + limit]
-        docs = await self._safely(lambda: self._index.docs([hit.id for hit in page]), warnings)
+        docs = await self._safely(lambda: index.docs([hit.id for hit in page]), indexing, warnings)
         after = place.offset + len(page)
         return HistoryPage(
             found=tuple(_found(docs[hit.id], hit.score, asked) for hit in page if hit.id in docs),
@@ -149,36 +139,58 @@ class History:
             facets=ranked.facets,
             cursor=str(place.after(asked, after)) if after < len(ranked.hits) else "",
             mode=ranked.mode,
-            index=self._index.kind,
+            index=index.kind,
             behind=fresh.behind,
             elapsed_ms=(time.perf_counter() - started) * 1000,
-            warnings=(*asked.notes, *warnings, *ranked.warnings),
+            warnings=tuple(dict.fromkeys((*asked.notes, *warnings, *ranked.warnings))),
         )
 
     async def state(self) -> IndexState:
         """What the index holds, after catching up."""
-        fresh, warnings = await self._freshened()
+        indexing = await self.indexes.used()
+        fresh, warnings = await self._freshened(indexing)
         name, fingerprint = "", ""
         if await self._embedding.ready(0.0):
             name, fingerprint = self._embedding.embedder.name, self._embedding.embedder.fingerprint
-        held = await self._safely(lambda: self._index.state(fingerprint), warnings)
+        held = await self._safely(lambda: indexing.index.state(fingerprint), indexing, warnings)
         return msgspec.structs.replace(
-            held, behind=fresh.behind, building=self._indexing.building, embedder=name, warnings=tuple(warnings)
+            held,
+            behind=fresh.behind,
+            building=indexing.building,
+            embedder=name,
+            warnings=tuple(dict.fromkeys((*warnings, *held.warnings))),
         )
 
     async def rebuild(self, progress: Progress | None = None) -> IndexState:
         """Make the index anew from Redis, vectors included; `progress` is told of every step. Raises `StoreError`."""
+        indexing = await self.indexes.used()
         await self._behind.flush_turns()
-        await self._safely(lambda: self._indexing.rebuild(progress), [])
+        await self._safely(lambda: indexing.rebuild(progress), indexing, [])
         if await self._embedding.ready(_LOAD_SECONDS):
-            held = await self._index.state(self._embedding.embedder.fingerprint)
-            await self._embed(None, lambda made: progress and progress("vectors", held.vectors + made, held.turns))
+            held = await indexing.index.state(self._embedding.embedder.fingerprint)
+            told = partial(_tell, progress, held.vectors, held.turns)
+            await self._embed(indexing.index, None, told)
         return await self.state()
+
+    async def drop(self, *, dry_run: bool) -> Receipt:
+        """Give the index up that is in use; where it was the server's, `auto` uses the local one from then on."""
+        indexing = await self.indexes.used()
+        held = await self._safely(lambda: indexing.index.state(""), indexing, [])
+        if not dry_run:
+            await indexing.drop()
+            self.indexes.reconsider()
+        return Receipt(
+            action="drop index",
+            target=f"{held.kind} {held.where}",
+            dry_run=dry_run,
+            removed={"indexed turns": held.turns},
+            notes=(_KEPT_TURNS,),
+            at=time.time(),
+        )
 
     async def aclose(self) -> None:
         """Release the index. Safe to call twice."""
-        if "_index" in self.__dict__:
-            await self._index.aclose()
+        await self.indexes.aclose()
 
     def _understood(
         self,
@@ -210,166 +222,117 @@ class History:
         sharing = {key: spec.sharing for key, spec in self._registry.current().flows.items()}
         return msgspec.structs.replace(query, sight=sight_of(caller, session=query.session, sharing=sharing))
 
-    async def _freshened(self) -> tuple[Freshness, list[str]]:
+    async def _freshened(self, indexing: Indexing) -> tuple[Freshness, list[str]]:
         """Bring the index up to date; how far that went, and what people should know."""
         warnings: list[str] = []
         fresh = Freshness()
         try:
             await self._behind.flush_turns()
             await self._store.outbox.settle()
-            fresh = await self._safely(self._indexing.catch_up, warnings)
+            fresh = await self._safely(indexing.catch_up, indexing, warnings)
             warnings += fresh.warnings
         except StoreError as error:
+            if isinstance(error, StoreUnavailable) and indexing.index.kind != "local":
+                raise
             warnings.append(_OLD.format(error.message))
         if waiting := sum(map(len, (await self._store.outbox.sessions()).values())):
             warnings.append(_WAITING.format(waiting))
         return fresh, warnings
 
-    async def _safely(self, work: Callable[[], Awaitable[_T]], warnings: list[str]) -> _T:
+    async def _safely(self, work: Callable[[], Awaitable[_T]], indexing: Indexing, warnings: list[str]) -> _T:
         """Work on the index; where it is damaged, make it anew and try once more."""
         try:
             return await work()
         except IndexUnusable as error:
             if not error.damaged:
                 raise
-        await self._index.discard()
-        await self._indexing.catch_up()
+        await indexing.index.discard()
+        await indexing.catch_up()
         warnings.append(_MADE_ANEW)
         return await work()
 
-    async def _ranked(self, query: HistoryQuery, place: _Place) -> tuple[HistoryQuery, _Ranked]:
+    async def _ranked(self, index: HistoryIndex, query: HistoryQuery, place: Place) -> tuple[HistoryQuery, Ranked]:
         """Everything that fits, best first; kept for the pages that follow."""
-        seen = await self._index.sequence() if place.seen is None else place.seen
+        seen = await index.sequence() if place.seen is None else place.seen
         query = msgspec.structs.replace(query, seen=seen)
-        name = f"{seen}-{_digest(query)}"
+        name = f"{index.kind}-{seen}-{digest_of(query)}"
         kept = self._lists.pop(name, None) if place.offset else None
-        ranked = kept or await self._looked(query)
+        ranked = kept or await self._looked(index, query)
         self._lists[name] = ranked
         if len(self._lists) > _KEPT:
             self._lists.popitem(last=False)
         return query, ranked
 
-    async def _looked(self, query: HistoryQuery) -> _Ranked:
+    async def _looked(self, index: HistoryIndex, query: HistoryQuery) -> Ranked:
         if not query.worded and not query.text:
-            listed = await self._index.listed(query, offset=0, count=LISTED)
-            return _Ranked.of(listed.hits, listed.total, len(listed.hits) < listed.total, query.mode)
+            listed = await index.listed(query, offset=0, count=LISTED)
+            more = listed.more or len(listed.hits) < listed.total
+            return Ranked.of(listed.hits, listed.total, more, query.mode, listed.warnings)
         vector, embedder = None, ""
         warnings: list[str] = []
         if query.mode is not SearchMode.WORDS:
-            vector, embedder, warnings = await self._vector(query)
+            vector, embedder, warnings = await self._vector(index, query)
         words = meaning = Hits()
         if query.mode is not SearchMode.MEANING or vector is None:
-            words = await self._index.words(query, count=POOL)
+            words = await index.words(query, count=POOL)
         if vector is not None:
-            near = await self._index.meaning(query, vector, embedder=embedder, count=POOL)
+            near = await index.meaning(query, vector, embedder=embedder, count=POOL)
             known = {hit.id for hit in words.hits}
             kept = tuple(hit for hit in near.hits if hit.score >= FLOOR or hit.id in known)
-            meaning = Hits(kept, len(kept), near.more and len(kept) == len(near.hits))
+            meaning = Hits(kept, len(kept), near.more and len(kept) == len(near.hits), near.warnings)
         mode = SearchMode.WORDS if vector is None else query.mode
         hits = fused(words.hits, meaning.hits)
         if query.sort is SearchSort.TIME and hits:
             good = [hit for hit in hits if hit.score >= _GOOD * hits[0].score]
             hits = sorted(good, key=lambda hit: (-hit.at, -hit.score, hit.id))
-        return _Ranked.of(hits, len(hits), words.more or meaning.more, mode, warnings)
+        said = (*warnings, *words.warnings, *meaning.warnings)
+        return Ranked.of(hits, len(hits), words.more or meaning.more, mode, said)
 
-    async def _vector(self, query: HistoryQuery) -> tuple[Any, str, list[str]]:
+    async def _vector(self, index: HistoryIndex, query: HistoryQuery) -> tuple[Any, str, list[str]]:
         """The query's vector and its embedder, or None and why; turns that lack vectors are given some first."""
         if not await self._embedding.ready(_LOAD_SECONDS):
             return None, "", [_WORDS_ONLY.format(self._embedding.why)]
         fingerprint = self._embedding.embedder.fingerprint
         warnings: list[str] = []
         try:
-            made_all = await self._embed(_EMBED_SECONDS)
+            made_all = await self._embed(index, _EMBED_SECONDS)
             vector = await vector_of(query.text, self._embedding)
         except EmbedderError as error:
             return None, "", [_WORDS_ONLY.format(error.message)]
         if not made_all:
             warnings.append(_NO_VECTORS)
             if self._background and (self._embedding_all is None or self._embedding_all.done()):
-                self._embedding_all = self._flights.go_on(self._embed_quietly())
+                self._embedding_all = self._flights.go_on(self._embed_quietly(index))
         return vector, fingerprint, warnings
 
-    async def _embed(self, seconds: float | None, told: Callable[[int], object] = lambda _: None) -> bool:
+    async def _embed(
+        self, index: HistoryIndex, seconds: float | None, told: Callable[[int], object] = lambda _: None
+    ) -> bool:
         """Give turns the vectors that they lack, newest first, for so long (None: all); whether all have one."""
         fingerprint = self._embedding.embedder.fingerprint
         until = time.monotonic() + (seconds or 0.0)
         made = 0
-        while lacking := await self._index.lacking(fingerprint, count=_TOGETHER):
+        while lacking := await index.lacking(fingerprint, count=_TOGETHER):
             if seconds is not None and time.monotonic() >= until:
                 return False
             vectors = await self._embedding.embed_many([question for _, question in lacking])
             raw = {id_: vector.astype("<f2").tobytes() for (id_, _), vector in zip(lacking, vectors, strict=True)}
-            await self._index.add_vectors(fingerprint, raw)
+            await index.add_vectors(fingerprint, raw)
             made += len(raw)
             told(made)
         return True
 
-    async def _embed_quietly(self) -> int:
+    async def _embed_quietly(self, index: HistoryIndex) -> int:
         """As `_embed`, in the background; what goes wrong is said to whoever searches next."""
         try:
-            return int(await self._embed(None))
-        except (EmbedderError, IndexUnusable):
+            return int(await self._embed(index, None))
+        except (EmbedderError, IndexUnusable, StoreError):
             return 0
 
 
-def index_folder(settings: Settings, store: Store) -> Path:
-    """Where the local index of a tenant on a Redis lies."""
-    return data_folder(settings) / "index" / store.outbox.path.name / safe(settings.text("tenant"))
-
-
-class _Ranked(NamedTuple):
-    """A search's whole list."""
-
-    hits: Sequence[Hit]
-    total: int
-    more: bool
-    facets: Mapping[str, Mapping[str, int]]
-    mode: SearchMode
-    warnings: tuple[str, ...]
-
-    @classmethod
-    def of(cls, hits: Sequence[Hit], total: int, more: bool, mode: SearchMode, warnings: Sequence[str] = ()) -> _Ranked:
-        days = Counter(datetime.fromtimestamp(hit.at, UTC).strftime("%Y-%m-%d") for hit in hits)
-        facets = {
-            "flow": Counter(hit.flow for hit in hits if hit.flow),
-            "user": Counter(hit.user for hit in hits if hit.user),
-            "outcome": Counter(hit.outcome for hit in hits if hit.outcome),
-            "day": days,
-        }
-        counted = {name: dict(counts.most_common()) for name, counts in facets.items()}
-        return cls(hits, total, more, counted, mode, tuple(warnings))
-
-
-class _Place(NamedTuple):
-    """Where a list goes on: what the index held when it began, and how much of it was shown."""
-
-    seen: int | None
-    offset: int
-    digest: str
-
-    @classmethod
-    def read(cls, cursor: str, query: HistoryQuery) -> _Place:
-        """The cursor as `str` wrote it, for this very search. Raises `InputError`."""
-        if not cursor:
-            return cls(None, 0, "")
-        seen, _, rest = cursor.partition("-")
-        offset, _, digest = rest.partition("-")
-        if not (seen.isdecimal() and offset.isdecimal() and len(cursor) < 60) or digest != _digest(query):
-            raise InputError(f"{cursor[:60]!r} is not a cursor of this search; start again without one")
-        return cls(int(seen), int(offset), digest)
-
-    def after(self, query: HistoryQuery, offset: int) -> _Place:
-        return _Place(query.seen, offset, _digest(query))
-
-    def __str__(self) -> str:
-        return f"{self.seen}-{self.offset}-{self.digest}"
-
-
-def _digest(query: HistoryQuery) -> str:
-    """What tells one search from another, whatever page of it. "2 days" ago is another moment a second later, so times
-    are left out."""
-    plain = msgspec.structs.replace(query, cursor="", limit=1, seen=None, notes=(), since=None, until=None)
-    return blake2b(msgspec.msgpack.encode(plain), digest_size=6).hexdigest()
+def _tell(progress: Progress | None, before: int, total: int, made: int) -> None:
+    if progress is not None:
+        progress("vectors", before + made, total)
 
 
 _E = TypeVar("_E", bound=StrEnum)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import msgspec
 
+from agentic_flywheel.errors import IndexUnusable
 from agentic_flywheel.findings import ANSWER_CHARACTERS, FeedPage, HistoryDoc, SessionMark
 from agentic_flywheel.flights import Flights
 from agentic_flywheel.model import Session, Turn
@@ -50,7 +51,7 @@ class Indexing:
 
     def __init__(self, store: Store, index: HistoryIndex, flights: Flights) -> None:
         self._store = store
-        self._index = index
+        self.index = index
         self._flights = flights
         self._lock = asyncio.Lock()
         self._begun = 0
@@ -72,23 +73,30 @@ class Indexing:
 
     async def rebuild(self, progress: Progress | None = None) -> Freshness:
         """Read everything anew. Raises `StoreError`, `IndexUnusable`."""
-        async with self._lock, self._index.writing(patience=600.0) as mine:
+        async with self._lock, self.index.writing(patience=600.0) as mine:
             if not mine:
                 return Freshness(warnings=(_BUSY,))
             damaged = await self._fill(progress)
             return Freshness(warnings=_damage(damaged))
 
+    async def drop(self) -> None:
+        """Give the index up. Raises `StoreError`, `IndexUnusable`."""
+        async with self._lock, self.index.writing(patience=PATIENCE) as mine:
+            if not mine:
+                raise IndexUnusable(_BUSY)
+            await self.index.drop()
+
     async def _catch_up(self) -> Freshness:
-        places = await self._index.places()
+        places = await self.index.places()
         if places is not None:
             page = await self._store.feed.news(places, slow=False)
             if not page.events and not page.trimmed:
                 await self._scrub()
                 return Freshness()
-        async with self._index.writing(patience=PATIENCE) as mine:
+        async with self.index.writing(patience=PATIENCE) as mine:
             if not mine:
                 return Freshness(page.events if places is not None else 0, (_BUSY,))
-            places = await self._index.places()
+            places = await self.index.places()
             if places is None:
                 damaged = await self._fill(None)
                 return Freshness(warnings=_damage(damaged))
@@ -102,10 +110,10 @@ class Indexing:
             page = await self._store.feed.news(places)
             if page.trimmed:
                 damaged += await self._read_shards(page.trimmed)
-                places |= await self._index.places() or {}
+                places |= await self.index.places() or {}
             damaged += await self._take(page)
             if page.places:
-                await self._index.keep_places(page.places)
+                await self.index.keep_places(page.places)
                 places |= page.places
             if not page.more:
                 return damaged
@@ -113,13 +121,13 @@ class Indexing:
     async def _take(self, page: FeedPage) -> int:
         if page.gone or page.gone_turns:
             self._scrub_due = True
-            await self._index.remove(sessions=page.gone, turns=page.gone_turns)
+            await self.index.remove(sessions=page.gone, turns=page.gone_turns)
         return await self._read(dict.fromkeys((*page.grown, *page.gone, *page.changed)))
 
     async def _fill(self, progress: Progress | None) -> int:
         """Read every session. Whoever is stopped over it leaves an index that has no places: it is filled again."""
         ends = await self._store.feed.ends()
-        await self._index.clear()
+        await self.index.clear()
         total = await self._store.feed.sessions_count()
         done = damaged = 0
         self.building = 0.0
@@ -132,7 +140,7 @@ class Indexing:
                         self.building = min(1.0, done / max(1, total))
                         if progress is not None:
                             progress("sessions", min(done, total), total)
-            await self._index.keep_places(ends)
+            await self.index.keep_places(ends)
         finally:
             self.building = None
         return damaged
@@ -140,32 +148,32 @@ class Indexing:
     async def _read_shards(self, shards: Sequence[int]) -> int:
         """Events of these shards are lost: forget their sessions, and read all of them anew."""
         ends = await self._store.feed.ends()
-        lost = [session for session in await self._index.sessions() if shard_of(session) in shards]
-        await self._index.remove(sessions=lost)
+        lost = [session for session in await self.index.sessions() if shard_of(session) in shards]
+        await self.index.remove(sessions=lost)
         self._scrub_due = True
         damaged = 0
         for shard in shards:
             async for sessions in self._store.feed.sessions_of(shard):
                 for part in _parts(list(dict.fromkeys(sessions)), _TOGETHER):
                     damaged += await self._read(part)
-        await self._index.keep_places({shard: ends[shard] for shard in shards})
+        await self.index.keep_places({shard: ends[shard] for shard in shards})
         return damaged
 
     async def _read(self, sessions: Iterable[str]) -> int:
         """Read sessions on from where the index got to, and take them in; how many turns were damaged."""
         damaged = 0
         for part in _parts(list(sessions), _TOGETHER):
-            marks = await self._index.marks(part)
+            marks = await self.index.marks(part)
             after = {session: marks[session].stream_id if session in marks else "" for session in part}
             while after:
                 tails = await self._store.feed.tails(after)
                 gone = [session for session, tail in tails.items() if tail.session is None and session in marks]
                 if gone:
                     self._scrub_due = True
-                    await self._index.remove(sessions=gone)
+                    await self.index.remove(sessions=gone)
                 docs, marks = _docs_of(tails, marks)
-                await self._index.apply(docs, marks)
-                await self._index.retag({s: tail.session.tags for s, tail in tails.items() if tail.session is not None})
+                await self.index.apply(docs, marks)
+                await self.index.retag({s: tail.session.tags for s, tail in tails.items() if tail.session is not None})
                 damaged += sum(tail.damaged for tail in tails.values())
                 after = {session: tail.reached for session, tail in tails.items() if tail.more}
         return damaged
@@ -176,7 +184,7 @@ class Indexing:
             await asyncio.wait([self._flights.go_on(self._scrubbed())], timeout=_SCRUB_SECONDS)
 
     async def _scrubbed(self) -> None:
-        if not await self._index.scrub():
+        if not await self.index.scrub():
             self._scrub_due = True
 
 

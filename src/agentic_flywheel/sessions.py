@@ -132,6 +132,7 @@ class Sessions:
             removed["entries"] = await self._store.entries.remove(entries) + await self._store.entries.delete(spoilt)
             if not await self._store.sessions.delete(header):
                 notes.append("Redis is full, so indexes of history have its words still: run `afw index rebuild`.")
+            await self._store.history.remove(sessions=[session])  # at once, whether or not anybody searches
         return Receipt(
             action="delete session",
             target=session,
@@ -165,6 +166,7 @@ class Sessions:
             removed["entries"] = await self._store.entries.remove(kept)
             title = title_of(others[0]) if others else ""
             removed["turns"] = int(await self._store.sessions.delete_turn(chosen, title=title))
+            await self._store.history.remove(turns=[(session, chosen.id)])
         return Receipt(
             action="delete turn",
             target=f"{session} {turn}",

@@ -180,6 +180,12 @@ SETTINGS: tuple[Setting, ...] = (
         "How often programs that run on look whether flows changed that have something to warm.",
         minimum=1,
     ),
+    Setting(
+        "search.index",
+        "auto",
+        "What finds turns: local (a file on this machine), engine (FT.* on the server), auto (engine once it is made).",
+        choices=("auto", "local", "engine"),
+    ),
     Setting("question.max_characters", 16000, "Longest question accepted.", minimum=1),
     Setting(
         "flow.timeout_seconds",

@@ -76,6 +76,11 @@ def test_the_key_table_has_every_key_and_no_other() -> None:
         "faq_vectors": [keys.faq_vectors("F", "E")],
         "vector": [re.sub("{.*}", "{H}", keys.vector("E", "P", ""))],
         "vector_log": [keys.vector_log("E", "P")],
+        "history": [keys.history(), keys.history("flows"), keys.history("lease")],
+        "history_sessions": [keys.history_sessions(0)],
+        "history_turns": [keys.history_turns("S")],
+        "history_doc": [re.sub(r"\d+$", "D", keys.history_doc("S", "turn"))],
+        "history_lacking": [keys.history_lacking("E")],
         "lease": list(keys.lease("H:V")),
         "refresh": [keys.refresh("H:V")],
         "calls": list(keys.calls("F")),
@@ -92,7 +97,7 @@ def test_the_key_table_has_every_key_and_no_other() -> None:
         "askers": [keys.askers("YYYYMMDD", 0)],
     }
     methods = {name for name, _ in inspect.getmembers(Keys, inspect.isfunction) if not name.startswith(("_", "is_"))}
-    methods -= {"shared_prefixes", "vector_prefix"}
+    methods -= {"shared_prefixes", "vector_prefix", "history_prefix"}
     assert methods == set(made), "a kind of key was added or removed: this test and the table need it too"
     attributes = {name for name in vars(keys) if name != "root"}
     expected = {re.sub(r"(?<=:)\d+$", "N", key) for kind in made.values() for key in kind}

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from agentic_flywheel import Flywheel
+from agentic_flywheel.engine_index import EngineIndex
+from agentic_flywheel.findings import HistoryDoc, HistoryQuery, SessionMark
 from agentic_flywheel.flows.protocol import FlowQuestion
 from agentic_flywheel.likeness import CutChange, Proposal, Report, ReportKind
 from agentic_flywheel.model import Outcome
@@ -113,6 +115,24 @@ async def similar(store: Store) -> None:
     assert await store.sessions.find("no such turn") is None
 
 
+async def engine(store: Store) -> None:
+    """Everything that the query engine's index of history does with Redis."""
+    index = EngineIndex(store)
+    turn = HistoryDoc(turn_id="t", session_id="s", at=1.0, question="q", answer="", question_words="q")
+    await index.clear()
+    async with index.writing(patience=0.0) as mine:
+        assert mine
+        await index.apply([turn], {"s": SessionMark("1-0", 1)})
+        await index.keep_places({0: "1-0"})
+    assert await index.sessions() == ["s"]
+    await index.lacking("e" * 32, count=1)
+    await index.retag({"s": ["a"]})
+    assert (await index.words(HistoryQuery(terms=("q",)), count=1)).total == 1
+    assert (await index.state("e" * 32)).turns == 1
+    await index.remove(turns=[("s", "t")], sessions=["s"])
+    await index.drop()
+
+
 async def outage(link: Link) -> None:
     """What is sent to a server that was away, and turns that waited for it."""
     assert isinstance(link._connections, Node)
@@ -176,6 +196,7 @@ async def test_the_rights_for_the_query_engine_are_enough_and_none_is_too_many(s
     store = Store(settings)
     try:
         await similar(store)
+        await engine(store)
     finally:
         await store.aclose()
         with server.client() as client:

@@ -2,51 +2,23 @@
 
 from __future__ import annotations
 
-import itertools
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from agentic_flywheel.findings import Audience, HistoryDoc, HistoryQuery, Sight
-from agentic_flywheel.model import Sharing
-from agentic_flywheel.policy.visibility import audience_of, sees, sight_of
+from agentic_flywheel.findings import Audience, EngineState, HistoryQuery, Sight
+from agentic_flywheel.policy.visibility import audience_of, sight_of
+from agentic_flywheel.search.history import engine_query
+from agentic_flywheel.search.history.engine_docs import engine_doc, facts_of
 from agentic_flywheel.search.history.local_index import LocalIndex
+from sights import DOCS, FLOWS, SESSIONS, SIGHTS, allowed
 
 pytestmark = pytest.mark.anyio
 
-FLOWS = {"open": Sharing.TEAM, "own": Sharing.USER, "closed": Sharing.SESSION, "none": Sharing.NONE}
-USERS, SESSIONS = ("", "ann", "bob"), ("s1", "s2")
 EMBEDDER = "e" * 32
-#: One turn of every kind; `gone` is a flow that is not in the registry any more.
-DOCS = [
-    HistoryDoc(
-        turn_id=f"{flow}-{user}-{audience}",
-        session_id=session,
-        at=float(number),
-        question="redis",
-        answer="",
-        question_words="redi",
-        flow=flow,
-        user=user,
-        outcome="miss",
-        audience=audience,
-        place=number,
-    )
-    for number, (flow, user, audience, session) in enumerate(
-        itertools.product([*FLOWS, "gone"], USERS, Audience, SESSIONS)
-    )
-]
-SIGHTS = [sight_of(c, session=s, sharing=FLOWS) for c in (*USERS, "eve") for s in ("", *SESSIONS, "s3")]
-
-
-def allowed(sight: Sight) -> set[str]:
-    return {
-        doc.id
-        for doc in DOCS
-        if sees(sight, audience=doc.audience, flow=doc.flow, user=doc.user, session=doc.session_id)
-    }
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +49,26 @@ async def test_every_way_of_looking_shows_what_the_rule_allows(index: LocalIndex
         docs = await index.docs([hit.id for hit in hits.hits])
         assert {doc.id for doc in docs.values()} == allowed(sight)
         assert hits.total == len(hits.hits)
+
+
+@pytest.mark.parametrize("sight", SIGHTS, ids=lambda sight: f"{sight.caller or 'operator'}-{sight.session or 'any'}")
+def test_what_the_engine_finds_is_looked_at_once_more_by_the_same_rule(sight: Sight) -> None:
+    """Its expressions are tested on a server (tests/integration/test_history_contract.py)."""
+    read = {doc.id: facts_of(bytes(engine_doc(doc).fields["m"])) for doc in DOCS}  # type: ignore[arg-type]
+    assert {id_ for id_, facts in read.items() if engine_query.allowed(sight, facts)} == allowed(sight)
+
+
+def test_expressions_for_the_engine_hold_no_text_of_anybody() -> None:
+    sight = Sight(caller="ann's (x)", session="s|1", open_flows=("a-b",), closed_flows=("2026",))
+    query = HistoryQuery(
+        session="s}1", flow="a{b", user='"u"', outcome="o@", tag="t-", since=float("nan"), until=1e300, sight=sight,
+        excluded=(("2026",), ("-x", "$y")), phrases=((("inf", "\u8bb0"),),), terms=("or", "*"), seen=3,
+    )  # fmt: skip
+    state = EngineState(flows=frozenset({"a b", "c'"}), sequence=9)
+    scope = engine_query.scope_of(query, state)
+    whole = engine_query.any_of(scope, query.terms, must=engine_query.phrases_of(query), more=("~z",))
+    bare = re.sub(r'@[a-z]:|\{[hsut][0-9a-z|h]*\}|\[[(0-9a-z+. -]*\]|\b[wu][a-z0-9]+\b|[()|"~-]', "", whole)
+    assert bare.strip() == ""
 
 
 def test_nobody_sees_what_a_session_keeps_for_itself_unless_it_is_named() -> None:

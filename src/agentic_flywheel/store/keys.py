@@ -90,7 +90,7 @@ class Keys:
 
     def evidence(self, flow: str, embedder: str) -> str:
         """The flow's labels and its cut, for one embedder."""
-        return f"{self.similar(flow)}:{_short(embedder)}"
+        return f"{self.similar(flow)}:{short(embedder)}"
 
     def cut_changes(self, flow: str, embedder: str) -> str:
         """The last changes of that cut."""
@@ -110,7 +110,7 @@ class Keys:
 
     def faq_vectors(self, flow: str, embedder: str) -> str:
         """The vectors of the wordings in the flow's FAQ, for one embedder."""
-        return f"{self.faq(flow)}:vec:{_short(embedder)}"
+        return f"{self.faq(flow)}:vec:{short(embedder)}"
 
     def vector(self, embedder: str, partition: str, entry: str) -> str:
         """The vector of a stored question, named by a digest of its entry's key."""
@@ -119,11 +119,11 @@ class Keys:
 
     def vector_prefix(self, embedder: str) -> str:
         """What the keys of all vectors of one embedder begin with."""
-        return f"{self.root}:vec:{_short(embedder)}:"
+        return f"{self.root}:vec:{short(embedder)}:"
 
     def vector_log(self, embedder: str, partition: str) -> str:
         """The log of a partition's vectors."""
-        return f"{self.root}:veclog:{_short(embedder)}:{{{safe(partition)}}}"
+        return f"{self.root}:veclog:{short(embedder)}:{{{safe(partition)}}}"
 
     def session(self, session: str) -> str:
         """What is known of a session without its turns."""
@@ -161,6 +161,33 @@ class Keys:
     def rate(self, who: str) -> str:
         """The bucket of the rate of a caller that has no API key."""
         return f"{PREFIX}:@rate:{{{safe(who)}}}"
+
+    def history(self, part: str = "state") -> str:
+        """What the query engine's index of history is made of, but for its documents: `state`, `flows`, `lease`.
+
+        All keys of this index lie in one slot: the engine only ever sees one server's keys.
+        """
+        return f"{self.root}:{{history}}:{part}"
+
+    def history_sessions(self, shard: int) -> str:
+        """How far the index has come with the sessions of one shard, and their tags."""
+        return self.history(f"sessions:{shard}")
+
+    def history_turns(self, session: str) -> str:
+        """The numbers of a session's documents."""
+        return self.history(f"turns:{safe(session)}")
+
+    def history_doc(self, session: str, turn: str) -> str:
+        """The document of a turn."""
+        return self.history_prefix() + history_name(session, turn)
+
+    def history_prefix(self) -> str:
+        """What the keys of all documents begin with."""
+        return self.history("doc:")
+
+    def history_lacking(self, embedder: str) -> str:
+        """The documents without a vector of an embedder."""
+        return self.history(f"lacking:{short(embedder)}")
 
     def mark(self, name: str) -> str:
         """A mark that one process takes for all, for a while."""
@@ -218,7 +245,14 @@ class Keys:
         return f"{self.root}:popular:{{{safe(flow)}}}"
 
 
-def _short(fingerprint: str) -> str:
+def history_name(session: str, turn: str) -> str:
+    """The name of a turn's document: its session, and 63 bits of BLAKE2b of its id, since sets of whole numbers are
+    kept in little room."""
+    number = int.from_bytes(blake2b(turn.encode("utf-8", "surrogatepass"), digest_size=8).digest()) >> 1
+    return f"{safe(session)}:{number}"
+
+
+def short(fingerprint: str) -> str:
     """64 bits of an embedder's fingerprint: enough to tell apart the few that one tenant ever has."""
     return safe(fingerprint[:16])
 

@@ -109,6 +109,10 @@ class Link:
         """Have `callback` called whenever the server was left alone and answers again."""
         self._recovered.append(callback)
 
+    def learn(self, scripts: Sequence[Script]) -> None:
+        """Know the sources of further scripts."""
+        self._sources.update((script.sha, script.source) for script in scripts)
+
     def patience(self) -> Patience:
         """The patience of one question: everything that is run `with` it counts together."""
         return Patience(self._question_seconds)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+from typing import TYPE_CHECKING
+
 from agentic_flywheel.settings import Settings
 from agentic_flywheel.store.api_keys import SCRIPTS as API_KEYS
 from agentic_flywheel.store.api_keys import ApiKeyStore
@@ -25,6 +28,11 @@ from agentic_flywheel.store.sessions import SessionStore
 from agentic_flywheel.store.similar_states import SCRIPTS, SimilarStates
 from agentic_flywheel.store.vectors import KEEP, NAME, TELL, VectorStore
 from agentic_flywheel.store.warm_jobs import NOTE, TAKE, WarmJobs
+
+if TYPE_CHECKING:
+    from agentic_flywheel.store.history_docs import HistoryDocs
+    from agentic_flywheel.store.history_engine import HistoryEngine
+    from agentic_flywheel.store.history_lease import HistoryLease
 
 
 class Store:
@@ -51,6 +59,31 @@ class Store:
         self.warm_jobs = WarmJobs(self.link, self.keys)
         self.outbox = Outbox(settings, self.link)
         self.link.on_recovered(self.outbox.recovered)
+
+    @cached_property
+    def history(self) -> HistoryDocs:
+        """The documents of the query engine's index."""
+        from agentic_flywheel.store.history_docs import HistoryDocs
+        from agentic_flywheel.store.history_scripts import SCRIPTS as HISTORY
+
+        self.link.learn(HISTORY)
+        return HistoryDocs(self.link, self.keys)
+
+    @cached_property
+    def history_engine(self) -> HistoryEngine:
+        """That index."""
+        from agentic_flywheel.store.history_engine import HistoryEngine
+
+        return HistoryEngine(self.link, self.keys, self.history)
+
+    @cached_property
+    def history_lease(self) -> HistoryLease:
+        """The lease of whoever brings it up to date."""
+        from agentic_flywheel.store.history_lease import HistoryLease
+        from agentic_flywheel.store.history_scripts import SCRIPTS as HISTORY
+
+        self.link.learn(HISTORY)
+        return HistoryLease(self.link, self.keys)
 
     async def take_mark(self, name: str, *, seconds: int) -> bool:
         """Take a mark that nobody has taken in the last `seconds`; False where somebody has."""

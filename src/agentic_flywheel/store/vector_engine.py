@@ -11,18 +11,17 @@ text never gets into a query: partitions and vectors are its parameters.
 from __future__ import annotations
 
 import asyncio
-from typing import Any
 
 from agentic_flywheel.errors import StoreError
 from agentic_flywheel.likeness import Neighbour
 from agentic_flywheel.store.failures import NONSENSE, nonsense
 from agentic_flywheel.store.keys import Keys
 from agentic_flywheel.store.link import Command, Link
+from agentic_flywheel.store.query_engine import QueryEngine, Row, is_absent
 from agentic_flywheel.store.wire import Refusal
 
 #: How long to wait for an index that is being built, in seconds: half a second in all.
 _PAUSES = (0.005, 0.01, 0.02, 0.04, 0.08, 0.15, 0.2)
-_UNKNOWN = ("unknown command", "no such command")
 _QUERY = "(@p:{$p})=>[KNN $n @v $v AS d]"
 
 
@@ -32,24 +31,12 @@ class VectorIndexes:
     def __init__(self, link: Link, keys: Keys) -> None:
         self._link = link
         self._keys = keys
-        self._usable: bool | None = None
+        self._engine = QueryEngine(link)
         self._whole: set[str] = set()  # indexes that were seen to be complete
 
     async def usable(self) -> bool:
         """Whether the engine is there and may be used; asked once. Raises `StoreError` where nobody answers."""
-        if self._usable is None:
-            address = self._link.address
-            if address.kind == "cluster" or address.database:  # the engine only knows database 0
-                self._usable = False
-            else:
-                (reply,) = await self._link.run_each(("FT._LIST",), slow=True)
-                absent = isinstance(reply, Refusal) and (
-                    reply.status_code == "NOPERM" or any(words in str(reply).lower() for words in _UNKNOWN)
-                )
-                if isinstance(reply, Refusal) and not absent:
-                    raise self._error(reply, "FT._LIST")
-                self._usable = not absent
-        return self._usable
+        return await self._engine.usable()
 
     async def nearest(
         self, embedder: str, partition: str, vector: bytes, *, dimension: int, count: int
@@ -66,42 +53,30 @@ class VectorIndexes:
             (reply,) = await self._link.run_each(search)
             if isinstance(reply, Refusal):
                 # All indexes went with FLUSHALL, or somebody dropped ours.
-                if not attempt and any(words in str(reply).lower() for words in ("no such index", "not found")):
+                if not attempt and is_absent(reply):
                     self._whole.discard(index)
                     continue
-                raise self._error(reply, "FT.SEARCH")
+                raise self._engine.error(reply, "FT.SEARCH")
             break
         try:
-            if warnings := reply.get(b"warning"):
-                raise StoreError(f"the query engine did not finish its search: {warnings[0].decode()}")
-            found = [_neighbour(row) for row in reply[b"results"]]
+            found = [_neighbour(row) for row in self._engine.rows(reply).rows]
         except NONSENSE as error:
             raise nonsense(error, "a search of vectors") from error
         return sorted((one for one in found if one is not None), key=lambda one: -one.similarity)
 
     async def _prepare(self, index: str, prefix: str, dimension: int) -> None:
         """Make the index where it is missing, and wait a little until it is complete."""
-        create: Command = (
-            *("FT.CREATE", index, "ON", "HASH", "PREFIX", 1, prefix, "SCHEMA", "p", "TAG", "v", "VECTOR", "HNSW", 6),
-            *("TYPE", "FLOAT16", "DIM", dimension, "DISTANCE_METRIC", "COSINE"),
-        )
-        (reply,) = await self._link.run_each(create, slow=True)
-        if isinstance(reply, Refusal) and "already exists" not in str(reply).lower():
-            error = self._error(reply, "FT.CREATE")
-            if type(error) is StoreError:  # no trouble that may pass: this engine cannot do it
-                self._usable = False
-            raise error
+        vector = ("v", "VECTOR", "HNSW", 6, "TYPE", "FLOAT16", "DIM", dimension, "DISTANCE_METRIC", "COSINE")
+        await self._engine.create(index, prefix, ("p", "TAG", *vector))
         share = 0.0
         for pause in (0.0, *_PAUSES):
             await asyncio.sleep(pause)
-            (facts,) = await self._link.run(("FT.INFO", index), slow=True)
-            try:
-                share = float(facts[b"percent_indexed"])
-                if share >= 1 and not int(facts[b"indexing"]):
-                    self._whole.add(index)
-                    return
-            except NONSENSE as error:
-                raise nonsense(error, "the state of an index") from error
+            (reply,) = await self._link.run_each(self._engine.info_command(index), slow=True)
+            built = self._engine.built(reply)
+            if built is not None and not built.building:
+                self._whole.add(index)
+                return
+            share = built.share if built is not None else 0.0
         raise StoreError(
             f"Redis is still building the index of vectors ({share:.0%}); similar questions are not found yet",
             suggestions=("Ask again in a moment: the index is built once.",),
@@ -109,15 +84,9 @@ class VectorIndexes:
             index=index,
         )
 
-    def _error(self, refusal: Refusal, what: str) -> StoreError:
-        error = self._link.error(refusal, what)
-        error.__cause__ = refusal
-        return error
 
-
-def _neighbour(row: Any) -> Neighbour | None:
+def _neighbour(row: Row) -> Neighbour | None:
     """One row of a result; None where the hash ended between being found and being read."""
-    fields = row.get(b"extra_attributes") or {}
-    if b"k" not in fields:
+    if b"k" not in row.fields:
         return None
-    return Neighbour(fields[b"k"].decode(), min(1.0, max(0.0, 1.0 - float(fields[b"d"]))))
+    return Neighbour(row.fields[b"k"].decode(), min(1.0, max(0.0, 1.0 - float(row.fields[b"d"]))))

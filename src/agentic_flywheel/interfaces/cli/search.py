@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from agentic_flywheel.interfaces.cli.frame import FlywheelCommand, FlywheelGroup, Invocation
+from agentic_flywheel.interfaces.cli.receipt import confirmation_options, report_removal
 
 if TYPE_CHECKING:
     from agentic_flywheel.findings import Found, HistoryPage, IndexState
@@ -151,7 +152,7 @@ def _marked(text: str, marks: tuple[tuple[int, int], ...], *, bold: bool = False
 
 @click.group("index", cls=FlywheelGroup)
 def index() -> None:
-    """The index that searches use: a view of what is in Redis, on this machine."""
+    """The index that searches use: a view of what is in Redis, on this machine or on the server (search.index)."""
 
 
 @index.command("show")
@@ -172,6 +173,18 @@ def rebuild(invocation: Invocation) -> None:
     finally:
         bar.end()
     _show_state(invocation, state)
+
+
+@index.command("drop")
+@confirmation_options
+@click.pass_obj
+def drop(invocation: Invocation, yes: bool, dry_run: bool) -> int:
+    """Give up the index that is in use, and the room that it takes; no turn is lost.
+
+    Where it was the server's, all who leave the choice to us (search.index auto) go back to an index on their machines.
+    """
+    receipt = invocation.run(lambda flywheel: flywheel.history.drop(dry_run=dry_run or not yes))
+    return report_removal(invocation, receipt, wanted_dry=dry_run)
 
 
 def _show_state(invocation: Invocation, state: IndexState) -> None:

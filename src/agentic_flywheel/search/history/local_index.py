@@ -134,6 +134,10 @@ class LocalIndex:
         """Throw the file away."""
         await asyncio.to_thread(remove_files, self.folder)
 
+    async def drop(self) -> None:
+        """Throw the file away."""
+        await self.discard()
+
     async def clear(self) -> None:
         """Forget everything."""
         await self._writer.write(make_anew)

@@ -36,6 +36,10 @@ class HistoryIndex(Protocol):
         """Forget everything: `places` is None until `keep_places`."""
         ...
 
+    async def drop(self) -> None:
+        """Give it up, with all that it takes."""
+        ...
+
     async def keep_places(self, places: Mapping[int, str]) -> None:
         """Remember where to read on; shards that are not named stay where they are."""
         ...
@@ -49,7 +53,7 @@ class HistoryIndex(Protocol):
         ...
 
     async def apply(self, docs: Sequence[HistoryDoc], marks: Mapping[str, SessionMark]) -> None:
-        """Take turns in, and note how far it has come with their sessions; all or nothing."""
+        """Take turns in, then note how far it has come with their sessions: a mark never runs ahead of its turns."""
         ...
 
     async def remove(self, *, sessions: Sequence[str] = (), turns: Sequence[tuple[str, str]] = ()) -> None:

@@ -1,0 +1,464 @@
+"""The query engine's index on a server that has one: what it is chosen for, and what may happen to it there."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import redis
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from test_history_contract import AXES, EMBEDDER, SIGHT, asked, doc, embed, found, named
+
+from agentic_flywheel.errors import IndexUnusable
+from agentic_flywheel.findings import Sight
+from agentic_flywheel.search.history.engine_docs import token
+from agentic_flywheel.search.history.query import parse_query
+from agentic_flywheel.store import history_engine, history_lease
+from agentic_flywheel.store.rights import access_list
+from flywheels import Oracle, opened
+from histories import INDEXES, Home, Kept, kept
+from meanings import Words
+from servers import Server, Servers, wait_until
+
+pytestmark = pytest.mark.anyio
+
+NEVER = "xylophonequartz"
+
+
+@pytest.fixture
+def stack(servers: Servers) -> Iterator[Server]:
+    server = servers.get("stack74")
+    yield server
+    assert not server.leaks()
+
+
+@pytest.fixture
+def engine(stack: Server, tmp_path: Path) -> Home:
+    return Home(stack, tmp_path, "engine")
+
+
+@pytest.fixture
+async def made(engine: Home) -> AsyncIterator[Kept]:
+    async with kept(engine) as made:
+        yield made
+
+
+def auto(home: Home) -> Home:
+    return Home(home.server, home.folder, "auto")
+
+
+# What people type
+
+
+def test_stop_words_in_a_choice_end_this_release_of_the_engine(servers: Servers) -> None:
+    """Why no query of ours is made of words: if this fails, the engine was mended."""
+    running = servers.get("stack74")
+    server = Server("stack74-apart", running._command, running._environ)
+    server.start()
+    try:
+        with server.client() as client, contextlib.suppress(redis.ConnectionError):
+            client.execute_command("FT.CREATE", "i", "ON", "HASH", "PREFIX", 1, "t:", "SCHEMA", "text", "TEXT")
+            client.hset("t:1", "text", "hello world")
+            client.execute_command("FT.SEARCH", "i", "(is|it|hello)", "NOCONTENT", "DIALECT", 2)
+        wait_until(lambda: not server.running, "the server to end")
+    finally:
+        server.close()
+
+
+async def test_nothing_that_people_type_harms_the_server(stack: Server, tmp_path: Path) -> None:
+    odd = [
+        "(is|it|hello)",
+        "is it the hello",
+        '"is it" -the -"of the"',
+        "2026 -2025",
+        "-1 +1 1e5 inf -inf nan 0x10",
+        "or and not as prefix ismissing",
+        "@s:{x} @q:hello $v %%fuzzy%% w*",
+        "hello=>[KNN 5 @v $v]",
+        "~hello -(is|it)",
+        "*",
+        "a" * 500,
+        "\\\\ \\( '",
+        "\ud7ff\uffff ı İ ß ﬁ Ꭰ ꭰ ᾼ 𝔘",
+        "َ ً ١٢٣ मराठी ไทย 日本語 ёлка",
+    ]
+    async with Home(stack, tmp_path, "engine").wheel(Words()) as flywheel:
+        for text in (*odd, "hello there"):
+            await flywheel.ask(text, flow="docs", session="s")
+        with stack.client() as client:
+            before = client.info("server")["run_id"]
+        for text in odd:
+            for mode in ("words", "meaning", "both"):
+                page = await flywheel.history.search(text, mode=mode)
+                assert page.total >= len(page.found)
+        await flywheel.history.search("hello", flow="a|b", user="x}", session="{s", tag="-", outcome="hit")
+        assert (await flywheel.history.search("hello there")).found[0].question == "hello there"
+        with stack.client() as client:
+            assert client.info("server")["run_id"] == before
+
+
+TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=60) | st.text(
+    st.sampled_from(list("ab1290 -\"'()|@{}[]:$%*~=>\\.,é記—#+_")), max_size=40
+)
+
+
+async def test_whatever_is_stored_is_found_by_its_own_words(made: Kept) -> None:
+    """Texts of all kinds, cut by the engine exactly where we cut them; every one is looked for by each of its terms."""
+    texts: list[str] = []
+
+    @settings(max_examples=150, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @given(TEXTS)
+    def collect(text: str) -> None:
+        texts.append(text)
+
+    await asyncio.to_thread(collect)
+    texts = list(dict.fromkeys(texts))
+    await made.put([doc(n, text, texts[n - 1]) for n, text in enumerate(texts)])
+    with made.home.server.client() as client:
+        before = client.info("server")["run_id"]
+    for number, text in enumerate(texts):
+        query = asked(text)
+        for one in [query, asked(f"{text} -{text}"), asked(f'"{text}"'), asked(f"flow:f {text} session:s")]:
+            await made.index.words(one, count=1000)
+            await made.index.listed(one, offset=0, count=10)
+        if parse_query(text, now=0.0).terms and query.terms and not query.excluded and not query.phrases:
+            expected = {
+                f"t{n}"
+                for n, other in enumerate(texts)
+                if set(query.terms) & set(doc(n, other, texts[n - 1]).question_words.split())
+                or set(query.terms) & set(doc(n, other, texts[n - 1]).answer_words.split())
+            }
+            hits = await made.index.words(_unfiltered(query), count=1000)
+            assert set(await named(made.index, hits)) == expected, (number, text)
+    with made.home.server.client() as client:
+        assert client.info("server")["run_id"] == before
+
+
+def _unfiltered(query: Any) -> Any:
+    import msgspec
+
+    nothing = {"flow": "", "user": "", "session": "", "outcome": "", "tag": "", "since": None, "until": None}
+    return msgspec.structs.replace(query, **nothing)
+
+
+@given(st.text(min_size=1, max_size=12), st.text(min_size=1, max_size=12))
+def test_no_two_stems_have_the_same_token_and_each_is_plain(one: str, other: str) -> None:
+    for stem in (one, other):
+        made = token(stem)
+        assert made.isascii()
+        assert made.isalnum()
+        assert made[0] in "wu"
+        assert made == made.lower()
+    assert (token(one) == token(other)) == (one == other)
+
+
+# Which index is used
+
+
+async def test_auto_follows_whoever_has_made_one_on_the_server(engine: Home) -> None:
+    async with auto(engine).wheel() as follower:
+        answer = await follower.ask(f"redis {NEVER}", flow="docs", session="s")
+        assert (await follower.history.search("redis")).index == "local"
+        assert (await follower.history.indexes.choice())[1].startswith("nobody has made one")
+        assert list((engine.folder / "data").rglob("history.sqlite"))
+        async with engine.wheel() as chooser:
+            assert (await chooser.history.search("redis")).index == "engine"
+        assert not list((engine.folder / "data").rglob("history.sqlite*")), "no copy is left on this machine"
+        follower.history.indexes.reconsider()
+        page = await follower.history.search("redis")
+        assert (page.index, page.found[0].turn_id) == ("engine", answer.turn_id)
+        async with engine.wheel() as chooser:
+            await chooser.history.drop(dry_run=False)
+        page = await follower.history.search("redis")
+        assert (page.index, page.found[0].turn_id) == ("local", answer.turn_id)
+        assert not engine_keys(engine.server)
+
+
+async def test_where_there_is_no_engine_auto_is_local_and_engine_says_why(valkey: Server, tmp_path: Path) -> None:
+    async with Home(valkey, tmp_path, "auto").wheel() as flywheel:
+        assert (await flywheel.history.search("redis")).index == "local"
+        assert "this Redis has none" in (await flywheel.history.indexes.choice())[1]
+    async with Home(valkey, tmp_path, "engine").wheel() as flywheel:
+        with pytest.raises(IndexUnusable, match="this Redis has none") as caught:
+            await flywheel.history.search("redis")
+        assert "search.index to auto or local" in caught.value.suggestions[0]
+        (check,) = [check for check in await flywheel.doctor() if check.name == "history index"]
+        assert (check.state, "this Redis has none" in check.message) == ("fail", True)
+
+
+async def test_databases_but_the_first_have_none(stack: Server, tmp_path: Path) -> None:
+    for kind in ("auto", "engine"):
+        async with opened(stack.unix_url(1), tmp_path, {"docs": Oracle()}, search_index=kind) as flywheel:
+            await flywheel.ask("redis", flow="docs")
+            if kind == "auto":
+                assert (await flywheel.history.search("redis")).index == "local"
+            else:
+                with pytest.raises(IndexUnusable, match="only knows database 0"):
+                    await flywheel.history.search("redis")
+
+
+@pytest.mark.parametrize("allowed", [(), ("engine",)])
+async def test_a_user_of_redis_needs_the_rights(stack: Server, tmp_path: Path, allowed: tuple[str, ...]) -> None:
+    with stack.client() as client:
+        client.execute_command("ACL SETUSER", *access_list("flywheel", *allowed), ">secret")
+        client.execute_command("ACL LOG", "RESET")
+    url = f"unix://flywheel:secret@{stack.socket}"
+    try:
+        flows = {"docs": Oracle()}
+        async with opened(url, tmp_path, flows, search_index="engine", given={"embedder": Words()}) as flywheel:
+            await flywheel.ask("redis here", flow="docs", session="s")
+            if not allowed:
+                with pytest.raises(IndexUnusable, match="may not use it"):
+                    await flywheel.history.search("redis")
+                return
+            assert (await flywheel.history.search("redis")).found
+            await flywheel.sessions.tag("s", add=["ops"])
+            assert (await flywheel.history.search("redis tag:ops")).found
+            await flywheel.history.rebuild()
+            await flywheel.history.state()
+            await flywheel.history.search("")
+            await flywheel.sessions.delete("s", dry_run=False)
+            await flywheel.history.drop(dry_run=False)
+            with stack.client() as client:
+                assert client.execute_command("ACL LOG") == []
+    finally:
+        with stack.client() as client:
+            client.execute_command("ACL DELUSER", "flywheel")
+
+
+# What is deleted, and a server that is full
+
+
+async def test_what_is_deleted_leaves_the_index_at_once_whoever_deletes(engine: Home) -> None:
+    async with engine.wheel(Words()) as flywheel:
+        for number in range(3):
+            await flywheel.ask(f"{NEVER} {number}", flow="docs", session="s", turn_id=f"t{number}")
+        await flywheel.ask(f"{NEVER} elsewhere", flow="docs", session="t")
+        assert (await flywheel.history.search(NEVER)).total == 4
+    elsewhere = engine.folder / "elsewhere"
+    elsewhere.mkdir()
+    async with Home(engine.server, elsewhere, "local").wheel() as other:  # it never looks at that index
+        await other.sessions.delete_turn("s", "t1", dry_run=False)
+        assert engine.held().count(NEVER.encode()) == 6  # question and answer of each
+        await other.sessions.delete("s", dry_run=False)
+        assert engine.held().count(NEVER.encode()) == 2
+        await other.sessions.delete("t", dry_run=False)
+        assert NEVER.encode() not in engine.held()
+        assert b"turns:" not in b"".join(engine_keys(engine.server))
+
+
+async def test_on_a_full_server_sessions_are_deleted_and_what_is_there_is_found(engine: Home) -> None:
+    async with engine.wheel() as flywheel:
+        await flywheel.ask(f"redis {NEVER}", flow="docs", session="s")
+        kept_one = await flywheel.ask("redis stays", flow="docs", session="t")
+        assert (await flywheel.history.search("redis")).total == 2
+        await flywheel.flush()
+        with engine.server.client() as client:
+            client.config_set("maxmemory", 1)
+        await flywheel.sessions.delete("s", dry_run=False)
+        assert NEVER.encode() not in engine.held()
+        page = await flywheel.history.search("redis")
+        assert {one.turn_id for one in page.found} == {kept_one.turn_id}
+
+
+# What may happen to an index on a server
+
+
+async def lost_document(server: Server) -> None:
+    with server.client() as client:
+        client.delete(next(key for key in engine_keys(server) if b":doc:" in key))
+
+
+async def lost_index(server: Server) -> None:
+    with server.client() as client:
+        for name in client.execute_command("FT._LIST"):
+            client.execute_command("FT.DROPINDEX", name)
+
+
+async def lost_state(server: Server) -> None:
+    with server.client() as client:
+        client.delete(next(key for key in engine_keys(server) if key.endswith(b":state")))
+
+
+async def lost_all(server: Server) -> None:
+    with server.client() as client:
+        for key in engine_keys(server):
+            client.delete(key)
+    await lost_index(server)
+
+
+async def spoilt_marks(server: Server) -> None:
+    with server.client() as client:
+        for key in engine_keys(server):
+            if b":sessions:" in key:
+                for field in client.hkeys(key):
+                    client.hset(key, field, b"\xc1nonsense")
+
+
+async def spoilt_facts(server: Server) -> None:
+    with server.client() as client:
+        for key in engine_keys(server):
+            if b":doc:" in key:
+                client.hset(key, "m", b"\xc1nonsense")
+
+
+async def miscounted(server: Server) -> None:
+    with server.client() as client:
+        client.hset(next(key for key in engine_keys(server) if key.endswith(b":state")), "docs", 99)
+
+
+@pytest.mark.parametrize(
+    "happens", [lost_document, lost_index, lost_state, lost_all, spoilt_marks, spoilt_facts, miscounted]
+)
+async def test_what_was_lost_on_the_server_is_made_good_from_the_sessions(engine: Home, happens: Any) -> None:
+    async with engine.wheel(Words()) as flywheel:
+        for number in range(4):
+            await flywheel.ask(f"redis {number}", flow="docs", session=f"s{number}")
+        assert (await flywheel.history.search("redis")).total == 4
+        await happens(engine.server)
+        await flywheel.ask("redis 4", flow="docs", session="s0")
+        assert (await flywheel.history.search("redis")).total == 5
+        await flywheel.settled()
+        page = await flywheel.history.search("redis", mode="both")
+        assert (page.total, page.warnings) == (5, ())
+        state = await flywheel.history.state()
+        assert (state.turns, state.vectors, state.warnings) == (5, 5, ())
+
+
+async def test_documents_that_go_again_and_again_are_said_and_not_made_anew_for_ever(engine: Home) -> None:
+    async with engine.wheel() as flywheel:
+        for number in range(4):
+            await flywheel.ask(f"redis {number}", flow="docs", session=f"s{number}")
+        await flywheel.history.search("redis")
+        await lost_document(engine.server)
+        assert (await flywheel.history.search("redis")).total == 4
+        await lost_document(engine.server)
+        page = await flywheel.history.search("redis")
+        assert page.total == 3
+        assert any("missing in the query engine's index" in warning for warning in page.warnings)
+
+
+async def test_an_index_of_a_newer_release_is_left_alone(engine: Home) -> None:
+    async with engine.wheel() as flywheel:
+        await flywheel.ask("redis", flow="docs")
+        await flywheel.history.search("redis")
+        with engine.server.client() as client:
+            client.hset(next(key for key in engine_keys(engine.server) if key.endswith(b":state")), "release", 99)
+        before = engine.held()
+        with pytest.raises(IndexUnusable, match="newer release"):
+            await flywheel.history.search("redis")
+        assert engine.held() == before
+
+
+async def test_a_restart_of_a_server_that_keeps_its_data_costs_nothing(servers: Servers, tmp_path: Path) -> None:
+    running = servers.get("stack74")
+    server = Server("stack74-aof", running._command, running._environ, options=("--appendonly", "yes"))
+    server.start()
+    try:
+        async with Home(server, tmp_path, "engine").wheel(Words()) as flywheel:
+            for number in range(30):
+                await flywheel.ask(f"redis {number}", flow="docs", session=f"s{number % 5}")
+            assert (await flywheel.history.search("redis", limit=50)).total == 30
+            await asyncio.to_thread(server.restart)
+            page = await flywheel.history.search("redis", limit=50)
+            assert page.total == 30 or page.warnings
+            while page.warnings:
+                page = await flywheel.history.search("redis", limit=50)
+            assert (page.total, page.mode.value) == (30, "both")
+    finally:
+        server.close()
+
+
+async def test_many_vectors_are_found_by_a_graph_which_is_made_while_the_others_serve(
+    made: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(3)
+    vectors = rng.standard_normal((200, 16))
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    await made.put([doc(n, f"redis w{n}") for n in range(200)])
+    number = {id_: int(text.split("w")[1]) for id_, text in await made.index.lacking(EMBEDDER, count=1000)}
+    await made.index.add_vectors(EMBEDDER, {id_: vectors[n].astype("<f2").tobytes() for id_, n in number.items()})
+    query, asked_for = vectors[7].astype(np.float32), asked("")
+    exact = await made.index.meaning(asked_for, query, embedder=EMBEDDER, count=10)
+    monkeypatch.setattr(history_engine, "LARGE", 100)
+    for _ in range(3):
+        page = await made.index.meaning(asked_for, query, embedder=EMBEDDER, count=10)
+        assert len({hit.id for hit in page.hits} & {hit.id for hit in exact.hits}) >= 9
+    with made.home.server.client() as client:
+        (name,) = client.execute_command("FT._LIST")
+        assert b":graph:" in name
+    await made.index.clear()
+    await made.put([doc(1001, "redis")])
+    await embed(made.index, {"redis": 0})
+    with made.home.server.client() as client:
+        (name,) = client.execute_command("FT._LIST")
+        assert b":graph:" in name, "what was large will be large"
+
+
+async def test_common_words_are_bounded_and_the_newest_come_first(made: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agentic_flywheel.search.history.engine_words.RANKED", 12)
+    docs = [doc(n, "common words here" if n % 4 else "filler here") for n in range(0, 80, 2)]
+    await made.put([*docs, doc(90, "rare thing"), doc(95, "rare common thing")])
+    assert await found(made.index, "rare common") == ["t95", "t90"]
+    newest = await made.index.words(asked("common"), count=100)
+    assert newest.more
+    assert set(await named(made.index, newest)) <= {f"t{n}" for n in range(36, 96)}
+    assert newest.hits
+    whole = await made.index.words(asked("common", session="s"), count=100)
+    assert len(whole.hits) == 21
+
+
+# Several processes
+
+
+async def test_a_holder_that_stood_still_may_not_say_that_the_index_is_whole(
+    made: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(history_lease, "LEASE_SECONDS", 0.3)
+    monkeypatch.setattr(history_lease.HistoryLease, "_prolong", lambda *_: asyncio.sleep(60))
+    async with kept(made.home) as apart, made.index.writing(patience=0.0) as mine:
+        assert mine
+        async with apart.index.writing(patience=20.0) as theirs:
+            assert theirs
+            with pytest.raises(IndexUnusable, match="taken the index of history over"):
+                await made.index.keep_places(dict.fromkeys(range(16), "0-0"))
+            await apart.index.keep_places(dict.fromkeys(range(16), "0-1"))
+        assert (await made.index.places() or {})[0] == "0-1"
+
+
+async def test_a_lease_is_prolonged_while_it_is_held(made: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(history_lease, "LEASE_SECONDS", 0.3)
+    async with (
+        kept(made.home) as apart,
+        made.index.writing(patience=0.0),
+        apart.index.writing(patience=0.8) as theirs,
+    ):
+        assert not theirs
+
+
+async def test_documents_of_tenants_never_meet(engine: Home) -> None:
+    async with engine.wheel(tenant="one") as one, engine.wheel(tenant="two") as two:
+        answer = await one.ask("redis", flow="docs", session="s")
+        other = await two.ask("redis", flow="docs", session="s")
+        for flywheel, own in ((one, answer), (two, other)):
+            page = await flywheel.history.search("redis")
+            assert [hit.turn_id for hit in page.found] == [own.turn_id]
+        await one.history.drop(dry_run=False)
+        assert (await two.history.search("redis")).total == 1
+
+
+def engine_keys(server: Server) -> list[bytes]:
+    with server.client() as client:
+        return sorted(client.scan_iter("afw:v1:*:{history}:*", count=1000))
+
+
+def test_every_index_has_a_server_in_the_matrix() -> None:
+    assert set(INDEXES) == {"local", "engine"}
+    assert Sight(open_flows=("f",)) == SIGHT
+    assert AXES.shape == (8, 8)
