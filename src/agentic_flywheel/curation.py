@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from agentic_flywheel.asking import Asking
 from agentic_flywheel.behind import WriteBehind
-from agentic_flywheel.errors import InputError, StoreError, UnknownKey, UnknownSession
+from agentic_flywheel.errors import InputError, StoreError, UnknownKey
 from agentic_flywheel.flows.clients import ClientPool
 from agentic_flywheel.flows.protocol import FlowHealth, FlowSpec
 from agentic_flywheel.flows.registry import Registry
+from agentic_flywheel.forgetting import contributed
 from agentic_flywheel.insight.figures import Figures
 from agentic_flywheel.lifetimes import Lifetimes
 from agentic_flywheel.model import (
@@ -24,7 +25,6 @@ from agentic_flywheel.model import (
     FlowChange,
     FlowFigures,
     FlowState,
-    Outcome,
     Reason,
     Receipt,
     StoredAnswer,
@@ -205,16 +205,7 @@ class Cache:
         return _receipt("clear answers", f"key {key}", {"entries": removed}, removed, dry_run=dry_run)
 
     async def _clear_sessions(self, sessions: Sequence[str], target: str, *, dry_run: bool) -> Receipt:
-        keys: set[str] = set()
-        for session in sessions:
-            turns, _ = await self._store.sessions.turns(session)
-            if not turns and await self._store.sessions.header(session) is None:
-                raise UnknownSession(f"no session {session!r}", session_id=session)
-            keys |= {t.entry_key for t in turns if t.entry_key and t.outcome in {Outcome.MISS, Outcome.JOINED}}
-        looked = dict(zip(sorted(keys), await self._store.entries.get_many(sorted(keys)), strict=True))
-        # A key may hold somebody else's newer answer by now: that one is not this session's to remove.
-        named = set(sessions)
-        own = {k: v.entry for k, v in looked.items() if v.entry is not None and v.entry.session_id in named}
+        own = await contributed(self._store, sessions)
         removed = len(own) if dry_run else await self._store.entries.remove(own)
         return _receipt("clear answers", target, {"entries": removed}, removed, dry_run=dry_run)
 

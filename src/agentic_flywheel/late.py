@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from agentic_flywheel.flights import Flights
     from agentic_flywheel.flows.clients import ClientPool
     from agentic_flywheel.flows.registry import Registry
+    from agentic_flywheel.forgetting import Forgetting
     from agentic_flywheel.housekeeping import Housekeeping
     from agentic_flywheel.insight.faq import Faq
     from agentic_flywheel.insight.popular import Popular
@@ -28,9 +29,11 @@ if TYPE_CHECKING:
     from agentic_flywheel.insight.warming import Warming
     from agentic_flywheel.learning import Learning
     from agentic_flywheel.lifetimes import Lifetimes
+    from agentic_flywheel.matching import Matching
     from agentic_flywheel.near import NearCache
     from agentic_flywheel.pinned import Pinned
     from agentic_flywheel.questions import Planner
+    from agentic_flywheel.sessions import Sessions
     from agentic_flywheel.settings import Settings
     from agentic_flywheel.store.store import Store
     from agentic_flywheel.watching import FlowWatch
@@ -43,6 +46,7 @@ class LateParts:
     registry: Registry
     flows: Flows
     lifetimes: Lifetimes
+    sessions: Sessions
     _store: Store
     _behind: WriteBehind
     _clients: ClientPool
@@ -53,6 +57,7 @@ class LateParts:
     _flights: Flights
     _admission: Admission
     _learning: Learning
+    _matching: Matching
     _near: NearCache | None
     _pinned: Pinned
     _housekeeping: Housekeeping | None
@@ -65,6 +70,20 @@ class LateParts:
         from agentic_flywheel.insight.usage import Usage
 
         return Usage(self.settings, self.registry, self._store, self._behind, self.flows.check)
+
+    @cached_property
+    def forgetting(self) -> Forgetting:
+        """Forgets a conversation or a person."""
+        from agentic_flywheel.forgetting import Forgetting
+
+        return Forgetting(
+            self._store,
+            self.sessions,
+            self._behind,
+            self._matching,
+            self.usage.forget,
+            self._forget,
+        )
 
     @cached_property
     def backup(self) -> Backup:

@@ -72,6 +72,11 @@ class FlywheelSync:
         return _Waiting(self._flywheel.usage, self._wait)
 
     @property
+    def forgetting(self) -> Any:
+        """As `Flywheel.forgetting`."""
+        return _Waiting(self._flywheel.forgetting, self._wait)
+
+    @property
     def backup(self) -> Any:
         """As `Flywheel.backup`."""
         return _Waiting(self._flywheel.backup, self._wait)

@@ -256,6 +256,10 @@ class SessionStore:
             return False
         return True
 
+    async def forget_user(self, user: str) -> None:
+        """Remove the list of a user's sessions, once none of them is left that is theirs."""
+        await self._link.run(("UNLINK", self._keys.user_sessions(user)), slow=True)
+
     async def delete_turn(self, turn: Turn, *, title: str) -> bool:
         """Remove one turn of a session; False where it is gone already. `title` is what the session would be called
         without it, where nobody gave it a title."""

@@ -89,7 +89,19 @@ redis.call('HSET', KEYS[1], ARGV[1], ARGV[3])
 return 1
 """)
 
-SCRIPTS = (RECORD, SET_CUT, RESET, DECIDE, REPLACE)
+# Takes entries out of a stream by their places. XDEL would only mark them, their bytes stay in memory and in backups:
+# so the stream is written anew, in O(its length), which is bounded.
+REWRITE = Script("""
+local gone = {}
+for _, place in ipairs(ARGV) do gone[place] = true end
+local all = redis.call('XRANGE', KEYS[1], '-', '+')
+redis.call('DEL', KEYS[1])
+for _, entry in ipairs(all) do
+    if not gone[entry[1]] then redis.call('XADD', KEYS[1], entry[1], unpack(entry[2])) end
+end
+""")
+
+SCRIPTS = (RECORD, SET_CUT, RESET, DECIDE, REPLACE, REWRITE)
 
 
 class SimilarStates:
@@ -212,6 +224,19 @@ class SimilarStates:
                 break
             edge = "(" + page[-1][0].decode()
         return list(found.values())
+
+    async def forget_reports(self, session: str, *, dry_run: bool) -> int:
+        """Remove what was said of a session's answers; how many reports there are."""
+        (page,) = await self._link.run(("XRANGE", self._keys.reports, "-", "+"), slow=True)
+        places = []
+        for place, fields in page:
+            raw = fields.get(b"r") if isinstance(fields, dict) else fields[1]
+            report = self._decoded(raw or b"", Report)
+            if report is not None and report.session_id == session:
+                places.append(place)
+        if places and not dry_run:
+            await self._link.run(REWRITE.call((self._keys.reports,), *places), slow=True)
+        return len(places)
 
     async def put_proposal(self, proposal: Proposal) -> bool:
         """Keep a proposal; False where there is one of this id, decided or not.

@@ -1,0 +1,184 @@
+"""What is forgotten leaves no trace: not in any value in Redis, not in any file, not in any process."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import zstandard
+
+from afw_command import Afw
+from agentic_flywheel import Flywheel
+from agentic_flywheel.errors import UnknownSession
+from flywheels import Oracle, opened, until
+from meanings import Words
+from servers import Server
+
+pytestmark = pytest.mark.anyio
+
+#: Words that occur nowhere but in what is to be forgotten; search keeps stems of them.
+MARK = "zyxwort"
+STAYS = "How long do answers stay good?"
+
+
+def texts_in(raw: bytes) -> Iterator[bytes]:
+    """A value as it lies there, and as it reads once it is unpacked."""
+    yield raw
+    if len(raw) > 10 and raw[:1] == b"\x01" and raw[1:2] == b"\x01":
+        yield zstandard.ZstdDecompressor().decompress(raw[10:], max_output_size=2**26)
+
+
+def values_of(redis: Any, key: bytes) -> Iterator[bytes]:
+    match redis.type(key):
+        case b"string":
+            yield redis.get(key)
+        case b"hash":
+            for field, value in redis.hgetall(key).items():
+                yield from (field, value)
+        case b"list":
+            yield from redis.lrange(key, 0, -1)
+        case b"set":
+            yield from redis.smembers(key)
+        case b"zset":
+            yield from redis.zrange(key, 0, -1)
+        case b"stream":
+            for _, fields in redis.xrange(key):
+                for name, value in fields.items():
+                    yield from (name, value)
+        case b"none":
+            return  # it expired meanwhile
+        case kind:
+            raise AssertionError(f"{key!r} is of the unknown type {kind!r}")
+
+
+def traces(server: Server, folder: Path, word: str = MARK) -> list[str]:
+    """Where a word still stands: keys, values (unpacked), files."""
+    found = []
+    needle = word.encode()
+    with server.client() as redis:
+        for key in redis.keys("*"):
+            held = [key, *values_of(redis, key)]
+            if any(needle in text.lower() for raw in held for text in texts_in(raw)):
+                found.append(key.decode())
+    files = (file for file in folder.rglob("*") if file.is_file() and needle in file.read_bytes().lower())
+    return [*found, *(str(file.relative_to(folder)) for file in files)]
+
+
+async def lived(flywheel: Flywheel, user: str, session: str) -> None:
+    """Everything that may come of a person's questions."""
+    asked = f"How is the {MARK}{session} installed?"
+    await flywheel.ask(asked, session=session, user=user)
+    await flywheel.ask(f"And {MARK}{session} on mobile?", session=session, user=user)
+    await flywheel.ask(f"What is my {MARK}{session} called?", session=session, user=user)
+    await flywheel.ask(asked, user=user)
+    # Similar, so that wordings join one question; others ask it too, so that it is popular and drafted for the FAQ.
+    await flywheel.ask(f"How can the {MARK}{session} be installed?", user=user)
+    first = (await flywheel.sessions.show(session)).turns[0]
+    await flywheel.similar.report(first.id, "outdated", note=f"about {MARK}{session}", session=session, user=user)
+    await flywheel.ask(asked, user=user)
+    await flywheel.sessions.rename(session, f"{MARK} thoughts")
+    await flywheel.history.search(f"{MARK}{session}", user=user)
+    await flywheel.popular.list()
+    await flywheel.faq.list()
+    await flywheel.settled()
+    await flywheel.flush()
+
+
+@pytest.mark.parametrize("what", ["session", "user"])
+async def test_nothing_is_left_of_what_is_forgotten(redis_server: Server, tmp_path: Path, what: str) -> None:
+    here, there = tmp_path / "here", tmp_path / "there"
+    for folder in (here, there):
+        folder.mkdir()
+    flow = {"oracle": Oracle()}
+    given = {"embedder": Words()}
+    async with (
+        opened(redis_server, here, flow, given=given) as flywheel,
+        opened(redis_server, there, flow, given={"embedder": Words()}) as other,
+    ):
+        await flywheel.ask(STAYS, session="others", user="bob")
+        await lived(flywheel, "ann", "s1")
+        await other.history.search(MARK, user="ann")  # a machine that has it in an index of its own
+        assert traces(redis_server, tmp_path)
+        if what == "session":
+            for session in [page.id for page in (await flywheel.sessions.list(user="ann")).sessions]:
+                dry = await flywheel.forgetting.session(session, dry_run=True)
+                done = await flywheel.forgetting.session(session, dry_run=False)
+                assert dry.removed == done.removed
+        else:
+            dry = await flywheel.forgetting.user("ann", dry_run=True)
+            assert traces(redis_server, tmp_path)
+            done = await flywheel.forgetting.user("ann", dry_run=False)
+            assert dry.removed == done.removed
+            assert done.removed["shared answers"] >= 1
+        for each in (flywheel, other):
+            assert (await each.history.search(MARK, user="ann")).total == 0
+            assert (await each.history.search("answers", user="bob")).total == 1
+            await each.settled()
+        await until(lambda: not traces(redis_server, tmp_path), f"traces to go: {traces(redis_server, tmp_path)}")
+        assert (await other.ask(STAYS, user="carl")).outcome == "hit"
+        assert [s.id for s in (await flywheel.sessions.list(user="ann")).sessions] == []
+        with pytest.raises(UnknownSession):
+            await other.sessions.show("s1")
+        exported = tmp_path / "export.jsonl"
+        await flywheel.backup.export(exported)
+        assert MARK not in exported.read_text()
+    assert traces(redis_server, tmp_path) == []
+
+
+async def test_a_single_turn_that_is_deleted_leaves_no_trace_of_its_own(redis_server: Server, tmp_path: Path) -> None:
+    async with opened(redis_server, tmp_path, {"oracle": Oracle()}) as flywheel:
+        await flywheel.ask(STAYS, session="s", user="ann")
+        await flywheel.ask(f"What is my {MARK} called?", session="s", user="ann")
+        turn = (await flywheel.sessions.show("s")).turns[-1]
+        await flywheel.history.search(MARK, user="ann")
+        assert traces(redis_server, tmp_path)
+        await flywheel.sessions.delete_turn("s", turn.id, dry_run=False)
+        await flywheel.cache.clear(key=turn.entry_key, dry_run=False) if await there(flywheel, turn.entry_key) else None
+        assert (await flywheel.history.search(MARK, user="ann")).total == 0
+        await until(lambda: not traces(redis_server, tmp_path), "the last trace to go")
+
+
+async def there(flywheel: Flywheel, key: str) -> bool:
+    return any(answer.key == key for answer in (await flywheel.cache.list())[0])
+
+
+async def test_it_works_while_others_write(valkey: Server, tmp_path: Path) -> None:
+    async with opened(valkey, tmp_path, {"oracle": Oracle()}) as flywheel:
+        for number in range(20):
+            await flywheel.ask(f"What of the {MARK} number {number}?", session=f"a{number}", user="ann")
+
+        async def ask() -> None:
+            for number in range(60):
+                await flywheel.ask(f"What else is there, {number}?", session=f"b{number % 7}", user="bob")
+
+        await asyncio.gather(ask(), flywheel.forgetting.user("ann", dry_run=False), ask())
+        assert traces(valkey, tmp_path) == []
+        assert sum([s.turns for s in (await flywheel.sessions.list(user="bob", limit=100)).sessions]) == 120
+
+
+def test_the_command_asks_first(tmp_path: Path, valkey: Server) -> None:
+    afw = Afw(tmp_path, valkey.url)
+    afw.ok("ask", "--flow", "echo", "--user", "ann", "--session", "s", f"Where is the {MARK}?")
+    shown = afw.run("forget", "--user", "ann")
+    assert shown.code == 1
+    assert "would remove" in shown.out
+    assert "--yes" in shown.err
+    receipt = afw.json("forget", "--user", "ann", "--yes")
+    assert receipt["removed"]["turns"] == 1
+    assert traces(valkey, tmp_path / "data") == []
+    assert afw.json("forget", "--user", "nobody", "--yes")["removed"].get("turns", 0) == 0
+    assert afw.run("forget").code == 2
+    assert json.loads(afw.run("forget", "--session", "none", "--yes", "--json").out)["error_type"] == "unknown_session"
+
+
+def test_a_packed_value_is_seen_through() -> None:
+    from agentic_flywheel.store.codec import encode
+
+    packed = encode({"text": f"{MARK} " * 500})
+    assert packed[1] == 1  # zstandard
+    assert any(f"{MARK} {MARK}".encode() in text for text in texts_in(packed))
+    assert f"{MARK} {MARK}".encode() not in packed
