@@ -28,6 +28,7 @@ TOOLS: Final[Mapping[str, Scope | Need]] = {
     "flowise_clear_cache": Scope.ADMIN,
     "flowise_configure": Need.OPERATOR,  # of a session alone: `OWN_SESSION`
     "flowise_domain_query": Scope.ASK,
+    "flowise_faq": Scope.READ,
     "flowise_flow_health": Scope.READ,
     "flowise_list_flows": Scope.ASK,
     "flowise_popular_questions": Scope.READ,
@@ -45,6 +46,7 @@ OWN_SESSION: Final[Mapping[str, Scope]] = {"flowise_configure": Scope.ASK}
 RESOURCES: Final[Mapping[str, Scope | Need]] = {
     "flowise://cache-metrics": Scope.READ,
     "flowise://config-schema": Scope.ASK,
+    "flowise://faq": Scope.READ,
     "flowise://flow-health": Scope.READ,
     "flowise://flows": Scope.ASK,
     "flowise://sessions": Scope.READ,

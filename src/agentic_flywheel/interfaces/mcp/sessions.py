@@ -67,7 +67,8 @@ def add_session_tools(server: FlywheelServer) -> None:
 
 
 def _turn_text(turn: Turn) -> str:
-    origin = f"{_moment(turn.at)}, {turn.flow}, {turn.outcome.value}, turn {turn.id}"
+    approved = f", FAQ {turn.faq}" if turn.faq else ""
+    origin = f"{_moment(turn.at)}, {turn.flow}, {turn.outcome.value}{approved}, turn {turn.id}"
     return f"[{origin}]\nQ: {turn.question}\nA: {turn.answer}"
 
 
