@@ -57,3 +57,9 @@ def test_what_counting_costs_is_measured() -> None:
     assert 0 < quiet["kept"] < team["kept"] < busy["kept"] < 5e6
     assert [cost["client_us"] > 0 for cost in figures["costs"]] == [True, True]
     assert len(figures["reads"]) == 7
+
+
+def test_what_the_gate_of_the_service_costs_is_measured() -> None:
+    figures = _figures("bench_gate.py", "--requests", "64")
+    assert {"bare router", "gate", "gate, key", "gate, token"} <= set(figures)
+    assert min(figures.values()) > 0

@@ -17,13 +17,10 @@ from starlette.responses import HTMLResponse, PlainTextResponse, Response, Strea
 
 from agentic_flywheel.callers import Scope
 from agentic_flywheel.errors import FlowLimited, NotAllowed, StoreUnavailable, UnknownFlow
-from agentic_flywheel.interfaces.http import app as app_module
-from agentic_flywheel.interfaces.http.app import App
 from agentic_flywheel.interfaces.http.call import call_of
-from agentic_flywheel.interfaces.http.rooms import Room
 from agentic_flywheel.interfaces.http.routes import AccessRoute
-from agentic_flywheel.interfaces.http.service import Service
-from flywheels import settings_for
+from flywheels import opened
+from http_app import app_on, client_of, key_for
 from http_process import assert_problem
 from servers import Server
 
@@ -68,38 +65,32 @@ async def fail(request: Request) -> Response:
     raise FAILURES[request.path_params["how"]]
 
 
+ROUTES = [
+    AccessRoute("/count", count, methods=["POST"], needs=Scope.ASK),
+    AccessRoute("/count/more", count, methods=["POST"], needs=Scope.ASK, body_limit=5000),
+    AccessRoute("/ask", ask, methods=["POST"], needs=Scope.ASK),
+    AccessRoute("/page", page, needs=Scope.ASK),
+    AccessRoute("/stream", stream, needs=Scope.ASK),
+    AccessRoute("/fail/{how}", fail, needs=Scope.ASK),
+]
+
+
 @asynccontextmanager
 async def client(
-    server: Server, folder: Path, monkeypatch: pytest.MonkeyPatch, scope: Scope | None = None, **settings: Any
+    server: Server, folder: Path, scope: Scope | None = None, **settings: Any
 ) -> AsyncIterator[httpx2.AsyncClient]:
-    """A client of a service with routes of this test; with `scope`, credentials are demanded and sent."""
-    routes = [
-        AccessRoute("/count", count, methods=["POST"], needs=Scope.ASK),
-        AccessRoute("/count/more", count, methods=["POST"], needs=Scope.ASK, body_limit=5000),
-        AccessRoute("/ask", ask, methods=["POST"], needs=Scope.ASK),
-        AccessRoute("/page", page, needs=Scope.ASK),
-        AccessRoute("/stream", stream, needs=Scope.ASK),
-        AccessRoute("/fail/{how}", fail, needs=Scope.ASK),
-    ]
-    monkeypatch.setattr(app_module, "rooms_of", lambda _service: [Room("test", routes)])
+    """A client of a service with the routes of this test; with `scope`, credentials are demanded and sent."""
     if scope is not None:
         settings["serve_credentials"] = "always"
-    app = App(Service(settings_for(server, folder, **settings)))
-    async with app.running():
-        headers = {}
-        if scope is not None:
-            headers["X-API-Key"] = (await app.service.home.api_keys.create("k", {scope}, by="test")).secret
-        transport = httpx2.ASGITransport(app=app)
-        async with httpx2.AsyncClient(
-            transport=transport, base_url="http://127.0.0.1:8765", headers=headers
-        ) as connected:
-            yield connected
+    async with (
+        app_on(server, folder, ROUTES, **settings) as app,
+        client_of(app, await key_for(app, scope) if scope else "") as connected,
+    ):
+        yield connected
 
 
-async def test_bodies_up_to_the_limit_are_read_and_no_more(
-    valkey: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async with client(valkey, tmp_path, monkeypatch, serve_max_body_megabytes=0.001) as http:
+async def test_bodies_up_to_the_limit_are_read_and_no_more(valkey: Server, tmp_path: Path) -> None:
+    async with client(valkey, tmp_path, serve_max_body_megabytes=0.001) as http:
 
         async def chunks(size: int) -> AsyncIterator[bytes]:
             for _ in range(size):
@@ -116,18 +107,16 @@ async def test_bodies_up_to_the_limit_are_read_and_no_more(
         assert_problem(lie, 400, "invalid_input")
 
 
-async def test_headers_of_a_handler_win(valkey: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    async with client(valkey, tmp_path, monkeypatch) as http:
+async def test_headers_of_a_handler_win(valkey: Server, tmp_path: Path) -> None:
+    async with client(valkey, tmp_path) as http:
         headers = (await http.get("/page")).headers
         assert headers.get_list("content-security-policy") == ["default-src 'self'"]
         assert headers.get_list("cache-control") == ["no-cache"]
         assert headers["x-content-type-options"] == "nosniff"
 
 
-async def test_pages_of_listed_origins_may_read_and_ask(
-    valkey: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async with client(valkey, tmp_path, monkeypatch, serve_origins=ORIGIN) as http:
+async def test_pages_of_listed_origins_may_read_and_ask(valkey: Server, tmp_path: Path) -> None:
+    async with client(valkey, tmp_path, serve_origins=ORIGIN) as http:
         asked = {"Origin": ORIGIN, "Access-Control-Request-Method": "POST"}
         wanted = {"Access-Control-Request-Headers": "content-type, x-api-key"}
         preflight = await http.options("/count", headers={**asked, **wanted})
@@ -146,10 +135,8 @@ async def test_pages_of_listed_origins_may_read_and_ask(
         assert "access-control-allow-origin" not in (await http.get("/page", headers=evil)).headers
 
 
-async def test_a_preflight_needs_no_credentials(
-    valkey: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async with client(valkey, tmp_path, monkeypatch, Scope.ASK, serve_origins=ORIGIN) as http:
+async def test_a_preflight_needs_no_credentials(valkey: Server, tmp_path: Path) -> None:
+    async with client(valkey, tmp_path, Scope.ASK, serve_origins=ORIGIN) as http:
         del http.headers["X-API-Key"]
         asked = {"Origin": ORIGIN, "Access-Control-Request-Method": "POST"}
         assert (await http.options("/count", headers=asked)).status_code == 204
@@ -160,10 +147,8 @@ async def test_a_preflight_needs_no_credentials(
 
 
 @pytest.mark.parametrize("scope", [Scope.ASK, Scope.ADMIN])
-async def test_errors_tell_each_caller_what_is_theirs_to_know(
-    valkey: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scope: Scope
-) -> None:
-    async with client(valkey, tmp_path, monkeypatch, scope) as http:
+async def test_errors_tell_each_caller_what_is_theirs_to_know(valkey: Server, tmp_path: Path, scope: Scope) -> None:
+    async with client(valkey, tmp_path, scope) as http:
         flow = assert_problem(await http.get("/fail/flow"), 404, "unknown_flow")
         limited = await http.get("/fail/limited")
         assert_problem(limited, 429, "flow_limited")
@@ -180,9 +165,9 @@ async def test_errors_tell_each_caller_what_is_theirs_to_know(
 
 
 async def test_a_defect_is_told_by_its_id_alone(
-    valkey: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    valkey: Server, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with client(valkey, tmp_path, monkeypatch) as http:
+    async with client(valkey, tmp_path) as http:
         with caplog.at_level(logging.ERROR):
             response = await http.get("/fail/defect")
         problem = assert_problem(response, 500, "error")
@@ -190,15 +175,24 @@ async def test_a_defect_is_told_by_its_id_alone(
         assert problem["error_id"] in caplog.text
 
 
-async def test_a_stream_that_fails_is_cut_off(valkey: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    async with client(valkey, tmp_path, monkeypatch) as http:
+async def test_a_stream_that_fails_is_cut_off(valkey: Server, tmp_path: Path) -> None:
+    async with client(valkey, tmp_path) as http:
         with pytest.raises(RuntimeError, match="in the middle"):  # what a server takes for the end of the connection
             await http.get("/stream")
 
 
-async def test_handlers_ask_for_their_tenant(valkey: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_was_answered_is_written_when_the_app_closes(valkey: Server, tmp_path: Path) -> None:
     (tmp_path / "flows.yaml").write_text("flows:\n  documents: {kind: documents, folder: package:documentation}\n")
-    async with client(valkey, tmp_path, monkeypatch, Scope.ASK) as http:
+    async with client(valkey, tmp_path) as http:
+        assert (await http.post("/ask", json={"question": "How long are answers kept?"})).text == "miss"
+    async with opened(valkey, tmp_path) as flywheel:
+        (session,) = (await flywheel.sessions.list()).sessions
+        assert session.title == "How long are answers kept?"
+
+
+async def test_handlers_ask_for_their_tenant(valkey: Server, tmp_path: Path) -> None:
+    (tmp_path / "flows.yaml").write_text("flows:\n  documents: {kind: documents, folder: package:documentation}\n")
+    async with client(valkey, tmp_path, Scope.ASK) as http:
         for outcome in ("miss", "hit"):
             response = await http.post("/ask", json={"question": "How long are answers kept?"})
             assert response.text == outcome

@@ -14,27 +14,13 @@ from afw_command import Afw, assert_error
 from agentic_flywheel import Flywheel
 from agentic_flywheel.callers import Scope
 from agentic_flywheel.errors import CredentialsRefused, InputError, RateLimited, UnknownApiKey
+from agentic_flywheel.interfaces.http.call import Call
 from flywheels import opened, text_anywhere
-from http_process import HttpServer, assert_problem, served
+from http_app import app_on, client_of, key_for
+from http_process import assert_problem, served
 from servers import Server
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-def afw(tmp_path: Path, valkey: Server) -> Afw:
-    made = Afw(tmp_path, valkey.url)
-    made.environ["AFW_SERVE_CREDENTIALS"] = "always"
-    return made
-
-
-def create(afw: Afw, name: str, *scopes: str, **options: str) -> str:
-    """The secret of a new key."""
-    words = [word for scope in scopes for word in ("--scope", scope)]
-    words += [word for option, value in options.items() for word in (f"--{option}", value)]
-    secret = afw.ok("key", "create", name, *words).out.strip()
-    assert re.fullmatch(r"afw_[0-9a-f]{12}_[a-z2-7]{52}", secret)
-    return secret
 
 
 # The keys themselves.
@@ -169,18 +155,25 @@ async def _used(flywheel: Flywheel) -> bool:
     return (await flywheel.api_keys.list())[0].used_at is not None
 
 
+async def test_when_a_key_was_used_last_is_known(valkey: Server, tmp_path: Path) -> None:
+    async with opened(valkey, tmp_path) as flywheel:
+        made = await flywheel.api_keys.create("k", {Scope.ASK}, by="test")
+        assert not await _used(flywheel)
+        await flywheel.api_keys.admit(made.secret)
+        assert await _used(flywheel)
+
+
 # The service and its keys.
 
 
-def test_nobody_is_answered_who_does_not_say_who_they_are(afw: Afw) -> None:
-    secret = create(afw, "me", "ask", user="ann")
-    with served(afw) as server, server.client() as client:
-        assert client.get("/healthz").status_code == client.get("/readyz").status_code == 200
-        for address in ("/whoami", "/nothing", "/"):
-            response = client.get(address)
+async def test_nobody_is_answered_who_does_not_say_who_they_are(valkey: Server, tmp_path: Path) -> None:
+    async with app_on(valkey, tmp_path, serve_credentials="always") as app, client_of(app) as client:
+        secret = await key_for(app, Scope.ASK, user="ann")
+        assert (await client.get("/healthz")).status_code == (await client.get("/readyz")).status_code == 200
+        for method, address in (("GET", "/whoami"), ("POST", "/whoami"), ("GET", "/nothing"), ("GET", "/")):
+            response = await client.request(method, address)
             assert_problem(response, 401, "credentials_missing")
             assert response.headers["www-authenticate"] == 'Bearer realm="agentic-flywheel"'
-        assert_problem(client.post("/whoami"), 401, "credentials_missing")
         for headers in (
             {"X-API-Key": secret},
             {"Authorization": f"Bearer {secret}"},
@@ -189,15 +182,15 @@ def test_nobody_is_answered_who_does_not_say_who_they_are(afw: Afw) -> None:
             {"X-API-Key": secret, "Authorization": "Bearer somebody-elses"},
             {"X-API-Key": "somebody-elses", "Authorization": f"Bearer {secret}"},
         ):
-            who = client.get("/whoami", headers=headers)
-            assert who.json() == {"name": "me", "proof": "key", "tenant": "default", "user": "ann", "scopes": ["ask"]}
+            who = (await client.get("/whoami", headers=headers)).json()
+            assert who == {"name": "test-ask", "proof": "key", "tenant": "default", "user": "ann", "scopes": ["ask"]}
         for headers in (
             {"X-API-Key": secret[:-1]},
             {"Authorization": f"Bearer {secret}x"},
             {"X-API-Key": "afw_" + "0" * 12 + "_" + "a" * 52},
             {"X-API-Key": secret[:-1], "Authorization": f"Bearer {secret}"},
         ):
-            response = client.get("/whoami", headers=headers)
+            response = await client.get("/whoami", headers=headers)
             assert_problem(response, 401, "credentials_refused")
             assert 'error="invalid_token"' in response.headers["www-authenticate"]
         for headers in (
@@ -206,111 +199,123 @@ def test_nobody_is_answered_who_does_not_say_who_they_are(afw: Afw) -> None:
             {"Cookie": "afw_key=other"},
             {"X-AFW-Key": secret},
         ):
-            assert_problem(client.get("/whoami", headers=headers), 401, "credentials_missing")
-        assert_problem(client.get(f"/whoami?api_key={secret}"), 401, "credentials_missing")
-        assert_problem(client.get("/nothing", headers={"X-API-Key": secret}), 404, "unknown_address")
+            assert_problem(await client.get("/whoami", headers=headers), 401, "credentials_missing")
+        assert_problem(await client.get(f"/whoami?api_key={secret}"), 401, "credentials_missing")
+        known = {"X-API-Key": secret}
+        assert_problem(await client.get("/nothing", headers=known), 404, "unknown_address")
         twice = [("X-API-Key", secret), ("X-API-Key", secret)]
-        assert_problem(client.get("/whoami", headers=twice), 400, "invalid_input")
+        assert_problem(await client.get("/whoami", headers=twice), 400, "invalid_input")
         # Public addresses too refuse a credential that is wrong, so that a wrong key is noticed where it is tried.
-        assert_problem(client.get("/healthz", headers={"X-API-Key": secret[:-1]}), 401, "credentials_refused")
-    assert secret not in server.log
+        assert_problem(await client.get("/healthz", headers={"X-API-Key": secret[:-1]}), 401, "credentials_refused")
 
 
-def test_a_key_is_revoked_in_every_worker(afw: Afw) -> None:
-    secret = create(afw, "me", "ask")
-    with served(afw) as one, served(afw) as other:
-        clients = [server.client(secret) for server in (one, other)]
-        assert [client.get("/whoami").status_code for client in clients] == [200, 200]
-        error = afw.json("key", "revoke", "me", code=1)
-        assert error["dry_run"]
-        assert [client.get("/whoami").status_code for client in clients] == [200, 200]
-        assert not afw.json("key", "revoke", "me", "--yes", "--why", "over")["dry_run"]
-        for client in clients:
-            assert_problem(client.get("/whoami"), 401, "credentials_refused")
-            client.close()
-    assert [key["state"] for key in afw.json("key", "list")["keys"]] == ["revoked"]
-    assert [entry["action"] for entry in afw.json("audit")["entries"]] == ["key.revoke", "key.create"]
-    assert_error(afw.json("key", "revoke", "me", "--yes", code=1), "unknown_api_key")
+async def test_a_credential_for_a_service_behind_is_passed_on_and_ours_never(valkey: Server, tmp_path: Path) -> None:
+    async with app_on(valkey, tmp_path) as app:
+        secret = await key_for(app, Scope.ASK)
+        for headers, upstream in (
+            ({"authorization": "Bearer flowise-key"}, "Bearer flowise-key"),
+            ({"authorization": "Bearer flowise-key", "x-api-key": secret}, "Bearer flowise-key"),
+            ({"authorization": "Basic dXNlcjpwYXNz"}, "Basic dXNlcjpwYXNz"),
+            ({"authorization": f"Bearer {secret}"}, ""),
+            ({"authorization": f"Bearer {secret}", "x-api-key": secret}, ""),
+            ({}, ""),
+        ):
+            call = Call(app.service)
+            await app.service.admit(call, {name.encode(): value.encode() for name, value in headers.items()})
+            assert call.upstream_authorization == upstream
 
 
-def test_who_calls_too_often_is_told_when_to_come_back(afw: Afw) -> None:
-    slow, usual = create(afw, "slow", "ask", rate="2"), create(afw, "usual", "ask")
-    afw.environ["AFW_SERVE_RATE_PER_MINUTE"] = "60"
-    with served(afw) as server:
-        with server.client(slow) as client:
-            first = client.get("/whoami")
+async def test_who_calls_too_often_is_told_when_to_come_back(valkey: Server, tmp_path: Path) -> None:
+    async with app_on(valkey, tmp_path, serve_rate_per_minute=60) as app:
+        slow, usual = await key_for(app, Scope.ASK, rate_per_minute=2), await key_for(app, Scope.READ)
+        async with client_of(app, slow) as client:
+            first = await client.get("/whoami")
             assert first.headers["ratelimit-policy"] == '"key";q=2;w=60'
             assert first.headers["ratelimit"].startswith('"key";r=1;t=')
-            assert client.get("/whoami").headers["ratelimit"].startswith('"key";r=0;t=')
-            limited = client.get("/whoami")
+            assert (await client.get("/whoami")).headers["ratelimit"].startswith('"key";r=0;t=')
+            limited = await client.get("/whoami")
             assert_problem(limited, 429, "rate_limited")
             assert 0 < int(limited.headers["retry-after"]) <= 30
             assert limited.headers["ratelimit-policy"] == '"key";q=2;w=60'
-        with server.client(usual) as client:
-            assert client.get("/whoami").headers["ratelimit-policy"] == '"key";q=60;w=60'
+        async with client_of(app, usual) as client:
+            assert (await client.get("/whoami")).headers["ratelimit-policy"] == '"key";q=60;w=60'
 
 
-def test_a_key_goes_on_while_redis_is_away_but_administers_nothing(afw: Afw, valkey: Server) -> None:
-    afw.environ["AFW_REDIS_COMMAND_TIMEOUT_SECONDS"] = "0.2"
-    known, unknown = create(afw, "known", "admin"), create(afw, "unknown", "ask")
-    with served(afw) as server, server.client() as client:
-        assert client.get("/whoami", headers={"X-API-Key": known}).json()["scopes"] == [
-            "ask",
-            "read",
-            "admin",
-            "metrics",
-        ]
+async def test_a_key_goes_on_while_redis_is_away_but_administers_nothing(valkey: Server, tmp_path: Path) -> None:
+    given = {"serve_credentials": "always", "redis_command_timeout_seconds": 0.2}
+    async with app_on(valkey, tmp_path, **given) as app, client_of(app) as client:
+        known, unknown = await key_for(app, Scope.ADMIN), await key_for(app, Scope.ASK)
+        revoked = await key_for(app, Scope.READ)
+        everything = (await client.get("/whoami", headers={"X-API-Key": known})).json()["scopes"]
+        assert everything == ["ask", "read", "admin", "metrics"]
+        await client.get("/whoami", headers={"X-API-Key": revoked})
+        await app.service.home.api_keys.revoke("test-read", by="test", dry_run=False)
+        assert (await client.get("/whoami", headers={"X-API-Key": revoked})).status_code == 401
         valkey.pause()
         try:
-            assert client.get("/whoami", headers={"X-API-Key": known}).json()["scopes"] == ["ask", "read"]
-            unchecked = client.get("/whoami", headers={"X-API-Key": unknown})
-            assert_problem(unchecked, 503, "credentials_unchecked")
-            assert unchecked.headers["retry-after"] == "5"
+            assert (await client.get("/whoami", headers={"X-API-Key": known})).json()["scopes"] == ["ask", "read"]
+            for secret in (unknown, revoked):
+                unchecked = await client.get("/whoami", headers={"X-API-Key": secret})
+                assert_problem(unchecked, 503, "credentials_unchecked")
+                assert unchecked.headers["retry-after"] == "5"
         finally:
             valkey.resume()
 
 
+async def test_a_request_that_a_proxy_passed_on_is_not_from_here(valkey: Server, tmp_path: Path) -> None:
+    async with app_on(valkey, tmp_path) as app, client_of(app) as client:
+        assert (await client.get("/whoami")).json()["name"] == "anybody here"
+        for name in ("X-Forwarded-For", "Forwarded", "X-Real-IP"):
+            assert_problem(await client.get("/whoami", headers={name: "203.0.113.9"}), 401, "credentials_missing")
+
+
+# The command, and real processes.
+
+
+@pytest.fixture
+def afw(tmp_path: Path, valkey: Server) -> Afw:
+    return Afw(tmp_path, valkey.url)
+
+
 def test_an_address_that_is_reached_from_elsewhere_needs_a_key(afw: Afw) -> None:
-    del afw.environ["AFW_SERVE_CREDENTIALS"]
     error = afw.json("serve", "--host", "0.0.0.0", "--port", "0", code=2)
     assert_error(error, "invalid_setting")
     assert "afw key create" in error["suggestions"][0]
-    secret = create(afw, "me", "ask")
-    with served(afw, "--host", "0.0.0.0") as server:
-        local = HttpServerAt(server)
-        with local.client() as client:
-            assert_problem(client.get("/whoami"), 401, "credentials_missing")
-            assert client.get("/whoami", headers={"X-API-Key": secret}).status_code == 200
-            # Without a list of names any name will do: without a key nobody is answered.
-            assert client.get("/healthz", headers={"Host": "flywheel.example"}).status_code == 200
-
-
-class HttpServerAt:
-    """A server on all addresses, spoken to over loopback."""
-
-    def __init__(self, server: HttpServer) -> None:
-        server.url = server.url.replace("0.0.0.0", "127.0.0.1")
-        self.client = server.client
-
-
-def test_a_request_that_a_proxy_passed_on_is_not_from_here(afw: Afw) -> None:
-    del afw.environ["AFW_SERVE_CREDENTIALS"]
-    with served(afw) as server, server.client() as client:
-        assert client.get("/whoami").json()["name"] == "anybody here"
-        for name in ("X-Forwarded-For", "Forwarded", "X-Real-IP"):
-            assert_problem(client.get("/whoami", headers={name: "203.0.113.9"}), 401, "credentials_missing")
-
-
-def test_pages_of_everybody_are_not_let_in_without_credentials(afw: Afw) -> None:
-    del afw.environ["AFW_SERVE_CREDENTIALS"]
     error = afw.json("serve", "--port", "0", code=2, AFW_SERVE_ORIGINS="*")
     assert_error(error, "invalid_setting")
     assert "any web page" in error["error"]
 
 
-async def test_when_a_key_was_used_last_is_known(valkey: Server, tmp_path: Path) -> None:
-    async with opened(valkey, tmp_path) as flywheel:
-        made = await flywheel.api_keys.create("k", {Scope.ASK}, by="test")
-        assert not await _used(flywheel)
-        await flywheel.api_keys.admit(made.secret)
-        assert await _used(flywheel)
+def test_a_key_that_is_revoked_is_refused_by_every_worker(afw: Afw) -> None:
+    made = afw.ok("key", "create", "me", "--scope", "ask", "--user", "ann", "--expires", "30d", "--why", "a test")
+    secret = made.out.strip()
+    assert re.fullmatch(r"afw_[0-9a-f]{12}_[a-z2-7]{52}", secret)
+    assert "not stored" in made.err
+    with served(afw, "--host", "0.0.0.0", "--workers", "2") as server:
+        server.url = server.url.replace("0.0.0.0", "127.0.0.1")
+
+        def statuses(key: str) -> set[int]:
+            found = set()
+            for _ in range(8):  # new connections, so that both workers come to answer
+                with server.client(key) as client:
+                    found.add(client.get("/whoami").status_code)
+            return found
+
+        assert statuses("") == {401}
+        assert statuses(secret) == {200}
+        with server.client() as client:  # any name will do where nobody is answered without a key
+            assert client.get("/healthz", headers={"Host": "flywheel.example"}).status_code == 200
+        assert afw.json("key", "revoke", "me", code=1)["dry_run"]
+        assert statuses(secret) == {200}
+        assert not afw.json("key", "revoke", "me", "--yes", "--why", "over")["dry_run"]
+        assert statuses(secret) == {401}
+    assert secret not in server.log
+    (key,) = afw.json("key", "list")["keys"]
+    assert (key["name"], key["user"], key["state"], key["scopes"]) == ("me", "ann", "revoked", ["ask"])
+    assert [(e["action"], e["why"]) for e in afw.json("audit")["entries"]] == [
+        ("key.revoke", "over"),
+        ("key.create", "a test"),
+    ]
+    assert_error(afw.json("key", "revoke", "me", "--yes", code=1), "unknown_api_key")
+    assert "revoked" in afw.ok("key", "list").out
+    assert "key.create" in afw.ok("audit").out

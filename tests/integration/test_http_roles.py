@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-import httpx2
 import pytest
 
 from agentic_flywheel.callers import Scope
@@ -15,6 +14,7 @@ from agentic_flywheel.interfaces.http.call import Call
 from agentic_flywheel.interfaces.http.routes import PUBLIC, AccessRoute
 from agentic_flywheel.interfaces.http.service import Service
 from flywheels import opened, settings_for
+from http_app import app_on, client_of
 from http_routes import ROWS, row_of
 from servers import Server
 
@@ -23,18 +23,9 @@ pytestmark = pytest.mark.anyio
 
 @pytest.fixture
 async def app(valkey: Server, tmp_path: Path) -> AsyncIterator[App]:
-    settings = settings_for(
-        valkey, tmp_path, serve_credentials="always", tenant="home", serve_flowise_url="http://127.0.0.1:9"
-    )
-    made = App(Service(settings))
-    async with made.running():
+    given = {"serve_credentials": "always", "tenant": "home", "serve_flowise_url": "http://127.0.0.1:9"}
+    async with app_on(valkey, tmp_path, **given) as made:
         yield made
-
-
-def client_of(app: App, key: str = "") -> httpx2.AsyncClient:
-    headers = {"X-API-Key": key} if key else {}
-    transport = httpx2.ASGITransport(app=app)
-    return httpx2.AsyncClient(transport=transport, base_url="http://127.0.0.1:8765", headers=headers)
 
 
 def methods_of(route: AccessRoute) -> list[str]:

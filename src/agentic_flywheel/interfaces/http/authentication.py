@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 COOKIE: Final = "afw_key"
 _COOKIE: Final = f"{COOKIE}=".encode()
+_CARRIERS: Final = frozenset({b"x-api-key", b"authorization", b"cookie"})
 _REMEMBERED = 1000
 _log = logging.getLogger(__name__)
 
@@ -50,6 +51,8 @@ class Authentication:
         Leaves what is for a service behind in `call.upstream_authorization`; tells the rate in headers of the response.
         Raises `CredentialsRefused`, `CredentialsUnchecked`, `RateLimited`.
         """
+        if _CARRIERS.isdisjoint(headers):
+            return None
         given = headers.get(b"x-api-key", b"").decode("latin-1").strip()
         bearer = headers.get(b"authorization", b"").decode("latin-1").strip()
         scheme, _, credential = bearer.partition(" ")

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 _ONCE: Final = (b"host", b"authorization", b"x-api-key", b"content-length", b"origin")
 
+_OURS: Final = frozenset(name for name, _ in HEADERS)
+
 
 class Gate:
     """The ASGI application around the routes. `lifespan` messages are the router's."""
@@ -124,12 +126,12 @@ class _Out:
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            headers = list(message.get("headers", ()))
-            there = {name.lower() for name, _ in headers}
-            headers += [pair for pair in self.more if pair[0] not in there or pair[0] == b"vary"]
-            there |= {name for name, _ in self.more}
-            headers += [pair for pair in HEADERS if pair[0] not in there]
-            headers.append((b"x-request-id", self._call.request_id.encode()))
+            headers = [*message.get("headers", ()), (b"x-request-id", self._call.request_id.encode())]
+            there = {name for name, _ in headers}
+            if self.more:
+                headers += [pair for pair in self.more if pair[0] not in there or pair[0] == b"vary"]
+                there.update(name for name, _ in self.more)
+            headers += HEADERS if there.isdisjoint(_OURS) else [pair for pair in HEADERS if pair[0] not in there]
             headers += self._call.headers
             message["headers"] = headers
         await self._send(message)

@@ -180,6 +180,8 @@ class _Server(uvicorn.Server):
             self._drained_at = now
         else:
             self.force_exit = True
+            for connection in list(self.server_state.connections):
+                connection.transport.close()
 
     def _abandoned(self) -> None:
         assert self.until is not None
