@@ -23,7 +23,6 @@ import asyncio
 import functools
 import gc
 import json
-import math
 import random
 import statistics
 import sys
@@ -41,6 +40,7 @@ from agentic_flywheel.flows.registry import Registry
 from agentic_flywheel.model import Entry, Reason, Turn
 from agentic_flywheel.store.keys import shard_of
 from agentic_flywheel.store.store import Store
+from line_chart import line_chart
 from performance_page import DOCS, circumstances, markdown_table, write_part
 from private_server import private_server, private_settings
 
@@ -219,45 +219,12 @@ def page(name: str, points: list[Point]) -> str:
 
 def picture(points: list[Point]) -> str:
     """The ratios by size as SVG."""
-    width, height, left, right, top, bottom = 720, 360, 56, 130, 24, 44
-    colours = dict(zip(OPERATIONS, ("#1f6feb", "#bc4c00", "#1a7f37", "#8250df"), strict=True))
-    most = math.ceil(max(point.ratios[operation] for point in points for operation in OPERATIONS) * 1.15)
-    first, last = math.log10(points[0].size), math.log10(points[-1].size)
-
-    def x(size: int) -> float:
-        return left + (width - left - right) * (math.log10(size) - first) / (last - first)
-
-    def y(ratio: float) -> float:
-        return height - bottom - (height - top - bottom) * ratio / most
-
-    drawn = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" role="img"',
-        'font-family="sans-serif" font-size="13">',
-        "<title>Cost of operations, in GETs, by number of stored answers and turns</title>",
-        f'<rect width="{width}" height="{height}" fill="#ffffff"/>',
-    ]
-    for ratio in range(most + 1):
-        drawn.append(f'<path d="M{left} {y(ratio):.1f}H{width - right}" stroke="#d0d7de"/>')
-        drawn.append(f'<text x="{left - 8}" y="{y(ratio) + 4:.1f}" text-anchor="end" fill="#57606a">{ratio}</text>')
-    for point in points:
-        label = f"{point.size:,}"
-        drawn.append(
-            f'<text x="{x(point.size):.1f}" y="{height - 24}" text-anchor="middle" fill="#57606a">{label}</text>'
-        )
-    drawn.append(f'<text x="{left}" y="{height - 6}" fill="#57606a">stored answers and turns; cost in bare GETs</text>')
-    labels = sorted(OPERATIONS, key=lambda operation: -points[-1].ratios[operation])
-    placed = -math.inf
-    for operation in labels:
-        colour = colours[operation]
-        line = " ".join(f"{x(point.size):.1f},{y(point.ratios[operation]):.1f}" for point in points)
-        drawn.append(f'<polyline points="{line}" fill="none" stroke="{colour}" stroke-width="2"/>')
-        drawn += [
-            f'<circle cx="{x(point.size):.1f}" cy="{y(point.ratios[operation]):.1f}" r="3" fill="{colour}"/>'
-            for point in points
-        ]
-        placed = max(y(points[-1].ratios[operation]) + 4, placed + 16)
-        drawn.append(f'<text x="{width - right + 10}" y="{placed:.1f}" fill="{colour}">{operation}</text>')
-    return "\n".join([*drawn, "</svg>"]) + "\n"
+    return line_chart(
+        "Cost of operations, in GETs, by number of stored answers and turns",
+        "stored answers and turns; cost in bare GETs",
+        [point.size for point in points],
+        {operation: [point.ratios[operation] for point in points] for operation in OPERATIONS},
+    )
 
 
 def main() -> int:

@@ -21,7 +21,7 @@ SIGHT = Sight(open_flows=("f",))
 EMBEDDER = "e" * 32
 
 
-def doc(number: int, text: str, *, session: str = "s", place: int | None = None) -> HistoryDoc:
+def doc(number: int, text: str, *, session: str = "s", place: int | None = None, flow: str = "f") -> HistoryDoc:
     return HistoryDoc(
         turn_id=f"t{number}",
         session_id=session,
@@ -29,7 +29,7 @@ def doc(number: int, text: str, *, session: str = "s", place: int | None = None)
         question=text,
         answer="",
         question_words=stems_of(text),
-        flow="f",
+        flow=flow,
         place=number if place is None else place,
     )
 
@@ -42,6 +42,23 @@ async def found(index: LocalIndex, *terms: str) -> list[str]:
     hits = (await index.words(asked(*terms), count=100)).hits
     docs = await index.docs([hit.id for hit in hits])
     return [docs[hit.id].turn_id for hit in hits]
+
+
+async def test_names_are_those_of_an_index_that_another_process_made_anew(tmp_path: Path) -> None:
+    one, other = LocalIndex(tmp_path), LocalIndex(tmp_path)
+    await one.apply([doc(1, "redis", session="s", flow="docs"), doc(2, "redis", session="t", flow="shop")], {})
+    query = HistoryQuery(terms=("redi",), sight=Sight(open_flows=("docs", "shop")))
+
+    async def named(index: LocalIndex) -> set[tuple[str, str]]:
+        return {(hit.session_id, hit.flow) for hit in (await index.words(query, count=9)).hits}
+
+    assert await named(other) == await named(one) == {("s", "docs"), ("t", "shop")}
+    await other.clear()
+    await other.apply([doc(2, "redis", session="t", flow="shop"), doc(1, "redis", session="s", flow="docs")], {})
+    await one.apply([doc(3, "redis", session="u", flow="docs")], {})
+    assert await named(one) == await named(other) == {("s", "docs"), ("t", "shop"), ("u", "docs")}
+    await one.aclose()
+    await other.aclose()
 
 
 async def test_rare_words_choose_and_common_ones_weigh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -49,17 +49,15 @@ def fused(words: Sequence[Hit], meaning: Sequence[Hit], *, bonus: float | None =
         share = (hit.score - low) / (high - low) if high > low else 1.0
         scores[hit.id] = scores.get(hit.id, 0.0) + share * weight
     near = bonus_of(list(hits.values())) if bonus is None else bonus
-    placed: dict[str, dict[int, float]] = {}
+    sessions: dict[str, dict[int, float]] = {}
     for hit in hits.values():
-        placed.setdefault(hit.session_id, {})[hit.place] = scores[hit.id]
-    raised = [
-        Hit(
-            h.id, scores[h.id] + near * _around(placed[h.session_id], h.place), h.session_id, h.place, h.at, h.flow,
-            h.user, h.outcome, h.words,
-        )
-        for h in hits.values()
-    ]  # fmt: skip
-    return sorted(raised, key=lambda hit: (-hit.score, -hit.at, hit.id))
+        sessions.setdefault(hit.session_id, {})[hit.place] = scores[hit.id]
+    for hit in hits.values():
+        placed = sessions[hit.session_id]
+        if len(placed) > 1:
+            scores[hit.id] += near * _around(placed, hit.place)
+    order = sorted(hits.values(), key=lambda hit: (-scores[hit.id], -hit.at, hit.id))
+    return [Hit(h.id, scores[h.id], h.session_id, h.place, h.at, h.flow, h.user, h.outcome, h.words) for h in order]
 
 
 def bonus_of(hits: Sequence[Hit]) -> float:

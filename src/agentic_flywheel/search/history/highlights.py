@@ -7,7 +7,7 @@ stem was looked for, whatever its form, and a word of a phrase only where the ph
 from __future__ import annotations
 
 from agentic_flywheel.findings import HistoryQuery
-from agentic_flywheel.search.history.words import is_french, stem, words_of
+from agentic_flywheel.search.history.words import placed_stems_of
 
 #: How much of an answer is shown, in characters.
 EXCERPT = 280
@@ -23,19 +23,18 @@ def marks_of(text: str, query: HistoryQuery) -> Marks:
     """
     if not query.worded:
         return ()
-    as_french = bool(is_french(text))
-    words = [(word, stem(word.folded, as_french=as_french)) for word in words_of(text)]
-    stems = [cut for _, cut in words]
+    words = placed_stems_of(text)
     wanted = set(query.terms)
-    chosen = {place for place, cut in enumerate(stems) if cut in wanted}
-    for variants in query.phrases:
-        for phrase in variants:
+    chosen = {place for place, (_, _, cut) in enumerate(words) if cut in wanted}
+    if query.phrases:
+        stems = [cut for _, _, cut in words]
+        for phrase in (phrase for variants in query.phrases for phrase in variants):
             for place in range(len(stems) - len(phrase) + 1):
                 if tuple(stems[place : place + len(phrase)]) == phrase:
                     chosen.update(range(place, place + len(phrase)))
     marks: list[tuple[int, int]] = []
     for place in sorted(chosen):
-        start, end = words[place][0].start, words[place][0].end
+        start, end, _ = words[place]
         if marks and start < marks[-1][1]:  # pairs of characters overlap
             marks[-1] = (marks[-1][0], end)
         else:

@@ -64,6 +64,7 @@ class _Lane:
             if not begin:
                 return work(connection)
             connection.execute(begin)
+            self.names.check(connection)
             try:
                 done = work(connection)
                 connection.execute("COMMIT")
@@ -292,10 +293,7 @@ class LocalIndex:
 
     def _hits(self, connection: sqlite3.Connection, rows: Iterable[local_words.Row]) -> tuple[Hit, ...]:
         rows = list(rows)
-        sessions: dict[int, str] = {}
-        for part in _parts(list({row[2] for row in rows})):
-            sql = f"SELECT id, name FROM sessions WHERE id IN ({','.join(map(str, part))})"
-            sessions.update(connection.execute(sql).fetchall())
+        sessions = self._reader.names.sessions(connection, {row[2] for row in rows})
         numbers = {number for row in rows for number in row[5:8]}
         names = {number: self._reader.names.name(connection, number) for number in numbers}
         return tuple(

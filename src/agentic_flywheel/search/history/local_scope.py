@@ -7,6 +7,7 @@ together. They are applied while an index looks, so no page or count ever holds 
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from agentic_flywheel.findings import Audience, HistoryQuery
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 AUDIENCES = {Audience.SESSION: 0, Audience.USER: 1, Audience.TEAM: 2}
 _NOTHING = -1  # a name that no turn has
+_FEW = 12
 
 
 class Scope(NamedTuple):
@@ -82,10 +84,10 @@ class Scope(NamedTuple):
             left &= facts.at < self.until
         if self.seen is not None:
             left &= facts.ids <= self.seen
-        closed = np.isin(facts.flow, self.closed_flows)
+        closed = _any_of(facts.flow, self.closed_flows)
         own = np.ones(len(left), bool) if self.caller is None else facts.user == self.caller
         theirs = own if self.caller is None else own | (facts.user == self.nobody)
-        seen = (facts.audience == 2) & np.isin(facts.flow, self.open_flows)
+        seen = (facts.audience == 2) & _any_of(facts.flow, self.open_flows)
         seen |= (facts.audience >= 1) & ~closed & own
         seen |= (facts.session == self.named) & ((facts.audience == 0) | closed) & theirs
         left &= seen
@@ -122,6 +124,18 @@ def scope_of(connection: sqlite3.Connection, query: HistoryQuery) -> Scope:
         open_flows=tuple(number("flow", flow) for flow in sight.open_flows),
         closed_flows=tuple(number("flow", flow) for flow in sight.closed_flows),
     )
+
+
+def _any_of(column: NDArray[Any], numbers: Sequence[int]) -> NDArray[Any]:
+    """Which rows hold one of these numbers; few are sooner compared one by one."""
+    import numpy as np
+
+    if len(numbers) > _FEW:
+        return np.isin(column, numbers)
+    found: NDArray[np.bool_] = np.zeros(len(column), bool)
+    for number in numbers:
+        found |= column == number
+    return found
 
 
 def _numbers(values: tuple[int, ...]) -> str:

@@ -8,7 +8,7 @@ vectors are then read from the file and compared in full (100,000 vectors: 5 MB 
 from __future__ import annotations
 
 import sqlite3
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from agentic_flywheel.search.history.local_scope import Scope
 
@@ -22,40 +22,50 @@ if TYPE_CHECKING:
 EXACT = 20_000
 RESCORED = 500
 _PAGE = 2000
+#: Room for turns to come, beside a quarter of those that are there: a search after every turn must not copy them all.
+_ROOM = 1024
 
 
-class Facts:
-    """What is filtered by, as arrays: one row for each turn with a vector."""
+class Facts(NamedTuple):
+    """What is filtered by, and where vectors stand in the file: one row for each turn with a vector, by `seq`."""
 
-    __slots__ = ("at", "audience", "flow", "ids", "outcome", "session", "user")
-
-    def __init__(self, rows: NDArray[np.float64]) -> None:
-        import numpy as np
-
-        self.ids, self.session, self.flow, self.user, self.outcome, self.audience = (
-            rows[:, column].astype(np.int64) for column in range(6)
-        )
-        self.at = rows[:, 6]
+    ids: NDArray[np.int64]
+    seq: NDArray[np.int64]
+    session: NDArray[np.int32]
+    flow: NDArray[np.int32]
+    user: NDArray[np.int32]
+    outcome: NDArray[np.int32]
+    audience: NDArray[np.int8]
+    at: NDArray[np.float64]
 
 
 class VectorRows:
     """The vectors of one embedder as one process holds them; read on from the file before each search."""
 
     def __init__(self, embedder: str, dimension: int) -> None:
-        import numpy as np
-
         self.embedder = embedder
         self.dimension = dimension
         self._generation = ""
         self._removals = 0
         self._after = 0
-        self._rows = np.empty((0, 7), np.float64)
-        self._facts = Facts(self._rows)
-        self._full = np.empty((0, dimension), np.float32)
-        self._codes = np.empty((0, -(-dimension // 64)), np.uint64, order="F")  # one column after the other
+        self._empty()
+
+    def _empty(self) -> None:
+        import numpy as np
+
+        self._count = 0
+        types = (np.int64, np.int64, np.int32, np.int32, np.int32, np.int32, np.int8, np.float64)
+        self._facts: list[NDArray[Any]] = [np.empty(0, kind) for kind in types]
+        self._full = np.empty((0, self.dimension), np.float32)  # none beyond `EXACT`
+        self._codes = np.empty((0, -(-self.dimension // 64)), np.uint64, order="F")  # one column after the other
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return self._count
+
+    @property
+    def facts(self) -> Facts:
+        """Of all turns, as they came in."""
+        return Facts(*(column[: self._count] for column in self._facts))
 
     def catch_up(self, connection: sqlite3.Connection) -> None:
         """Read what came in, and forget what was removed."""
@@ -63,32 +73,27 @@ class VectorRows:
 
         meta = dict(connection.execute("SELECT name, value FROM meta WHERE name IN ('generation', 'removals')"))
         if meta["generation"] != self._generation:
-            self.__init__(self.embedder, self.dimension)  # type: ignore[misc]  # as new
-            self._generation, self._removals = meta["generation"], meta["removals"]
+            self._empty()
+            self._after = 0
         elif meta["removals"] != self._removals:
             there = [row[0] for row in connection.execute("SELECT id FROM docs")]
-            self._keep(np.isin(self._rows[:, 0], there))
-            self._removals = meta["removals"]
+            self._keep(np.isin(self.facts.ids, there))
+        self._generation, self._removals = meta["generation"], meta["removals"]
         known = connection.execute("SELECT id FROM embedders WHERE fingerprint = ?", (self.embedder,)).fetchone()
         if known is None:
             return
         # The plus sign keeps SQLite from sorting all vectors of the embedder: they are read as they came in.
         cursor = connection.execute(
-            "SELECT v.seq, v.vector, d.id, d.session, d.flow, d.user, d.outcome, d.audience, d.at"
+            "SELECT v.vector, d.id, v.seq, d.session, d.flow, d.user, d.outcome, d.audience, d.at"
             " FROM vectors v CROSS JOIN docs d ON d.id = v.doc WHERE v.seq > ? AND +v.embedder = ? ORDER BY v.seq",
             (self._after, known[0]),
         )
-        rows: list[NDArray[np.float64]] = []
-        vectors: list[NDArray[np.float32]] = []
         while found := cursor.fetchmany(_PAGE):
-            fitting = [row for row in found if len(row[1]) == 2 * self.dimension]
+            fitting = [row for row in found if len(row[0]) == 2 * self.dimension]
             if fitting:
-                halves = np.frombuffer(b"".join(row[1] for row in fitting), "<f2").reshape(-1, self.dimension)
-                rows.append(np.array([row[2:] for row in fitting], np.float64))
-                vectors.append(halves.astype(np.float32))
-            self._after = found[-1][0]
-        if rows:
-            self._extend(rows, vectors)
+                halves = np.frombuffer(b"".join(row[0] for row in fitting), "<f2").reshape(-1, self.dimension)
+                self._extend(np.array([row[1:] for row in fitting], np.float64), halves.astype(np.float32))
+            self._after = found[-1][2]
 
     def nearest(
         self,
@@ -103,7 +108,7 @@ class VectorRows:
         """The `count` nearest that the scope leaves, by number; of `wanted` only (None: all), less `unwanted`."""
         import numpy as np
 
-        facts = self._facts
+        facts = self.facts
         left = scope.mask(facts)
         if wanted is not None:
             left &= np.isin(facts.ids, wanted)
@@ -113,62 +118,87 @@ class VectorRows:
         if not len(rows):
             return []
         query = np.ascontiguousarray(query, np.float32)
-        if len(self._full) == len(self._rows):
-            near = self._full[rows] @ query if len(rows) < len(self._full) else self._full @ query
+        if len(self._full):
+            full = self._full[: self._count]
+            near = full[rows] @ query if len(rows) < len(full) else full @ query
         else:
-            rows, near = self._rescored(connection, left, facts.ids, query, max(RESCORED, count))
+            wide = max(RESCORED, count)
+            if len(rows) > wide:
+                rows = self._agreeing(left, _codes(query.reshape(1, -1))[0], wide)
+            rows, near = self._compared(connection, rows, query)
         best = np.argpartition(-near, count - 1)[:count] if len(near) > count else np.arange(len(near))
         ids = facts.ids[rows[best]].tolist()
         found = zip(ids, near[best].astype(np.float64).round(5).tolist(), strict=True)
         return sorted(found, key=lambda pair: (-pair[1], -pair[0]))
 
-    def _rescored(
-        self, connection: sqlite3.Connection, left: NDArray[np.bool_], ids: NDArray[np.int64], query: Vector, count: int
+    def _agreeing(self, left: NDArray[np.bool_], code: NDArray[np.uint64], count: int) -> NDArray[np.intp]:
+        """The `count` rows that are left whose signs differ least from a code, in order; of equals the newest.
+
+        How many rows differ in how many signs says where to cut, which is sooner than sorting.
+        """
+        import numpy as np
+
+        differing = np.zeros(len(left), np.uint16)
+        mixed, signs = np.empty(len(left), np.uint64), np.empty(len(left), np.uint8)
+        for column, word in zip(self._codes[: self._count].T, code, strict=True):
+            np.bitwise_xor(column, word, out=mixed)
+            differing += np.bitwise_count(mixed, out=signs)
+        differing[~left] = 64 * len(code) + 1
+        cut = int(np.searchsorted(np.cumsum(np.bincount(differing)), count))
+        nearer = np.flatnonzero(differing < cut)
+        equals = np.flatnonzero(differing == cut)[len(nearer) - count :]
+        return np.sort(np.concatenate((nearer, equals)))
+
+    def _compared(
+        self, connection: sqlite3.Connection, rows: NDArray[np.intp], query: Vector
     ) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
-        """Of the rows that are left, those whose signs agree best with the query's, and how near they are in full."""
+        """Those of some rows, in order, whose vectors are still in the file, and how near they are in full."""
         import numpy as np
 
-        rows = np.flatnonzero(left)
-        if len(rows) > count:
-            differing = np.zeros(len(left), np.uint16)
-            for column, code in zip(self._codes.T, _codes(query.reshape(1, -1))[0], strict=True):
-                differing += np.bitwise_count(column ^ code)
-            differing[~left] = np.iinfo(np.uint16).max
-            rows = np.argpartition(differing, count - 1)[:count]
-        vectors: dict[int, bytes] = {}
-        chosen = ids[rows].tolist()
-        for start in range(0, len(chosen), 500):
-            part = chosen[start : start + 500]
-            vectors.update(
-                connection.execute(
-                    "SELECT v.doc, v.vector FROM vectors v JOIN embedders e ON e.id = v.embedder"
-                    f" WHERE e.fingerprint = ? AND v.doc IN ({','.join(map(str, part))})",
-                    (self.embedder,),
-                )
-            )
-        there = np.array([id_ in vectors for id_ in chosen], bool)
-        halves = np.frombuffer(b"".join(vectors[id_] for id_ in chosen if id_ in vectors), "<f2")
-        return rows[there], halves.reshape(-1, self.dimension).astype(np.float32) @ query
+        wanted = self.facts.seq[rows]
+        found: list[tuple[int, bytes]] = []
+        for start in range(0, len(wanted), _PAGE):
+            numbers = ",".join(map(str, wanted[start : start + _PAGE].tolist()))
+            found += connection.execute(f"SELECT seq, vector FROM vectors WHERE seq IN ({numbers}) ORDER BY seq")
+        if len(found) < len(rows):
+            rows = rows[np.isin(wanted, [seq for seq, _ in found])]
+        halves = np.frombuffer(b"".join(vector for _, vector in found), "<f2").reshape(-1, self.dimension)
+        return rows, halves.astype(np.float32) @ query
 
-    def _extend(self, rows: list[NDArray[np.float64]], vectors: list[NDArray[np.float32]]) -> None:
+    def _extend(self, rows: NDArray[np.float64], vectors: NDArray[np.float32]) -> None:
         import numpy as np
 
-        whole = len(self._full) == len(self._rows)
-        self._rows = np.concatenate((self._rows, *rows))
-        self._codes = np.asfortranarray(np.concatenate((self._codes, *map(_codes, vectors))))
-        if whole and len(self._rows) <= EXACT:
-            self._full = np.concatenate((self._full, *vectors))
+        self._facts = [_put(old, self._count, rows[:, number]) for number, old in enumerate(self._facts)]
+        self._codes = _put(self._codes, self._count, _codes(vectors))
+        whole = len(self._full) or not self._count
+        if whole and self._count + len(rows) <= EXACT:
+            self._full = _put(self._full, self._count, vectors)
         else:
             self._full = np.empty((0, self.dimension), np.float32)
-        self._facts = Facts(self._rows)
+        self._count += len(rows)
 
     def _keep(self, left: NDArray[np.bool_]) -> None:
         import numpy as np
 
-        if len(self._full) == len(self._rows):
-            self._full = self._full[left]
-        self._rows, self._codes = self._rows[left], np.asfortranarray(self._codes[left])
-        self._facts = Facts(self._rows)
+        if len(self._full):
+            self._full = self._full[: self._count][left]
+        self._facts = [column[: self._count][left] for column in self._facts]
+        self._codes = np.asfortranarray(self._codes[: self._count][left])
+        self._count = len(self._codes)
+
+
+def _put(old: NDArray[Any], count: int, more: NDArray[Any]) -> NDArray[Any]:
+    """An array with `more` behind its first `count` rows: itself where it has room, else a larger one."""
+    import numpy as np
+
+    end = count + len(more)
+    if end > len(old):
+        order: Any = "F" if old.ndim > 1 and old.flags.f_contiguous and not old.flags.c_contiguous else "C"
+        larger = np.empty((end + end // 4 + _ROOM, *old.shape[1:]), old.dtype, order=order)
+        larger[:count] = old[:count]
+        old = larger
+    old[count:end] = more
+    return old
 
 
 def _codes(vectors: NDArray[np.float32]) -> NDArray[np.uint64]:

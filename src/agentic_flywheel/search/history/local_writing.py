@@ -16,6 +16,8 @@ from agentic_flywheel.search.history.words import stems_of
 
 #: Embedders whose vectors are kept: the one in use and the one before, for who goes back.
 _EMBEDDERS = 2
+#: Names of sessions that are remembered.
+_SESSIONS = 100_000
 
 
 def apply(
@@ -62,11 +64,21 @@ def _length(doc: HistoryDoc) -> int:
 
 
 class Names:
-    """Numbers for the names of flows, users and outcomes; remembered, since there are few."""
+    """Numbers for the names of flows, users and outcomes; remembered, since there are few. So are those of sessions
+    that were found lately."""
 
     def __init__(self) -> None:
         self._numbers: dict[tuple[str, str], int] = {}
         self._names: dict[int, str] = {}
+        self._sessions: dict[int, str] = {}
+        self._schema = 0
+
+    def check(self, connection: sqlite3.Connection) -> None:
+        """Forget everything where the tables were made anew, by whomever: numbers mean something else then."""
+        schema = connection.execute("PRAGMA schema_version").fetchone()[0]
+        if schema != self._schema:
+            self.forget()
+            self._schema = schema
 
     def number(self, connection: sqlite3.Connection, kind: str, name: str) -> int:
         """The number of a name, given one if it has none."""
@@ -83,9 +95,19 @@ class Names:
             self._names = dict(connection.execute("SELECT id, name FROM names"))
         return self._names.get(number, "")
 
+    def sessions(self, connection: sqlite3.Connection, numbers: Iterable[int]) -> dict[int, str]:
+        """The names of sessions."""
+        if len(self._sessions) > _SESSIONS:
+            self._sessions = {}
+        unknown = [number for number in numbers if number not in self._sessions]
+        for start in range(0, len(unknown), 500):
+            part = ",".join(map(str, unknown[start : start + 500]))
+            self._sessions.update(connection.execute(f"SELECT id, name FROM sessions WHERE id IN ({part})").fetchall())
+        return self._sessions
+
     def forget(self) -> None:
         """A transaction was undone, or the index is another one: numbers may mean something else."""
-        self._numbers, self._names = {}, {}
+        self._numbers, self._names, self._sessions = {}, {}, {}
 
 
 def remove(connection: sqlite3.Connection, sessions: Sequence[str], turns: Sequence[tuple[str, str]]) -> int:

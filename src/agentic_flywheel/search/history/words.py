@@ -97,11 +97,6 @@ def words_of(text: str) -> Iterator[Word]:
             yield Word(start, end, pieces[0])
 
 
-def _folded(text: str) -> list[str]:
-    """The words of a text without their places, sooner."""
-    return [piece for token in _TOKEN.findall(text) for piece in _pieces(token)]
-
-
 @lru_cache(maxsize=65536)
 def _pieces(token: str) -> tuple[str, ...]:
     """The words that a token stands for: one, none, or pairs of neighbouring characters."""
@@ -129,13 +124,18 @@ def is_stop(folded: str, *, as_french: bool) -> bool:
 
 def is_french(text: str) -> bool | None:
     """Whether a text is written in French rather than English; None where nothing tells."""
-    return _is_french(_folded(text))
+    return _is_french(_TOKEN.findall(text))
 
 
-def _is_french(folded: Sequence[str]) -> bool | None:
-    here = sum(word in _ONLY_FRENCH for word in folded)
-    there = sum(word in _ONLY_ENGLISH for word in folded)
-    return None if here == there else here > there
+def _is_french(tokens: Sequence[str]) -> bool | None:
+    leaning = sum(map(_leaning, tokens))
+    return leaning > 0 if leaning else None
+
+
+@lru_cache(maxsize=65536)
+def _leaning(token: str) -> int:
+    """Above 0: its words stand in French alone; below 0: in English alone."""
+    return sum((piece in _ONLY_FRENCH) - (piece in _ONLY_ENGLISH) for piece in _pieces(token))
 
 
 @lru_cache(maxsize=65536)
@@ -151,6 +151,29 @@ def stems_of(text: str) -> str:
     >>> stems_of("How do I enable persistence?"), stems_of("Comment activer les données ?")
     ('how do i enabl persist', 'comm activ les donn')
     """
-    folded = _folded(text)
-    as_french = bool(_is_french(folded))
-    return " ".join(stem(word, as_french=as_french) for word in folded)
+    tokens = _TOKEN.findall(text)
+    as_french = bool(_is_french(tokens))
+    return " ".join(cut for token in tokens for cut in _stems(token, as_french))
+
+
+def placed_stems_of(text: str) -> list[tuple[int, int, str]]:
+    """Start, end and stem of every word of a text, in order.
+
+    >>> placed_stems_of("Persisting: 记忆系")
+    [(0, 10, 'persist'), (12, 14, '记忆'), (13, 15, '忆系')]
+    """
+    tokens = [(match.start(), match[0]) for match in _TOKEN.finditer(text)]
+    as_french = bool(_is_french([token for _, token in tokens]))
+    placed: list[tuple[int, int, str]] = []
+    for start, token in tokens:
+        stems = _stems(token, as_french)
+        if len(stems) == 1:
+            placed.append((start, start + len(token), stems[0]))
+        else:
+            placed += [(start + at, start + at + 2, cut) for at, cut in enumerate(stems)]
+    return placed
+
+
+@lru_cache(maxsize=65536)
+def _stems(token: str, as_french: bool) -> tuple[str, ...]:
+    return tuple(stem(piece, as_french=as_french) for piece in _pieces(token))
