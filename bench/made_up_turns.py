@@ -2,8 +2,8 @@
 
 Invariant: turn `n` is the same in every run, and no text of anybody. Words are drawn by Zipf's law with Mandelbrot's
 offset (30,000 words, offset 30), which puts them into as many turns as the words of BEAM's chats stand in: the tenth
-into a quarter of them, the hundredth into 7 %, the thousandth into 1 %. Nearly half are stop words. A question has some 20
-words, an answer some 80. Sessions have 20 turns; 4 flows, 50 users.
+into a fifth of them, the hundredth into 6 %, the thousandth into 1 %. Nearly half are stop words. A question has some
+20 words, an answer some 80. Sessions have 20 turns; 4 flows, 50 users.
 
 Vectors are made of these words, so that turns that share rare words lie near each other: a random direction for each
 word, weighted by its rarity, with most of the length on few dimensions, as measured on MiniLM.

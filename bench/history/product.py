@@ -37,8 +37,7 @@ async def run_product(
 ) -> dict[str, list[Row]]:
     """Every mode in every scope, on a tenant of its own."""
     with tempfile.TemporaryDirectory(prefix="afw-bench-") as folder:
-        chosen = {"search.index": index} if index != "local" else {}
-        named = {**chosen, "tenant": f"{history.name}-{index}", "data_dir": folder}
+        named = {"search.index": index, "tenant": f"{history.name}-{index}", "data_dir": folder}
         settings = private_settings(url, folder, **named)
         registry = Registry(settings)
         registry.register(FLOW, str)

@@ -17,6 +17,12 @@ import msgspec
 from agentic_flywheel.errors import InputError
 from agentic_flywheel.findings import HistoryQuery, Hit, SearchMode
 
+_DAY = 86_400
+
+
+def _day(number: int) -> str:
+    return datetime.fromtimestamp(number * _DAY, UTC).strftime("%Y-%m-%d")
+
 
 class Ranked(NamedTuple):
     """A search's whole list."""
@@ -30,12 +36,12 @@ class Ranked(NamedTuple):
 
     @classmethod
     def of(cls, hits: Sequence[Hit], total: int, more: bool, mode: SearchMode, warnings: Sequence[str] = ()) -> Ranked:
-        days = Counter(datetime.fromtimestamp(hit.at, UTC).strftime("%Y-%m-%d") for hit in hits)
-        facets = {
-            "flow": Counter(hit.flow for hit in hits if hit.flow),
-            "user": Counter(hit.user for hit in hits if hit.user),
-            "outcome": Counter(hit.outcome for hit in hits if hit.outcome),
-            "day": days,
+        days = Counter([int(hit.at // _DAY) for hit in hits])
+        facets: dict[str, Counter[str]] = {
+            "flow": Counter([hit.flow for hit in hits if hit.flow]),
+            "user": Counter([hit.user for hit in hits if hit.user]),
+            "outcome": Counter([hit.outcome for hit in hits if hit.outcome]),
+            "day": Counter({_day(day): count for day, count in days.items()}),
         }
         counted = {name: dict(counts.most_common()) for name, counts in facets.items()}
         return cls(hits, total, more, counted, mode, tuple(warnings))

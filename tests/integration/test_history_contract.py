@@ -89,6 +89,7 @@ async def test_a_document_comes_back_as_it_was(made: Kept) -> None:
     read = (await made.index.docs([hit.id]))[hit.id]
     assert read == msgspec.structs.replace(given, question_words="", answer_words="")
     assert (hit.session_id, hit.place, hit.at, hit.flow, hit.user, hit.outcome) == ("s", 1, 1.0, "f", "ann", "miss")
+    assert hit.words == len(stems_of(text).split()) + 2
 
 
 async def test_what_covers_more_of_a_query_is_better_and_answers_count_less(made: Kept) -> None:

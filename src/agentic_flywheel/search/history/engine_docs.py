@@ -123,4 +123,4 @@ def facts_of(raw: bytes) -> Facts:
 
 def hit_of(name: str, score: float, facts: Facts) -> Hit:
     """A document that was found, as everybody knows it."""
-    return Hit(name, score, facts.session, facts.place, facts.at, facts.flow, facts.user, facts.outcome)
+    return Hit(name, score, facts.session, facts.place, facts.at, facts.flow, facts.user, facts.outcome, facts.words)
