@@ -138,6 +138,13 @@ async def _use_everything(flywheel: Flywheel) -> None:
     assert listed
     await flywheel.cache.show(listed[0].key)
     await flywheel.cache.stats()
+    draft = await flywheel.faq.add(turn=answer.turn_id, by="ada")
+    approved = await flywheel.faq.approve(draft.id, owner="ada")
+    assert (await flywheel.ask("How long are answers kept?")).faq == approved.id
+    await flywheel.faq.edit(approved.id, answer="For a while.")
+    assert len(await flywheel.faq.history(approved.id)) == 3
+    await flywheel.faq.retire(approved.id, dry_run=False)
+    await flywheel.faq.retire(approved.id, purge=True, dry_run=False)
     await flywheel.cache.clear(session="one", dry_run=False)
     await flywheel.cache.clear(everything=True, dry_run=False)
     await flywheel.cache.reclaim()

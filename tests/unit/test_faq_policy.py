@@ -237,3 +237,27 @@ def test_among_similar_questions_only_a_runs_own_words_are_compared() -> None:
     stale = msgspec.structs.replace(near, entry=approved(fingerprint="before"))
     gone = choose([stale], facts=facts(None, wanted=wanted), wanted=wanted, terms=learn, cuts=fixed)
     assert gone.serve is None
+
+
+def test_wordings_of_one_entry_do_not_speak_for_each_other() -> None:
+    """What the neighbours say decides which cut holds; an entry with many wordings is still one voice."""
+    terms = Terms(mode=SimilarMode.FIXED, profile=Profile.STRICT, floor=0.9, max_error=0.01, audit_share=0.05)
+    cuts = {
+        Standing.AGREED: Cut(value=0.9, why="agreed"),
+        Standing.ALONE: Cut(value=0.99, why="alone"),
+        Standing.CONTESTED: Cut(value=None, why="contested"),
+    }
+    wanted = Wanted(key=WANTED.key.replace("0", "1"), scope="team", question="why so", identity="")
+
+    def near(number: int, similarity: float, **changes: Any) -> Prospect:
+        key = f"afw:v1:t:team:flow:f:q:{{{number:032x}}}"
+        return Prospect(
+            key=key, similarity=similarity, entry=approved(**changes), guards=(GuardVerdict("numbers", True),)
+        )
+
+    own = choose([near(1, 0.97), near(2, 0.96)], facts=facts(None), wanted=wanted, terms=terms, cuts=cuts)
+    assert [one.standing for one in own.considered] == ["alone", "alone"]
+    assert own.serve is None
+    two = choose([near(1, 0.97), near(2, 0.96, faq="other")], facts=facts(None), wanted=wanted, terms=terms, cuts=cuts)
+    assert two.considered[0].standing == "agreed"
+    assert two.serve is not None

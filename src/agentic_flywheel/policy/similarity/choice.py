@@ -51,6 +51,14 @@ def same_answer(one: Prospect, other: Prospect) -> bool:
     return (one.answer or name_in(one.key)) == (other.answer or name_in(other.key))
 
 
+def same_approval(one: Prospect, other: Prospect) -> bool:
+    """Whether both are wordings of one entry of the FAQ: they were written by one hand, so neither speaks for the
+    other."""
+    if not isinstance(one.entry, Approved) or not isinstance(other.entry, Approved):
+        return False
+    return one.entry.faq == other.entry.faq
+
+
 class Choice(msgspec.Struct, gc=False, frozen=True, kw_only=True):
     """What came of all prospects. `serve` is the one to serve, `nearest` the one that would be compared with the flow's
     own answer: the nearest that only the cut (or the mode) kept from being served."""
@@ -101,7 +109,11 @@ def choose(
     for prospect, why in zip(prospects, unfit, strict=True):
         entry, stands = prospect.entry, None
         if not why and entry is not None:
-            others = ((other.similarity, same_answer(prospect, other)) for other in fit if other is not prospect)
+            others = [
+                (other.similarity, same_answer(prospect, other))
+                for other in fit
+                if other is not prospect and not same_approval(prospect, other)
+            ]
             stands = standing_of(prospect.similarity, others)
             why = _held_back(prospect, facts, terms, cuts[stands])  # noqa: PLW2901
             if serve is not None:
