@@ -62,6 +62,7 @@ _TOGETHER = 16
 _KEPT = 64
 
 _OLD = "Redis does not answer: what is found is what this machine's index held before ({})."
+_BEHIND = "The index could not be brought up to date, the newest turns may be missing ({})."
 _WAITING = "{} turn(s) wait in the local outbox until Redis is back; they cannot be found yet."
 _NO_VECTORS = "Some turns have no vectors yet: they are found by their words alone."
 _WORDS_ONLY = "Only words were compared: {}."
@@ -234,7 +235,8 @@ class History:
         except StoreError as error:
             if isinstance(error, StoreUnavailable) and indexing.index.kind != "local":
                 raise
-            warnings.append(_OLD.format(error.message))
+            old = _OLD if indexing.index.kind == "local" else _BEHIND
+            warnings.append(old.format(error.message))
         if waiting := sum(map(len, (await self._store.outbox.sessions()).values())):
             warnings.append(_WAITING.format(waiting))
         return fresh, warnings
