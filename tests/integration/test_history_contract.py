@@ -179,9 +179,15 @@ async def everybodys(
         yield made
 
 
-async def test_every_way_of_looking_shows_what_the_rule_allows(everybodys: Kept) -> None:
-    """`policy.visibility.sees` for every kind of turn, whoever looks."""
+@pytest.mark.parametrize("checked", [True, False], ids=["checked", "by the query alone"])
+async def test_every_way_of_looking_shows_what_the_rule_allows(
+    everybodys: Kept, checked: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`policy.visibility.sees` for every kind of turn, whoever looks; the engine's query does not need the second look
+    at what it found."""
     index = everybodys.index
+    if not checked:
+        monkeypatch.setattr("agentic_flywheel.search.history.engine_query.allowed", lambda *_: True)
     for sight in SIGHTS:
         query = HistoryQuery(text="redis", terms=("redi",), sight=sight)
         for hits in (
