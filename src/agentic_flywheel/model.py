@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from agentic_flywheel.threads import ContextTurn
+from agentic_flywheel.threads import ContextTurn, SessionLink, ThreadChange
 
 
 class FlowType(StrEnum):
@@ -205,7 +205,11 @@ LASTING_GENERATION = 2**53 - 1
 
 
 class Session(msgspec.Struct, gc=False, frozen=True, kw_only=True):
-    """What is known of a conversation without reading its turns. Times are epoch seconds."""
+    """What is known of a conversation without reading its turns. Times are epoch seconds.
+
+    `title_from` is the turn whose question gave the title, "" where a person gave it. `links` are the sessions that
+    people tied to this one.
+    """
 
     id: str
     owner: str = ""
@@ -216,6 +220,8 @@ class Session(msgspec.Struct, gc=False, frozen=True, kw_only=True):
     created_at: float = 0.0
     last_active_at: float = 0.0
     config: dict[str, Any] = {}  # laid over the flow's configuration for every question of the session
+    title_from: str = ""
+    links: tuple[str, ...] = ()
 
 
 class Lifetime(msgspec.Struct, gc=False, frozen=True, kw_only=True):
@@ -430,10 +436,13 @@ class SessionPage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Thread(msgspec.Struct, frozen=True, kw_only=True):
-    """A session with its turns, oldest first; `warnings` as for `SessionPage`."""
+    """A session with its turns, oldest first, what changed between them, and the sessions that people tied to it;
+    `warnings` as for `SessionPage`."""
 
     session: Session
     turns: tuple[Turn, ...]
+    changes: tuple[ThreadChange, ...] = ()
+    links: tuple[SessionLink, ...] = ()
     warnings: tuple[str, ...] = ()
 
 

@@ -1,27 +1,33 @@
-"""Sessions as people use them: list, show as a thread, resume, rename, tag, configure, delete, sweep."""
+"""Sessions as people use them: list, show as a thread, export, resume, rename, tag, link, configure, delete, sweep."""
 
 from __future__ import annotations
 
-import math
-import re
+import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple, Self
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
 
 from agentic_flywheel.behind import WriteBehind
 from agentic_flywheel.errors import InputError, StoreError, UnknownSession, UnknownTurn
 from agentic_flywheel.insight.tally import counted_for
 from agentic_flywheel.model import Entry, Receipt, Session, SessionPage, Thread, Turn
 from agentic_flywheel.policy.admission import admit_config, admit_id, admit_text
+from agentic_flywheel.policy.changes import changes_of
+from agentic_flywheel.session_list import Cursor, SessionList, asked_by, newest_first
 from agentic_flywheel.settings import Settings
 from agentic_flywheel.store.popularity import KEPT
-from agentic_flywheel.store.session_headers import session_with, title_of
+from agentic_flywheel.store.session_headers import session_with
 from agentic_flywheel.store.store import Store
+from agentic_flywheel.threads import LinkHow, SessionLink
+from agentic_flywheel.titles import titled
 
-_PAGE = 100
+_DAMAGED = "{} turn(s) of this session are damaged and left out."
 _ALONE = "Only what waits in the local outbox is shown: {}."
+_log = logging.getLogger(__name__)
+
+#: Sessions that one session may be tied to.
+MOST_LINKS = 50
 _WAITING = "{} turn(s) of this session wait in the local outbox until Redis is back."
-_WAITING_SESSIONS = "{} session(s) have turns that wait in the local outbox until Redis is back."
 
 
 class Sessions:
@@ -36,6 +42,7 @@ class Sessions:
     ) -> None:
         self._retention_days = settings.number("session.retention_days")
         self._store = store
+        self._list = SessionList(store)
         self._behind = behind
         self._forget_drafts = forget_drafts  # of the FAQ, made of a session or (named) one turn of it; how many
 
@@ -45,36 +52,52 @@ class Sessions:
         """Sessions by last activity, newest first. `cursor` is the one of the page before."""
         if limit < 1:
             raise InputError(f"a page holds at least 1 session, not {limit}")
-        start = _Cursor.read(cursor)
+        start = Cursor.read(cursor)
         waiting = await self._waiting()
         try:
-            return await self._page(start, waiting, user=user, tag=tag, limit=limit)
+            return await self._list.page(start, waiting, user=user, tag=tag, limit=limit)
         except StoreError as error:
-            alone = _newest_first(session_with(None, turns) for turns in waiting.values() if _asked(turns, user))
+            alone = newest_first(session_with(None, turns) for turns in waiting.values() if asked_by(turns, user))
             if not alone or tag is not None:
                 raise
             return SessionPage(sessions=tuple(alone[:limit]), warnings=(_ALONE.format(error.message),))
 
     async def show(self, session: str, *, limit: int | None = None) -> Thread:
-        """A session with its newest `limit` turns (all for None), oldest first. Raises `UnknownSession`."""
+        """A session with its newest `limit` turns (all for None), oldest first, what changed between them, and the
+        sessions that people tied to it. Raises `UnknownSession`."""
         if limit is not None and limit < 1:
             raise InputError(f"at least 1 turn can be shown, not {limit}")
         admit_id(session, "session")
         waiting = (await self._waiting()).get(session, ())
         try:
             header = await self._store.sessions.header(session)
-            turns, _ = await self._store.sessions.turns(session, limit=limit)
-            waiting = (await self._absent({session: waiting})).get(session, ())
-            warnings = (_WAITING.format(len(waiting)),) if waiting else ()
+            # One more is read: it tells whether the first one shown came with a change.
+            turns, damaged = await self._store.sessions.turns(session, limit=None if limit is None else limit + 1)
+            waiting = (await self._list.absent({session: waiting})).get(session, ())
+            notes = [(len(waiting), _WAITING), (damaged, _DAMAGED)]
+            warnings = tuple(text.format(count) for count, text in notes if count)
+            links = await self._links_of(header) if header else ()
         except StoreError as error:
             if not waiting:
                 raise
-            header, turns, warnings = None, (), (_ALONE.format(error.message),)
+            header, turns, links, warnings = None, (), (), (_ALONE.format(error.message),)
         if waiting:
-            header, turns = session_with(header, waiting), (*turns, *waiting)[-(limit or 0) :]
+            header, turns = session_with(header, waiting), (*turns, *waiting)
         if header is None:
             raise _unknown(session)
-        return Thread(session=header, turns=turns, warnings=warnings)
+        shown = turns[-(limit or 0) :]
+        ids = {turn.id for turn in shown}
+        changes = tuple(change for change in changes_of(turns) if change.turn_id in ids)
+        return Thread(session=header, turns=shown, changes=changes, links=links, warnings=warnings)
+
+    async def export(
+        self, session: str, *, form: str = "markdown", limit: int | None = None, private: bool = True
+    ) -> str:
+        """A session as a document: `markdown` for people, `json` for programs; sources and where each answer came from
+        included. Without `private`, private turns are left out. Raises `UnknownSession`."""
+        from agentic_flywheel.transcripts import transcript_of
+
+        return transcript_of(await self.show(session, limit=limit), form, private=private, now=time.time())
 
     async def resume(self, session: str | None = None, *, user: str | None = None) -> Session:
         """The session to go on with: the one named, else the newest (of this user). Raises `UnknownSession`."""
@@ -85,12 +108,18 @@ class Sessions:
             raise UnknownSession("there is no session yet" + (f" of user {user!r}" if user else ""), user=user)
         return page.sessions[0]
 
-    async def rename(self, session: str, title: str) -> Session:
-        """Give a session a title (1 to 200 characters)."""
+    async def rename(self, session: str, title: str | None) -> Session:
+        """Give a session a title (1 to 200 characters); with None it is called by what was asked in it again."""
+        if title is None:
+            await self._header(session)
+            turns, _ = await self._store.sessions.turns(session)
+            if not await self._store.sessions.entitle(session, titled(turns)):
+                raise _unknown(session)
+            return await self._header(session)
         title = " ".join(admit_text(title, "title").split())
         if not 1 <= len(title) <= 200:
             raise InputError(f"a title has 1 to 200 characters, not {len(title)}")
-        return await self._amend(session, title=title)
+        return await self._amend(session, title=title, title_from="", title_weak="")
 
     async def tag(self, session: str, *, add: Sequence[str] = (), remove: Sequence[str] = ()) -> Session:
         """Add and remove tags. Tags are ids: 1 to 256 visible characters."""
@@ -100,6 +129,37 @@ class Sessions:
         added = [admit_id(tag.strip(), "tag") for tag in add]
         tags = [tag for tag in dict.fromkeys([*header.tags, *added]) if tag not in set(remove)]
         return await self._amend(session, tags=tags)
+
+    async def link(self, session: str, other: str) -> Thread:
+        """Tie two sessions of one user to each other; both show it. Raises `UnknownSession`."""
+        one, two = await self._header(session), await self._header(other)
+        if session == other:
+            raise InputError(f"session {session!r} cannot be linked to itself")
+        if one.owner != two.owner:
+            raise InputError(
+                f"sessions {session!r} and {other!r} are of different users; only those of one user can be linked",
+                suggestions=(
+                    "Link sessions that one user began: `afw session list --user ID` lists them.",
+                    "Give both a tag instead: `afw session tag`.",
+                    "Look both up with `afw search`.",
+                ),
+            )
+        for here, there in ((session, other), (other, session)):
+            if await self._store.sessions.link(here, there, tied=True, most=MOST_LINKS) == -2:
+                raise InputError(f"session {here!r} has {MOST_LINKS} links, and no more are kept")
+        return await self.show(session, limit=1)
+
+    async def unlink(self, session: str, other: str) -> Thread:
+        """Untie two sessions; also one that is gone. Raises `UnknownSession`; `InputError` where they were not tied."""
+        await self._header(session)
+        admit_id(other, "session")
+        sides = [
+            await self._store.sessions.link(here, there, tied=False, most=MOST_LINKS)
+            for here, there in ((session, other), (other, session))
+        ]
+        if 1 not in sides:
+            raise InputError(f"sessions {session!r} and {other!r} are not linked")
+        return await self.show(session, limit=1)
 
     async def configure(self, session: str, config: Mapping[str, Any]) -> Session:
         """Set what is laid over the flow's configuration for every later question of this session; {} takes it back.
@@ -133,6 +193,7 @@ class Sessions:
             if not await self._store.sessions.delete(header):
                 notes.append("Redis is full, so indexes of history have its words still: run `afw index rebuild`.")
             await self._store.history.remove(sessions=[session])  # at once, whether or not anybody searches
+            await self._forget_links(header)
         return Receipt(
             action="delete session",
             target=session,
@@ -164,8 +225,7 @@ class Sessions:
         if not dry_run:
             await self._uncount(turns, [chosen])
             removed["entries"] = await self._store.entries.remove(kept)
-            title = title_of(others[0]) if others else ""
-            removed["turns"] = int(await self._store.sessions.delete_turn(chosen, title=title))
+            removed["turns"] = int(await self._store.sessions.delete_turn(chosen, title=titled(others)))
             await self._store.history.remove(turns=[(session, chosen.id)])
         return Receipt(
             action="delete turn",
@@ -202,66 +262,23 @@ class Sessions:
             counted = counted_for(turns, ids, tenant=self._store.keys.root, since=since)
             await self._store.popularity.subtract(counted)
 
+    async def _forget_links(self, gone: Session) -> None:
+        """Untie a session that is gone; a link that stays behind leads nowhere, and is shown nowhere."""
+        try:
+            for other in gone.links:
+                await self._store.sessions.link(other, gone.id, tied=False, most=MOST_LINKS)
+        except StoreError as error:
+            _log.warning("links to session %s stay: %s", gone.id, error)
+
+    async def _links_of(self, header: Session) -> tuple[SessionLink, ...]:
+        """The sessions that people tied to one, the last active first; those that are gone are left out."""
+        found = await self._store.sessions.headers(header.links)
+        return tuple(link_to(one, LinkHow.SET) for one in newest_first(found) if one.owner == header.owner)
+
     async def _amend(self, session: str, **fields: Any) -> Session:
         if not await self._store.sessions.amend(session, **fields):
             raise _unknown(session)
         return await self._header(session)
-
-    async def _page(
-        self, start: _Cursor, waiting: Mapping[str, tuple[Turn, ...]], *, user: str | None, tag: str | None, limit: int
-    ) -> SessionPage:
-        """A page of two lists, both newest first: sessions with turns in the outbox, and all others in Redis."""
-        ahead = await self._ahead(waiting, user=user, tag=tag)
-        warnings = (_WAITING_SESSIONS.format(len(ahead)),) if ahead else ()
-        local_ids = {session.id for session in ahead}
-        found: list[Session] = []
-        offset, local = start.offset, start.local
-
-        def take_ahead(until: float) -> None:
-            nonlocal local
-            while len(found) < limit and local < len(ahead) and ahead[local].last_active_at >= until:
-                found.append(ahead[local])
-                local += 1
-
-        async for after, session in self._in_redis(offset, user=user, tag=tag):
-            if session.id not in local_ids:
-                take_ahead(session.last_active_at)
-                if len(found) < limit:
-                    found.append(session)
-                    offset = after
-                if len(found) == limit:
-                    return SessionPage(sessions=tuple(found), cursor=str(_Cursor(offset, local)), warnings=warnings)
-        take_ahead(-math.inf)
-        cursor = str(_Cursor(offset, local)) if local < len(ahead) else ""
-        return SessionPage(sessions=tuple(found), cursor=cursor, warnings=warnings)
-
-    async def _in_redis(self, offset: int, *, user: str | None, tag: str | None) -> AsyncIterator[tuple[int, Session]]:
-        """Sessions by last activity, newest first, each with the offset behind it."""
-        while True:
-            ids = await self._store.sessions.recent(user=user or "", offset=offset, count=_PAGE)
-            headers = {session.id: session for session in await self._store.sessions.headers(ids)}
-            for session_id in ids:
-                offset += 1
-                session = headers.get(session_id)
-                if session is None or (user and session.owner != user):
-                    continue  # gone, or begun by two users at once and the other one's
-                if tag is None or tag in session.tags:
-                    yield offset, session
-            if len(ids) < _PAGE:
-                return
-
-    async def _ahead(
-        self, waiting: Mapping[str, tuple[Turn, ...]], *, user: str | None, tag: str | None
-    ) -> Sequence[Session]:
-        """The sessions with turns that Redis does not have yet, as they will be once it has them."""
-        absent = {session: turns for session, turns in (await self._absent(waiting)).items() if _asked(turns, user)}
-        headers = {session.id: session for session in await self._store.sessions.headers(list(absent))}
-        merged = (session_with(headers.get(session), turns) for session, turns in absent.items())
-        return _newest_first(session for session in merged if tag is None or tag in session.tags)
-
-    async def _absent(self, waiting: Mapping[str, tuple[Turn, ...]]) -> dict[str, tuple[Turn, ...]]:
-        some = {session: turns for session, turns in waiting.items() if turns}
-        return {session: turns for session, turns in (await self._store.sessions.absent(some)).items() if turns}
 
     async def _waiting(self) -> dict[str, tuple[Turn, ...]]:
         """Turns by session that are in the outbox still, after everything that can be delivered was."""
@@ -280,31 +297,16 @@ class Sessions:
         return header
 
 
-class _Cursor(NamedTuple):
-    """Where a list of sessions goes on: in Redis, and among those that wait in the outbox."""
-
-    offset: int = 0
-    local: int = 0
-
-    @classmethod
-    def read(cls, text: str) -> Self:
-        """The cursor as `str` wrote it. Raises `InputError`."""
-        found = re.fullmatch(r"(\d+)(?:\+(\d+))?", text or "0")
-        if found is None:
-            raise InputError(f"{text!r} is not a cursor of this list; start again without one")
-        return cls(int(found[1]), int(found[2] or 0))
-
-    def __str__(self) -> str:
-        return f"{self.offset}+{self.local}" if self.local else str(self.offset)
-
-
-def _asked(turns: Sequence[Turn], user: str | None) -> bool:
-    """Whether the user asked one of them; None: anybody."""
-    return user is None or any(turn.user == user for turn in turns)
-
-
-def _newest_first(sessions: Iterable[Session]) -> Sequence[Session]:
-    return sorted(sessions, key=lambda session: session.last_active_at, reverse=True)
+def link_to(session: Session, how: LinkHow) -> SessionLink:
+    """A link that leads to a session."""
+    return SessionLink(
+        session_id=session.id,
+        how=how,
+        title=session.title,
+        flow=session.flow,
+        turns=session.turns,
+        last_active_at=session.last_active_at,
+    )
 
 
 def _unknown(session: str) -> UnknownSession:

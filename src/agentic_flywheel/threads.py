@@ -24,3 +24,44 @@ class ContextTurn(msgspec.Struct, gc=False, frozen=True):
     turn_id: str
     why: Carried
     words: tuple[str, ...] = ()
+
+
+class ChangeKind(StrEnum):
+    """What is another one than in the turn before."""
+
+    FLOW = "flow"  # another flow answers
+    CONFIGURATION = "configuration"  # the same flow, with another configuration than when it answered last
+
+
+class ThreadChange(msgspec.Struct, gc=False, frozen=True, kw_only=True):
+    """A change between two turns of a session: before `turn_id` came `old`, from it on `new`.
+
+    For a flow these are keys, for a configuration fingerprints of `flow`.
+    """
+
+    turn_id: str
+    kind: ChangeKind
+    flow: str
+    old: str
+    new: str
+
+
+class LinkHow(StrEnum):
+    """How two sessions came to be linked."""
+
+    SET = "set"  # somebody tied them
+    FOUND = "found"  # they are about the same
+
+
+class SessionLink(msgspec.Struct, frozen=True, kw_only=True):
+    """A session that belongs to another one. Of one that was found, `words` are what both are about, and `likeness` how
+    much of it they share, from 0 to 1."""
+
+    session_id: str
+    how: LinkHow
+    title: str = ""
+    flow: str = ""
+    turns: int = 0
+    last_active_at: float = 0.0
+    words: tuple[str, ...] = ()
+    likeness: float | None = None

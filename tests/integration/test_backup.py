@@ -23,6 +23,7 @@ from agentic_flywheel.errors import InputError
 from agentic_flywheel.likeness import Profile, Proposal, Report, ReportKind
 from agentic_flywheel.model import Outcome, Reason, Turn
 from agentic_flywheel.store.rights import access_list
+from agentic_flywheel.titles import Titled
 from clusters import ClusterOfSix
 from flywheels import Oracle, everything, opened, settings_for
 from servers import Server, Servers
@@ -305,7 +306,7 @@ async def test_deleted_turns_and_other_peoples_sessions_stay_as_they_are(
         reason = "the session is another user's here"
         assert put.skipped == would.skipped == {f"session: {reason}": 1, f"turn: {reason}": 1}
         assert [one.id for one in (await target.sessions.show("taken")).turns] == ["taken-9"]
-        await target._store.sessions.delete_turn(turn(1, "mine", user="ann"), title="")
+        await target._store.sessions.delete_turn(turn(1, "mine", user="ann"), title=Titled("", "", True))
         put = await target.backup.restore(tmp_path / "backup")
         assert "turn" not in put.records
         assert [one.id for one in (await target.sessions.show("mine")).turns] == ["mine-2"]

@@ -22,7 +22,7 @@ from afw_command import Afw
 from agentic_flywheel import Directives, Flywheel, Outcome, Turn
 from agentic_flywheel.errors import StoreError, StoreFull, StoreUnavailable, UnknownSession
 from agentic_flywheel.model import Reason
-from agentic_flywheel.sessions import _Cursor
+from agentic_flywheel.session_list import Cursor
 from agentic_flywheel.store.breaker import State
 from agentic_flywheel.store.codec import decode
 from agentic_flywheel.store.outbox import WAITS
@@ -426,7 +426,7 @@ async def test_pages_of_sessions_hold_each_session_once(server: Server, tmp_path
             waiting = await other.outbox.sessions()
             pages, cursor = [], "0"
             while cursor:
-                page = await other.sessions._page(_Cursor.read(cursor), waiting, user=None, tag=None, limit=2)
+                page = await other.sessions._list.page(Cursor.read(cursor), waiting, user=None, tag=None, limit=2)
                 pages.append([session.id for session in page.sessions])
                 cursor = page.cursor
         found = [session for page in pages for session in page]

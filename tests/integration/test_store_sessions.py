@@ -40,7 +40,7 @@ async def test_a_turn_comes_back_as_it_was(redis_server: Server) -> None:
         assert recalled.turns == (first,)
         assert recalled.first == first
         assert recalled.session == Session(
-            id="s", owner="ana", title="question 0", flow="f", turns=1, created_at=1000.0, last_active_at=1000.0
+            id="s", owner="ana", flow="f", turns=1, created_at=1000.0, last_active_at=1000.0
         )
 
 

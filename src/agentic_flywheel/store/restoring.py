@@ -16,8 +16,9 @@ from agentic_flywheel.store.codec import encode
 from agentic_flywheel.store.entries import EntryStore
 from agentic_flywheel.store.keys import Keys, shard_of
 from agentic_flywheel.store.link import Command, Link, Script
-from agentic_flywheel.store.session_headers import header_command, header_of, title_of
+from agentic_flywheel.store.session_headers import header_command, header_of
 from agentic_flywheel.store.sessions import FEED_LENGTH
+from agentic_flywheel.titles import title_of, titled
 
 _CHANGES_KEPT = 100
 
@@ -29,7 +30,13 @@ local owner, at, flow, words = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
 local known = redis.call('EXISTS', session)
 local holder = redis.call('HGET', session, 'owner') or ''
 if owner ~= '' and holder ~= '' and owner ~= holder then return {known, -1} end
-for i = 5, 4 + words, 2 do redis.call('HSETNX', session, ARGV[i], ARGV[i + 1]) end
+local named = false
+for i = 5, 4 + words, 2 do
+    local field, value = ARGV[i], ARGV[i + 1]
+    if field == 'title' then named = redis.call('HSETNX', session, field, value) == 1
+    elseif field ~= 'title_from' and field ~= 'title_weak' then redis.call('HSETNX', session, field, value)
+    elseif named then redis.call('HSET', session, field, value) end
+end
 if owner ~= '' then redis.call('HSETNX', session, 'owner', owner) end
 local appended = 0
 for i = 5 + words, #ARGV, 2 do
@@ -161,11 +168,13 @@ class Restoring:
         created = header.created_at if header else (first.at if first else 0.0)
         words: list[str | bytes] = ["id", part.id, "created_at", repr(created)]
         if header is not None:
-            words += ["title", header.title] if header.title else []
+            words += _title_words(header.title, header.title_from)
             words += ["tags", msgspec.json.encode(header.tags)] if header.tags else []
             words += ["config", msgspec.json.encode(header.config)] if header.config else []
-        elif first is not None:
-            words += ["title", title_of(first)]
+            words += ["links", msgspec.json.encode(header.links)] if header.links else []
+        elif part.turns:
+            title = titled(part.turns)
+            words += _title_words(title.text, title.turn)
         flow = header.flow if header else (part.turns[-1].flow if part.turns else "")
         turns = [word for turn in part.turns for word in (turn.id, encode(turn))]
         own = (keys.session(part.id), keys.turns(part.id), keys.turn_ids(part.id))
@@ -189,6 +198,13 @@ class Restoring:
             absent = sum(place is None for _, place in zip(part.turns, places, strict=False))
             found.append(Restored(header is not None, absent))
         return found
+
+
+def _title_words(title: str, turn: str) -> list[str | bytes]:
+    """A title and the turn that it comes from; whether it is weak follows from it."""
+    if not title or not turn:
+        return ["title", title] if title else []
+    return ["title", title, "title_from", turn, "title_weak", "1" if title_of(title).weak else ""]
 
 
 def _owner(part: SessionPart) -> str:

@@ -11,9 +11,11 @@ from agentic_flywheel.errors import StoreDamaged
 from agentic_flywheel.model import Session, Turn
 from agentic_flywheel.store.keys import Keys
 from agentic_flywheel.store.link import Command
+from agentic_flywheel.titles import Titled, title_of, titled
 
-_FIELDS = ("id", "owner", "title", "tags", "flow", "turns", "created_at", "last_active_at", "config")
-_TITLE_CHARACTERS = 80
+_FIELDS = (
+    "id", "owner", "title", "tags", "flow", "turns", "created_at", "last_active_at", "config", "title_from", "links"
+)  # fmt: skip
 
 
 def header_command(keys: Keys, session: str) -> Command:
@@ -37,26 +39,33 @@ def header_of(reply: Sequence[bytes | None]) -> Session | None:
             created_at=float(raw["created_at"]),
             last_active_at=float(raw.get("last_active_at", raw["created_at"])),
             config=msgspec.json.decode(raw["config"], type=dict[str, Any]) if "config" in raw else {},
+            title_from=raw.get("title_from", b"").decode(),
+            links=tuple(msgspec.json.decode(raw["links"], type=list[str])) if "links" in raw else (),
         )
     except (ValueError, msgspec.DecodeError) as error:
         raise StoreDamaged(f"what is known of a session is not what was written: {error}") from error
 
 
-def title_of(turn: Turn) -> str:
-    """What a session is called that begins with this turn, until somebody gives it a title."""
-    title = " ".join(turn.question.split())
-    return title if len(title) <= _TITLE_CHARACTERS else title[: _TITLE_CHARACTERS - 1].rstrip() + "…"
+def title_word(title: Titled) -> str:
+    """A title as scripts are given it: `=` before one that says something, `~` before a weak one; "" for none."""
+    return f"{'~' if title.weak else '='}{title.text}" if title.text else ""
 
 
 def session_with(session: Session | None, turns: Sequence[Turn]) -> Session:
     """The header of a session (None: not begun) once these turns, of which there is at least one, are appended."""
     first, last = turns[0], turns[-1]
     owner = next((turn.user for turn in turns if turn.user), "")
-    begun = session or Session(id=first.session_id, owner=owner, title=title_of(first), created_at=first.at)
+    begun = session or Session(id=first.session_id, owner=owner, created_at=first.at)
+    title, title_from = begun.title, begun.title_from
+    if not title or (title_from and title_of(title).weak):
+        given = titled(turns)
+        if given.text and not (title and given.weak):
+            title, title_from = given.text, given.turn
     return msgspec.structs.replace(
         begun,
         owner=begun.owner or owner,
-        title=begun.title or title_of(first),
+        title=title,
+        title_from=title_from,
         flow=last.flow,
         turns=begun.turns + len(turns),
         last_active_at=last.at,

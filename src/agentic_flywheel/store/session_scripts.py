@@ -9,10 +9,19 @@ from __future__ import annotations
 from agentic_flywheel.store.link import Script
 
 # One slot: session, turns, ids; seven arguments for each turn. Returns how many turns were appended, those that were
-# there already left out. All turns of one call go in or, where the server is full or read-only, none.
+# there already left out. All turns of one call go in or, where the server is full or read-only, none. Titles are
+# written as by `session_headers.title_word`; a weak one ("~") gives way to the first that is not.
 APPEND = Script("""
 local session, turns, ids = KEYS[1], KEYS[2], KEYS[3]
 local appended = 0
+local function name(turn, word)
+    if word == '' then return end
+    local weak, title = string.sub(word, 1, 1) == '~', string.sub(word, 2)
+    if redis.call('HSETNX', session, 'title', title) == 1
+            or (not weak and redis.call('HGET', session, 'title_weak') == '1') then
+        redis.call('HSET', session, 'title', title, 'title_from', turn, 'title_weak', weak and '1' or '')
+    end
+end
 local fresh = redis.call('EXISTS', session) == 0
 local holder = not fresh and redis.call('HGET', session, 'owner') or ''
 for i = 6, #ARGV, 7 do
@@ -28,15 +37,14 @@ for i = 1, #ARGV, 7 do
         local place = redis.call('XADD', turns, '*', 't', payload)
         redis.call('HSET', ids, turn, place)
         if fresh then
-            redis.call('HSET', session, 'created_at', at, 'id', id, 'title', title,
-                'last_active_at', at, 'flow', flow, 'turns', 1)
+            redis.call('HSET', session, 'created_at', at, 'id', id, 'last_active_at', at, 'flow', flow, 'turns', 1)
             fresh = false
         else
             if redis.call('HSETNX', session, 'created_at', at) == 1 then redis.call('HSET', session, 'id', id) end
-            redis.call('HSETNX', session, 'title', title)
             redis.call('HSET', session, 'last_active_at', at, 'flow', flow)
             redis.call('HINCRBY', session, 'turns', 1)
         end
+        name(turn, title)
         if owner ~= '' then redis.call('HSETNX', session, 'owner', owner) end
         appended = appended + 1
     end
@@ -46,7 +54,8 @@ return appended
 
 # Takes one turn out of its session; its id stays, without a place, so that the same turn never comes in again. XDEL
 # would only mark an entry, its bytes stay in memory and in backups: so the stream is written anew, in O(turns). ARGV:
-# the turn, the title that it gave the session, and the session's title without it. 1 where there was such a turn.
+# the turn, and the title (a word as above) and its turn that the session has without it, where this one gave the title.
+# 1 where there was such a turn.
 REMOVE = Script("""
 local session, turns, ids = KEYS[1], KEYS[2], KEYS[3]
 local place = redis.call('HGET', ids, ARGV[1])
@@ -58,18 +67,41 @@ for _, entry in ipairs(all) do
 end
 redis.call('HSET', ids, ARGV[1], '')
 redis.call('HINCRBY', session, 'turns', -1)
-if redis.call('HGET', session, 'title') == ARGV[2] then
-    if ARGV[3] == '' then redis.call('HDEL', session, 'title')
-    else redis.call('HSET', session, 'title', ARGV[3]) end
+if redis.call('HGET', session, 'title_from') == ARGV[1] then
+    redis.call('HDEL', session, 'title', 'title_from', 'title_weak')
+    if ARGV[2] ~= '' then
+        local weak = string.sub(ARGV[2], 1, 1) == '~' and '1' or ''
+        redis.call('HSET', session, 'title', string.sub(ARGV[2], 2), 'title_from', ARGV[3], 'title_weak', weak)
+    end
 end
 return 1
 """)
 
-# Changes fields of a session that exists; 0 where it does not.
+# Changes fields of a session that exists, and takes those away that are given as ""; 0 where there is no session.
 AMEND = Script("""
 if redis.call('EXISTS', KEYS[1]) == 0 then return 0 end
-redis.call('HSET', KEYS[1], unpack(ARGV))
+for i = 1, #ARGV, 2 do
+    if ARGV[i + 1] == '' then redis.call('HDEL', KEYS[1], ARGV[i])
+    else redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1]) end
+end
 return 1
+""")
+
+# Ties a session to another one (ARGV: "1" and the other's id) or unties it ("" and the id). 1 where it was tied before,
+# 0 where it was not, -1 where there is no such session, -2 where it is tied to as many (ARGV[3]) as may be.
+LINK = Script("""
+if redis.call('EXISTS', KEYS[1]) == 0 then return -1 end
+local kept, there = {}, 0
+for _, id in ipairs(cjson.decode(redis.call('HGET', KEYS[1], 'links') or '[]')) do
+    if id == ARGV[2] then there = 1 else kept[#kept + 1] = id end
+end
+if ARGV[1] == '1' then
+    if #kept >= tonumber(ARGV[3]) then return -2 end
+    kept[#kept + 1] = ARGV[2]
+end
+if #kept == 0 then redis.call('HDEL', KEYS[1], 'links')
+else redis.call('HSET', KEYS[1], 'links', cjson.encode(kept)) end
+return there
 """)
 
 # Reads turns before the newest ARGV[1], newest first: at most ARGV[2], and no more than ARGV[3] bytes of them. Page by
@@ -96,4 +128,4 @@ while true do
 end
 """)
 
-SCRIPTS = (APPEND, REMOVE, AMEND, EARLIER)
+SCRIPTS = (APPEND, REMOVE, AMEND, LINK, EARLIER)

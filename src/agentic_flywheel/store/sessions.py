@@ -20,8 +20,9 @@ from agentic_flywheel.store.codec import encode
 from agentic_flywheel.store.keys import SHARDS, Keys, shard_of
 from agentic_flywheel.store.link import Command, Link
 from agentic_flywheel.store.recalled import Recalled, earlier_of, recalled_of, turns_of
-from agentic_flywheel.store.session_headers import header_command, header_of, title_of
-from agentic_flywheel.store.session_scripts import AMEND, APPEND, EARLIER, REMOVE
+from agentic_flywheel.store.session_headers import header_command, header_of, title_word
+from agentic_flywheel.store.session_scripts import AMEND, APPEND, EARLIER, LINK, REMOVE
+from agentic_flywheel.titles import Titled, titled
 
 #: Events that each stream of the feed keeps, about.
 FEED_LENGTH = 10_000
@@ -74,7 +75,8 @@ class SessionStore:
         for turn in turns:
             session = turn.session_id
             appended = by_session.setdefault(session, [])
-            appended += [turn.id, encode(turn), repr(turn.at), turn.flow, session, turn.user, title_of(turn)]
+            appended += [turn.id, encode(turn), repr(turn.at), turn.flow, session, turn.user]
+            appended.append(title_word(titled((turn,))))
             indexes[keys.sessions(shard_of(session))][session] = turn.at
             if turn.user:
                 indexes[keys.user_sessions(turn.user)][session] = turn.at
@@ -170,6 +172,18 @@ class SessionStore:
             await self._link.run(self._told(session, "changed", session), slow=True)
         return bool(done)
 
+    async def entitle(self, session: str, title: Titled) -> bool:
+        """Have a session called by what was asked in it; False where there is no such session."""
+        weak = "1" if title.weak and title.text else ""
+        return await self.amend(session, title=title.text, title_from=title.turn, title_weak=weak)
+
+    async def link(self, session: str, other: str, *, tied: bool, most: int) -> int:
+        """Tie a session to another one, or untie it: 1 where it was tied before, 0 where not, -1 where there is no such
+        session, -2 where it is tied to `most` others. Of the two sides this is one."""
+        command = LINK.call((self._keys.session(session),), "1" if tied else "", other, most)
+        (there,) = await self._link.run(command, slow=True)
+        return int(there)
+
     async def begin(self, session: str, *, at: float) -> None:
         """Create a session without turns; without effect where there is one."""
         key = self._keys.session(session)
@@ -260,13 +274,13 @@ class SessionStore:
         """Remove the list of a user's sessions, once none of them is left that is theirs."""
         await self._link.run(("UNLINK", self._keys.user_sessions(user)), slow=True)
 
-    async def delete_turn(self, turn: Turn, *, title: str) -> bool:
+    async def delete_turn(self, turn: Turn, *, title: Titled) -> bool:
         """Remove one turn of a session; False where it is gone already. `title` is what the session would be called
         without it, where nobody gave it a title."""
         keys, session = self._keys, turn.session_id
         own = (keys.session(session), keys.turns(session), keys.turn_ids(session))
         (removed, _) = await self._link.run(
-            REMOVE.call(own, turn.id, title_of(turn), title),
+            REMOVE.call(own, turn.id, title_word(title), title.turn),
             self._told(session, "gone_turn", turn.id, "session", session),
             slow=True,
         )
