@@ -3,7 +3,8 @@
 Invariant: what people and flows said cannot change the document around it. In Markdown every line of it stands in a
 block quote, which ends whatever was begun in it (CommonMark 0.31, 5.1); code stands in fences of our own that are
 longer than any mark in it; outside of these there is no HTML, no definition of a reference and no fence that is not
-ours, and only addresses of the web become links. JSON has every field as Python does.
+ours, and no link leads anywhere but to the web, to mail or to a place in a document. JSON has every field as Python
+does.
 """
 
 from __future__ import annotations
@@ -26,10 +27,13 @@ VERSION = 1
 
 _CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>()#+!|~&$^-])")
+_PUNCTUATION = re.compile(r"([!-/:-@\[-`{-~])")
+_ESCAPED = r"\\\1"
 _FENCE = re.compile(r"(?P<indent> {0,3})(?P<mark>`{3,}|~{3,})(?P<word>[^`\n]*)")
 _LONG_MARKS = re.compile(r"(?:`{3,}|~{3,})")
 _SPAN = re.compile(r"(?<![`\\])(`{1,2})(?!`)(.+?)(?<!`)\1(?!`)")
-_DEFINITION = re.compile(r"^(\s*(?:[>*+-]\s*|\d{1,9}[.)]\s*)*)\[(?=[^\]]*\]:)")
+#: The beginning of a link to anything but the web, mail and places in documents; or whose address is on the next line.
+_LINK = re.compile(r"(?<=\])(?=\(\s*(?:$|(?!https?:|mailto:)[a-z][a-z0-9+.-]*:))", re.IGNORECASE)
 _ADDRESS = re.compile(r"https?://[^\s<>()\[\]\"'`\\|]+")
 
 
@@ -174,25 +178,24 @@ def _contained(lines: Sequence[str]) -> Iterator[str]:
 
 
 def _harmless(line: str) -> str:
-    """A line outside of code: no HTML, no fence, no definition of a reference."""
+    """A line outside of code: no HTML, no fence, no definition of a reference (which needs a colon after a bracket)."""
     line = _LONG_MARKS.sub(lambda marks: "\\" + "\\".join(marks[0]), line)
-    line = _DEFINITION.sub(r"\1\\[", line)
     parts, at = [], 0
     for span in _SPAN.finditer(line):
-        inner = span[2]
-        parts.append(_without_tags(line[at : span.start()]))
-        parts.append(f"<code>{_without_tags(inner)}</code>" if "<" in inner or "&" in inner else span[0])
+        parts.append(_plain(line[at : span.start()]))
+        odd = any(mark in span[2] for mark in ("<", "&", "]:"))
+        parts.append(f"<code>{_PUNCTUATION.sub(_ESCAPED, span[2])}</code>" if odd else span[0])
         at = span.end()
-    return "".join(parts) + _without_tags(line[at:])
+    return "".join([*parts, _plain(line[at:])])
 
 
-def _without_tags(text: str) -> str:
-    return text.replace("&", "&amp;").replace("<", "&lt;")
+def _plain(text: str) -> str:
+    return _LINK.sub(r"\\", text).replace("]:", "]\\:").replace("&", "&amp;").replace("<", "&lt;")
 
 
 def _inline(text: str) -> str:
     """A short text in a line of ours: nothing in it is markup."""
-    return _SPECIAL.sub(r"\\\1", _CONTROL.sub("", " ".join(text.split())))
+    return _SPECIAL.sub(_ESCAPED, _CONTROL.sub("", " ".join(text.split())))
 
 
 def _code(text: str) -> str:
