@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from agentic_flywheel.forgetting import Forgetting
     from agentic_flywheel.housekeeping import Housekeeping
     from agentic_flywheel.insight.faq import Faq
+    from agentic_flywheel.history import History
+    from agentic_flywheel.insight.links import Links
     from agentic_flywheel.insight.popular import Popular
     from agentic_flywheel.insight.usage import Usage
     from agentic_flywheel.insight.warm_schedule import WarmSchedule
@@ -47,6 +49,7 @@ class LateParts:
     flows: Flows
     lifetimes: Lifetimes
     sessions: Sessions
+    history: History
     _store: Store
     _behind: WriteBehind
     _clients: ClientPool
@@ -84,6 +87,13 @@ class LateParts:
             self.usage.forget,
             self._forget,
         )
+
+    @cached_property
+    def links(self) -> Links:
+        """Which sessions belong together."""
+        from agentic_flywheel.insight.links import Links
+
+        return Links(self.settings, self.registry, self._store, self.sessions, self.history)
 
     @cached_property
     def backup(self) -> Backup:

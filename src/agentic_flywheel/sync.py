@@ -77,6 +77,11 @@ class FlywheelSync:
         return _Waiting(self._flywheel.forgetting, self._wait)
 
     @property
+    def links(self) -> Any:
+        """As `Flywheel.links`."""
+        return _Waiting(self._flywheel.links, self._wait)
+
+    @property
     def backup(self) -> Any:
         """As `Flywheel.backup`."""
         return _Waiting(self._flywheel.backup, self._wait)

@@ -65,3 +65,11 @@ class SessionLink(msgspec.Struct, frozen=True, kw_only=True):
     last_active_at: float = 0.0
     words: tuple[str, ...] = ()
     likeness: float | None = None
+
+
+class LinkedSessions(msgspec.Struct, frozen=True, kw_only=True):
+    """The sessions that belong to one; `warnings` are sentences for people."""
+
+    session_id: str
+    links: tuple[SessionLink, ...] = ()
+    warnings: tuple[str, ...] = ()

@@ -141,6 +141,12 @@ class SessionStore:
             edge = "(" + reply[-1][0].decode()
         return turns_of(reversed(found))
 
+    async def newest(self, sessions: Sequence[str], *, count: int) -> list[tuple[Turn, ...]]:
+        """The newest `count` turns of each session, oldest first; one round trip."""
+        commands = [("XREVRANGE", self._keys.turns(session), "+", "-", "COUNT", count) for session in sessions]
+        replies = await self._link.run(*commands, slow=True) if commands else []
+        return [turns_of(reversed(reply))[0] for reply in replies]
+
     async def header(self, session: str) -> Session | None:
         """What is known of a session, None where there is no such session."""
         (reply,) = await self._link.run(header_command(self._keys, session), slow=True)
