@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from agentic_flywheel.asking import Asking
 from agentic_flywheel.behind import WriteBehind
+from agentic_flywheel.cache_figures import CacheFigures, FlowFigures
 from agentic_flywheel.errors import InputError, StoreError, UnknownKey
 from agentic_flywheel.flows.clients import ClientPool
 from agentic_flywheel.flows.protocol import FlowHealth, FlowSpec
@@ -19,11 +20,9 @@ from agentic_flywheel.insight.figures import Figures
 from agentic_flywheel.lifetimes import Lifetimes
 from agentic_flywheel.model import (
     Answer,
-    CacheFigures,
     Directives,
     Entry,
     FlowChange,
-    FlowFigures,
     FlowState,
     Reason,
     Receipt,

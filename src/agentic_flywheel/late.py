@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from agentic_flywheel.flows.clients import ClientPool
     from agentic_flywheel.flows.registry import Registry
     from agentic_flywheel.forgetting import Forgetting
+    from agentic_flywheel.history import History
     from agentic_flywheel.housekeeping import Housekeeping
     from agentic_flywheel.insight.faq import Faq
-    from agentic_flywheel.history import History
     from agentic_flywheel.insight.links import Links
     from agentic_flywheel.insight.popular import Popular
     from agentic_flywheel.insight.usage import Usage

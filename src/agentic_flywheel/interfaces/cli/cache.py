@@ -10,7 +10,8 @@ from agentic_flywheel.interfaces.cli.frame import FlywheelGroup, Invocation
 from agentic_flywheel.interfaces.cli.receipt import confirmation_options, report_removal
 
 if TYPE_CHECKING:
-    from agentic_flywheel.model import FlowFigures, StoredAnswer
+    from agentic_flywheel.cache_figures import FlowFigures
+    from agentic_flywheel.model import StoredAnswer
 
 
 @click.group("cache", cls=FlywheelGroup)

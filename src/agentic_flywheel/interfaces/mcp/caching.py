@@ -11,12 +11,13 @@ from typing import Annotated
 from mcp_types import CallToolResult, ToolAnnotations
 from pydantic import Field
 
+from agentic_flywheel.cache_figures import CacheFigures, FlowFigures
 from agentic_flywheel.durations import parse_duration, show_duration
 from agentic_flywheel.flywheel import Flywheel
 from agentic_flywheel.interfaces.mcp.arguments import FlowFilter, Since, Until
 from agentic_flywheel.interfaces.mcp.results import CacheStatsResult, LifetimeResult, ReceiptResult, TopQueryResult
 from agentic_flywheel.interfaces.mcp.surface import FlywheelServer, answered
-from agentic_flywheel.model import CacheFigures, FlowFigures, Receipt
+from agentic_flywheel.model import Receipt
 
 #: Questions that are told among the figures; flowise_popular_questions has more.
 _TOP = 5
