@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 import fetch_inspector
+import npm_packages
 from afw_command import Afw
 from mcp_process import RESOURCES, TOOLS
 from servers import Server
@@ -74,7 +75,7 @@ class Inspector:
 def inspector(tmp_path: Path, valkey: Server) -> Inspector:
     try:
         command = fetch_inspector.command()
-    except fetch_inspector.NoInspector as error:
+    except npm_packages.NotFetched as error:
         if os.environ.get("CI") == "true" and not error.npm_missing:
             raise
         pytest.skip(f"no MCP inspector: {error}")
