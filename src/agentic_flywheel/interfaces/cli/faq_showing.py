@@ -21,7 +21,7 @@ def show_list(found: FaqList) -> None:
                 view.id,
                 view.state.value + "*" * view.entry.pending,
                 view.entry.flow,
-                view.entry.published.owner if view.entry.published else "-",
+                view.entry.owner or "-",
                 _review(view),
                 view.entry.question,
             ]
@@ -64,6 +64,7 @@ def show_entry(view: FaqView, history: Sequence[FaqChange]) -> None:
         ("flow", entry.flow),
         *(("asked as", wording) for wording in entry.wordings),
         ("approved", approved),
+        ("owner", "" if said is not None else entry.owner),
         ("changed", changed),
         ("from turn", entry.turn_id),
     )
