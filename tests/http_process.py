@@ -23,7 +23,7 @@ class HttpServer:
     def __init__(self, process: subprocess.Popen[bytes], out: Path, log: Path) -> None:
         self.process = process
         self._out, self._log = out, log
-        wait_until(lambda: process.poll() is not None or out.read_text().endswith("\n"), "the server to be ready")
+        wait_until(lambda: process.poll() is not None or out.read_text().endswith("\n"), "the server to be ready", 120)
         if process.poll() is not None:
             pytest.fail(f"the server ended with {process.returncode}: {out.read_text()}{self.log}")
         self.said: dict[str, Any] = json.loads(out.read_text().splitlines()[0])
@@ -37,7 +37,7 @@ class HttpServer:
     def client(self, key: str = "", **options: Any) -> httpx2.Client:
         """A client of it, with an API key where one is given; the caller closes it."""
         headers = {"X-API-Key": key} if key else {}
-        return httpx2.Client(base_url=self.url, headers=headers, timeout=30, **options)
+        return httpx2.Client(base_url=self.url, headers=headers, timeout=120, **options)
 
     def end(self, how: signal.Signals = signal.SIGTERM) -> int:
         """Have it end, and give its exit code."""

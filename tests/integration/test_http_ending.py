@@ -75,7 +75,7 @@ def remembered(afw: Afw) -> set[str]:
 def test_no_turn_is_lost_when_it_ends_under_load(afw: Afw, workers: str) -> None:
     with served(afw, "--workers", workers) as server:
         load = Load(server)
-        wait_until(lambda: len(load.answered) > 100, "the load to build up")
+        wait_until(lambda: len(load.answered) > 100, "the load to build up", 60)
         assert server.end() == 0, server.log
         load.wait()
     assert load.torn == []
@@ -89,7 +89,7 @@ def test_a_request_under_way_is_answered_though_it_ends(afw: Afw) -> None:
     with served(afw) as server:
         thread = threading.Thread(target=lambda: answers.append(ask(server.client(), "please hang")))
         thread.start()
-        wait_until((afw.home / "hanging").exists, "the flow to be asked")
+        wait_until((afw.home / "hanging").exists, "the flow to be asked", 60)
         server.process.send_signal(signal.SIGTERM)
 
         def refuses() -> bool:
@@ -133,7 +133,7 @@ def test_a_flow_that_hangs_does_not_hold_up_who_insists(afw: Afw) -> None:
 
         thread = threading.Thread(target=ask_in_vain)
         thread.start()
-        wait_until((afw.home / "hanging").exists, "the flow to be asked")
+        wait_until((afw.home / "hanging").exists, "the flow to be asked", 60)
         with server.client() as client:
             assert ask(client, "kept").status_code == 200
         try:
@@ -152,7 +152,7 @@ def test_a_worker_that_dies_is_replaced_and_its_counts_stay(afw: Afw) -> None:
             assert ask(client, f"question {number}").status_code == 200
         for victim in server.said["workers"]:
             os.kill(victim, signal.SIGKILL)
-        wait_until(lambda: server.log.count("ended with code -9") == 2, "the parent to see it")
+        wait_until(lambda: server.log.count("ended with code -9") == 2, "the parent to see it", 60)
 
         def answers() -> bool:
             try:
@@ -161,7 +161,7 @@ def test_a_worker_that_dies_is_replaced_and_its_counts_stay(afw: Afw) -> None:
             except httpx2.HTTPError:
                 return False
 
-        wait_until(answers, "other workers to serve")
+        wait_until(answers, "other workers to serve", 120)
         with server.client() as other:
             figures = other.get("/metrics").text
         total = 'afw_answers_total{flow="echo",outcome="miss",reason="not_stored"} 11.0'
@@ -174,7 +174,7 @@ def test_workers_end_when_the_parent_is_gone(afw: Afw) -> None:
         server.process.kill()
         server.process.wait(20)
         for worker in workers:
-            wait_until(lambda worker=worker: not _alive(worker), f"worker {worker} to end")
+            wait_until(lambda worker=worker: not _alive(worker), f"worker {worker} to end", 60)
 
 
 def _alive(pid: int) -> bool:
