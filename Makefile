@@ -63,6 +63,7 @@ bench: $(DEV) ## Measure; the figures depend on the machine
 	$(BIN)/python bench/bench_start.py
 	$(BIN)/python bench/bench_embedding.py --write
 	$(BIN)/python bench/bench_similar_lookup.py --write
+	$(BIN)/python bench/bench_history_speed.py --write
 	$(BIN)/python bench/bench_comparer.py --write
 	$(BIN)/python bench/bench_popular.py --write
 

@@ -6,6 +6,7 @@ warning (no embedder, an index that lags behind) ends the benchmark.
 
 from __future__ import annotations
 
+import asyncio
 import tempfile
 import time
 from typing import TYPE_CHECKING
@@ -30,6 +31,7 @@ SCOPES = ("conversation", "team")
 FLOW = "chat"
 _TOGETHER = 100
 _FIRST = 10
+_PATIENCE = 600.0
 
 
 async def run_product(
@@ -47,9 +49,19 @@ async def run_product(
             state = await flywheel.history.rebuild()
             if (state.kind, state.turns, state.vectors) != (index, history.turns, history.turns):
                 raise SystemExit(f"the index holds something else than the set: {state}")
+            await whole(flywheel)
             for scope in scopes:
                 found[scope] = [await _row(flywheel, history, scope, mode) for mode in SearchMode]
     return found
+
+
+async def whole(flywheel: Flywheel) -> None:
+    """Wait until the index says of itself that it is whole: the query engine builds its own behind us."""
+    until = time.monotonic() + _PATIENCE
+    while (page := await flywheel.history.search("whole")).warnings:
+        if time.monotonic() > until:
+            raise SystemExit(f"the index is not whole after {_PATIENCE:.0f} s: {page.warnings}")
+        await asyncio.sleep(0.1)
 
 
 async def _remember(history: HistorySet, settings: Settings) -> None:

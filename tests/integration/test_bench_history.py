@@ -78,6 +78,34 @@ def test_what_answers_a_question_is_found_in_its_conversation_and_in_all(tmp_pat
     assert any("at least 57 / 66 %" in claim["text"] for claim in figures["claims"])
 
 
+def test_the_speed_of_searches_is_measured() -> None:
+    done = subprocess.run(
+        [
+            sys.executable,
+            BENCH.parent / "bench_history_speed.py",
+            "--quick",
+            "--index",
+            "local",
+            "--samples",
+            "3",
+            "--json",
+        ],
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    (point,) = json.loads(done.stdout)
+    assert (point["index"], point["size"]) == ("local", 1000)
+    kinds = {"words", "meaning", "both", "both, one flow", "both, one session", "both, last hours", "FTS5"}
+    assert set(point["costs"]) == kinds
+    assert all(0 < cost["p50"] <= cost["p95"] for cost in point["costs"].values())
+    assert point["disk_mb"] > 0
+    assert point["caught_up_per_second"] > 0
+
+
 def test_without_conversations_nothing_is_measured(tmp_path: Path) -> None:
     done = run(tmp_path, "--check")
     assert (done.returncode, done.stdout) == (0, "")
