@@ -1,4 +1,5 @@
-"""The parts of docs/performance.md that benchmarks write themselves, each between two markers of its name."""
+"""The parts of docs pages that benchmarks write themselves, each between two markers of its name; most of them are in
+docs/performance.md."""
 
 from __future__ import annotations
 
@@ -13,14 +14,14 @@ DOCS = Path(__file__).resolve().parent.parent / "docs"
 PAGE = DOCS / "performance.md"
 
 
-def write_part(name: str, text: str) -> None:
+def write_part(name: str, text: str, file: Path = PAGE) -> None:
     """Put `text` in place of what stands between `<!-- name -->` and `<!-- /name -->`."""
-    page = PAGE.read_text("utf-8")
+    page = file.read_text("utf-8")
     begin, end = f"<!-- {name} -->\n", f"<!-- /{name} -->"
     if begin not in page or end not in page:
-        raise SystemExit(f"{PAGE} has no part {name!r}")
+        raise SystemExit(f"{file} has no part {name!r}")
     before, after = page.split(begin, 1)[0], page.split(end, 1)[1]
-    PAGE.write_text(f"{before}{begin}{_laid_out(text)}\n{end}{after}", "utf-8")
+    file.write_text(f"{before}{begin}{_laid_out(text)}\n{end}{after}", "utf-8")
 
 
 def circumstances(server: str) -> str:
