@@ -36,6 +36,7 @@ class Here(Afw):
             patch.delenv(name)
         for name, value in self.environ.items():
             patch.setenv(name, value)
+        patch.setenv("AFW_REDIS_CONNECT_TIMEOUT_SECONDS", "5")  # a busy test machine is not an outage
         patch.syspath_prepend(str(home))
         patch.delitem(sys.modules, "afw_test_flow", raising=False)
         patch.chdir(self.work)
