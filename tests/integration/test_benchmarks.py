@@ -63,3 +63,12 @@ def test_what_the_gate_of_the_service_costs_is_measured() -> None:
     figures = _figures("bench_gate.py", "--requests", "64")
     assert {"bare router", "gate", "gate, key", "gate, token"} <= set(figures)
     assert min(figures.values()) > 0
+
+
+def test_what_counting_questions_costs_is_measured() -> None:
+    figures = _figures("bench_popular.py", "--quick", "--hits", "100", "--days", "2")
+    assert [hit["name"] for hit in figures["hits"]] == [
+        f"{how}, {counted}" for how in ("one-off", "in a session") for counted in ("counted", "not counted")
+    ]
+    assert [(day["asked"], day["kept"]) for day in figures["days"]] == [(100, 100), (1000, 1000)]
+    assert all(50 < day["bytes_each"] < 500 for day in figures["days"])
