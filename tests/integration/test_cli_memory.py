@@ -46,15 +46,15 @@ def test_a_session_reads_as_a_thread(afw: Afw) -> None:
     assert thread["turns"][1]["parent"] == thread["turns"][0]["id"]
     shown = afw.ok("session", "show", "talk").out
     assert "talk · owner ann · 2 turns · echo" in shown
-    assert "  1  ann · " in shown
-    assert "  2  ann · " in shown
+    assert "  1  [miss] ann · " in shown
+    assert "  2  [miss] ann · " in shown
     assert "ago (" in shown or "just now (" in shown
-    assert "echo · miss: not stored" in shown
+    assert "echo · not stored" in shown
     assert "enriched by turn 1" in shown
     assert "     You said: " in shown
     newest = afw.ok("session", "show", "talk", "--limit", "1").out
-    assert "  2  ann" in newest
-    assert "  1  ann" not in newest
+    assert "  2  [miss] ann" in newest
+    assert "  1  [miss] ann" not in newest
     error = afw.json("session", "show", "nobody", code=1)
     assert_error(error, "unknown_session")
 
@@ -75,6 +75,7 @@ def test_sessions_are_renamed_and_tagged(afw: Afw) -> None:
     afw.ok("ask", "echo one", *ECHO, "--session", "talk")
     assert afw.json("session", "rename", "talk", "A good  title")["title"] == "A good title"
     assert "A good title" in afw.ok("session", "rename", "talk", "A good title").out
+    assert afw.json("session", "rename", "talk")["title"] == "echo one"
     assert afw.json("session", "tag", "talk", "ops", "urgent")["tags"] == ["ops", "urgent"]
     assert "tags ops" in afw.ok("session", "tag", "talk", "--remove", "urgent").out
     assert [s["id"] for s in afw.json("session", "list", "--tag", "ops")["sessions"]] == ["talk"]
@@ -82,6 +83,26 @@ def test_sessions_are_renamed_and_tagged(afw: Afw) -> None:
     assert_error(afw.json("session", "tag", "talk", code=2), "invalid_input")
     assert_error(afw.json("session", "rename", "talk", " ", code=2), "invalid_input")
     assert_error(afw.json("session", "rename", "nobody", "x", code=1), "unknown_session")
+
+
+def test_sessions_are_linked_and_exported(afw: Afw) -> None:
+    for session in ("one", "two"):
+        afw.ok("ask", f"How does Keycloak rotate certificates of realm {session}?", *ECHO, "--session", session)
+    linked = afw.json("session", "link", "one", "two")
+    assert [(link["session_id"], link["how"]) for link in linked["links"]] == [("two", "set")]
+    assert "linked with one" in afw.ok("session", "show", "two").out
+    assert_error(afw.json("session", "link", "one", "one", code=2), "invalid_input")
+    assert_error(afw.json("session", "link", "one", "nobody", code=1), "unknown_session")
+    assert afw.json("session", "unlink", "two", "one")["links"] == []
+    found = afw.json("session", "links", "one")["links"]
+    assert [(link["session_id"], link["how"]) for link in found] == [("two", "found")]
+    assert "keycloak" in found[0]["words"]
+    text = afw.ok("session", "export", "one").out
+    assert text.startswith("# How does Keycloak rotate certificates of realm one?\n")
+    assert "> You said: How does Keycloak rotate certificates of realm one?" in text
+    assert afw.json("session", "export", "one")["format"] == "agentic-flywheel thread"
+    afw.ok("session", "export", "one", str(afw.work / "one.md"))
+    assert (afw.work / "one.md").read_text().startswith("# How does Keycloak")
 
 
 def test_a_session_is_deleted_only_with_yes(afw: Afw) -> None:

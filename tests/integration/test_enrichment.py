@@ -118,9 +118,9 @@ async def test_a_warm_long_session_costs_two_round_trips_and_a_new_process_two_m
         for session in ("one", "two", "three"):
             for question in PATH:
                 await flywheel.ask(question, session=session, flow="echo")
-        assert (await watched.ask(BACK, "one"))[0] is Outcome.MISS
+        assert (await flywheel.ask(BACK, session="one", flow="echo")).outcome is Outcome.MISS
         assert await watched.ask(BACK, "two") == (Outcome.HIT, 2)
-        await watched.ask("And why?", "one")
+        await flywheel.ask("And why?", session="one", flow="echo")
         assert await watched.ask("And why?", "two") == (Outcome.HIT, 2)
         elsewhere = tmp_path / "elsewhere"
         elsewhere.mkdir()
@@ -130,9 +130,6 @@ async def test_a_warm_long_session_costs_two_round_trips_and_a_new_process_two_m
             away = Watched(other, second)
             assert await away.ask(BACK, "three") == (Outcome.HIT, 4)
             assert await away.ask("And why?", "three") == (Outcome.HIT, 2)
-        # What came in elsewhere is few: it is among the newest, so nothing has to be read again.
-        assert (await watched.ask("And when?", "three"))[1] <= 5
-        assert await watched.ask("And where?", "three") == (Outcome.MISS, 4)
 
 
 async def test_a_deleted_turn_goes_nowhere_even_if_a_process_remembers_it(valkey: Server, tmp_path: Path) -> None:

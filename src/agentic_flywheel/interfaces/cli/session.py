@@ -11,12 +11,12 @@ from agentic_flywheel.interfaces.cli.receipt import confirmation_options, report
 
 if TYPE_CHECKING:
     from agentic_flywheel.flywheel import Flywheel
-    from agentic_flywheel.model import Session, Thread, Turn
+    from agentic_flywheel.model import Session, Thread
 
 
 @click.group("session", cls=FlywheelGroup)
 def session() -> None:
-    """List, read, resume, rename, tag and delete sessions."""
+    """List, read, export, resume, rename, tag, link and delete sessions."""
 
 
 @session.command("list")
@@ -50,73 +50,21 @@ def list_sessions(invocation: Invocation, user: str | None, tag: str | None, lim
 @session.command("show")
 @click.argument("session_id", metavar="SESSION")
 @click.option("--limit", type=click.IntRange(1), metavar="N", help="Only the newest N turns.")
+@click.option("--full", is_flag=True, help="Whole answers; on a terminal long ones are cut.")
 @click.pass_obj
-def show(invocation: Invocation, session_id: str, limit: int | None) -> None:
+def show(invocation: Invocation, session_id: str, limit: int | None, full: bool) -> None:
     """Show a session as a thread.
 
-    Who asked what, when, how it was answered, and which earlier turns enriched it.
+    Who asked what, when, how it was answered, which earlier turns went along, and what changed in between.
     """
     from agentic_flywheel.interfaces.cli.terminal import print_json
+    from agentic_flywheel.interfaces.cli.thread import show_thread
 
     thread = invocation.run(lambda flywheel: flywheel.sessions.show(session_id, limit=limit))
     if invocation.as_json:
         print_json(thread)
     else:
-        show_thread(thread)
-
-
-def show_thread(thread: Thread) -> None:
-    """A session's head and its turns, oldest first, on stdout; what people should know of it on stderr."""
-    from agentic_flywheel.interfaces.cli.terminal import warn
-
-    for warning in thread.warnings:
-        warn(warning)
-    show_head(thread.session)
-    first = max(1, thread.session.turns - len(thread.turns) + 1)
-    numbers = {turn.id: number for number, turn in enumerate(thread.turns, first)}
-    for turn in thread.turns:
-        print()
-        show_turn(turn, numbers)
-
-
-def show_head(session: Session) -> None:
-    """What is known of a session without its turns, in two lines."""
-    from agentic_flywheel.interfaces.cli.terminal import ago, bold, counted, dim, one_line
-
-    print(bold(one_line(session.title or "Untitled", 80)))
-    parts = [
-        session.id,
-        f"owner {session.owner}" if session.owner else "",
-        counted(session.turns, "turns"),
-        session.flow,
-        f"begun {ago(session.created_at)}",
-        f"last active {ago(session.last_active_at)}",
-        f"tags {', '.join(session.tags)}" if session.tags else "",
-    ]
-    print(dim(" · ".join(part for part in parts if part)))
-
-
-def show_turn(turn: Turn, numbers: dict[str, int]) -> None:
-    """One turn of a thread; `numbers` gives the place of each turn of the thread by its id."""
-    from agentic_flywheel.interfaces.cli.terminal import ago, bold, dim, milliseconds, moment, origin, paragraphs
-
-    said = [
-        turn.user or "somebody",
-        f"{ago(turn.at)} ({moment(turn.at)})",
-        turn.flow,
-        f"{turn.outcome}: {origin(turn.reason, turn.similarity, turn.matched_question)}",
-        f"FAQ {turn.faq}" if turn.faq else "",
-        milliseconds(turn.elapsed_ms),
-        "private" if turn.private else "",
-        f"turn {turn.id}",
-    ]
-    print(dim(f"{numbers[turn.id]:>3}  " + " · ".join(part for part in said if part)))
-    if turn.context:
-        places = [str(numbers[earlier]) if earlier in numbers else earlier for earlier in turn.context]
-        print(dim(f"     enriched by turn{'s' * (len(places) > 1)} {', '.join(places)}"))
-    question = paragraphs(turn.question, "     ")
-    print("\n".join(bold(line) for line in question.splitlines()))
-    print(paragraphs(turn.answer, "     "))
+        show_thread(thread, full=full)
 
 
 @session.command("resume")
@@ -130,6 +78,7 @@ def resume(invocation: Invocation, session_id: str | None, user: str | None, tur
     Without SESSION it is the newest one.
     """
     from agentic_flywheel.interfaces.cli.terminal import note, print_json
+    from agentic_flywheel.interfaces.cli.thread import show_thread
 
     async def work(flywheel: Flywheel) -> Thread:
         found = await flywheel.sessions.resume(session_id, user=user)
@@ -150,11 +99,93 @@ def resume(invocation: Invocation, session_id: str | None, user: str | None, tur
 
 @session.command("rename")
 @click.argument("session_id", metavar="SESSION")
-@click.argument("title")
+@click.argument("title", required=False)
 @click.pass_obj
-def rename(invocation: Invocation, session_id: str, title: str) -> None:
-    """Give a session a title."""
+def rename(invocation: Invocation, session_id: str, title: str | None) -> None:
+    """Give a session a title.
+
+    Without TITLE it is called by what was asked in it again.
+    """
     _show_changed(invocation, invocation.run(lambda flywheel: flywheel.sessions.rename(session_id, title)))
+
+
+@session.command("link")
+@click.argument("session_id", metavar="SESSION")
+@click.argument("other")
+@click.pass_obj
+def link(invocation: Invocation, session_id: str, other: str) -> None:
+    """Tie two sessions of one user to each other."""
+    _show_links(invocation, invocation.run(lambda flywheel: flywheel.sessions.link(session_id, other)))
+
+
+@session.command("unlink")
+@click.argument("session_id", metavar="SESSION")
+@click.argument("other")
+@click.pass_obj
+def unlink(invocation: Invocation, session_id: str, other: str) -> None:
+    """Untie two sessions."""
+    _show_links(invocation, invocation.run(lambda flywheel: flywheel.sessions.unlink(session_id, other)))
+
+
+@session.command("links")
+@click.argument("session_id", metavar="SESSION")
+@click.option("--user", metavar="ID", help="Who looks: nothing that is only for others plays a part.")
+@click.option(
+    "--limit", type=click.IntRange(0, 50), default=5, show_default=True, help="Find at most so many on the same topic."
+)
+@click.pass_obj
+def links(invocation: Invocation, session_id: str, user: str | None, limit: int) -> None:
+    """Show which sessions belong to one: those that were tied to it, and those of the same user on the same topic."""
+    from agentic_flywheel.interfaces.cli.terminal import note, print_json, warn
+    from agentic_flywheel.interfaces.cli.thread import link_text
+
+    found = invocation.run(lambda flywheel: flywheel.links.of(session_id, user=user, limit=limit))
+    if invocation.as_json:
+        print_json(found)
+        return
+    for warning in found.warnings:
+        warn(warning)
+    for one in found.links:
+        print(link_text(one))
+    if not found.links:
+        note("No session belongs to it.")
+
+
+@session.command("export")
+@click.argument("session_id", metavar="SESSION")
+@click.argument("file", required=False, type=click.Path(dir_okay=False, writable=True))
+@click.option(
+    "--format", "form", type=click.Choice(["markdown", "json"]), default="markdown", show_default=True, help="As what."
+)
+@click.option("--limit", type=click.IntRange(1), metavar="N", help="Only the newest N turns.")
+@click.option("--without-private", is_flag=True, help="Leave out private turns.")
+@click.pass_obj
+def export(
+    invocation: Invocation, session_id: str, file: str | None, form: str, limit: int | None, without_private: bool
+) -> None:
+    """Write a session as a document, to FILE or to stdout: Markdown to read, or JSON."""
+    from agentic_flywheel.interfaces.cli.terminal import note, print_json
+
+    text = invocation.run(
+        lambda flywheel: flywheel.sessions.export(
+            session_id, form="json" if invocation.as_json else form, limit=limit, private=not without_private
+        )
+    )
+    if file is None:
+        click.echo(text, nl=False)
+        return
+    from pathlib import Path
+
+    try:
+        Path(file).write_text(text, "utf-8")
+    except OSError as error:
+        from agentic_flywheel.errors import InputError
+
+        raise InputError(f"{file} cannot be written: {error.strerror or error}", file=file) from error
+    if invocation.as_json:
+        print_json({"file": file, "characters": len(text)})
+    else:
+        note(f"Written to {file}.")
 
 
 @session.command("tag")
@@ -171,8 +202,19 @@ def tag(invocation: Invocation, session_id: str, add: tuple[str, ...], remove: t
     )
 
 
+def _show_links(invocation: Invocation, thread: Thread) -> None:
+    from agentic_flywheel.interfaces.cli.terminal import print_json
+    from agentic_flywheel.interfaces.cli.thread import show_head
+
+    if invocation.as_json:
+        print_json({"session": thread.session, "links": thread.links})
+    else:
+        show_head(thread.session, thread.links)
+
+
 def _show_changed(invocation: Invocation, changed: Session) -> None:
     from agentic_flywheel.interfaces.cli.terminal import print_json
+    from agentic_flywheel.interfaces.cli.thread import show_head
 
     if invocation.as_json:
         print_json(changed)

@@ -15,7 +15,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from agentic_flywheel.likeness import ReportKind, ReportReceipt
 from agentic_flywheel.model import Answer, FlowType, Origin, Outcome, Reason, Session, Sharing, Turn
-from agentic_flywheel.threads import Carried
+from agentic_flywheel.threads import Carried, ChangeKind, LinkHow
 
 _SECRET_ENDINGS = ("key", "secret", "token", "password", "credential")
 
@@ -238,11 +238,35 @@ class SessionResult(Result):
     created_at: float = 0.0
     last_active_at: float = 0.0
     config: Config = Field({}, description="Laid over the flow's configuration for this conversation alone.")
+    links: list[str] = Field([], description="Conversations that people tied to this one.")
 
     @classmethod
     def of(cls, session: Session) -> Self:
         """The result for `session`."""
         return cls.model_validate(_renamed(session, session_id="id"))
+
+
+class LinkResult(Result):
+    """A conversation that belongs to another one."""
+
+    session_id: str
+    how: LinkHow = Field(description="set (tied by a person) or found (on the same topic).")
+    title: str = ""
+    flow: str = ""
+    turns: int = 0
+    last_active_at: float = 0.0
+    words: list[str] = []
+    likeness: float | None = Field(None, description="How much both share, 0 to 1; null for one that was set.")
+
+
+class ChangeResult(Result):
+    """A change between two turns."""
+
+    turn_id: str = Field(description="The first turn after it.")
+    kind: ChangeKind = Field(description="flow or configuration.")
+    flow: str
+    old: str
+    new: str
 
 
 class TurnResult(Result):
@@ -281,6 +305,8 @@ class SessionHistoryResult(Result):
 
     session: SessionResult
     turns: list[TurnResult]
+    changes: list[ChangeResult] = Field([], description="Where another flow or configuration began to answer.")
+    links: list[LinkResult] = []
     total_turns: int
     warnings: list[str] = []
 

@@ -12,7 +12,14 @@ from mcp_types import CallToolResult, ToolAnnotations
 from pydantic import Field
 
 from agentic_flywheel.interfaces.mcp.arguments import KnownSessionId, SessionId, UserId
-from agentic_flywheel.interfaces.mcp.results import SessionHistoryResult, SessionResult, TurnResult, shown_settings
+from agentic_flywheel.interfaces.mcp.results import (
+    ChangeResult,
+    LinkResult,
+    SessionHistoryResult,
+    SessionResult,
+    TurnResult,
+    shown_settings,
+)
 from agentic_flywheel.interfaces.mcp.surface import FlywheelServer, answered
 from agentic_flywheel.model import Turn
 
@@ -40,6 +47,7 @@ def add_session_tools(server: FlywheelServer) -> None:
             f"flow {session.flow or 'not chosen yet'}"
             + (f", owner {session.owner}" if session.owner else "")
             + (f", tags {', '.join(session.tags)}" if session.tags else "")
+            + (f", linked with {', '.join(session.links)}" if session.links else "")
             + (f", asked with {shown_settings(session.config)}" if session.config else "")
             + ".",
         )
@@ -58,6 +66,8 @@ def add_session_tools(server: FlywheelServer) -> None:
         result = SessionHistoryResult(
             session=SessionResult.of(thread.session),
             turns=[TurnResult.of(turn) for turn in thread.turns],
+            changes=[ChangeResult.model_validate(change) for change in thread.changes],
+            links=[LinkResult.model_validate(link) for link in thread.links],
             total_turns=thread.session.turns,
             warnings=list(thread.warnings),
         )
