@@ -212,9 +212,11 @@ class EngineIndex:
 
     async def add_vectors(self, embedder: str, vectors: Mapping[str, bytes]) -> None:
         """Keep vectors."""
-        sizes = {len(raw) for raw in vectors.values()}
-        if sizes:
-            await self._docs.add_vectors(embedder, vectors, dimension=max(sizes) // 2)
+        if not vectors:
+            return
+        if await self._docs.enlist(embedder, dimension=max(map(len, vectors.values())) // 2):
+            await self._engine.look()  # the index that takes them is made before they come, not over all of them
+        await self._docs.add_vectors(embedder, vectors)
 
     async def state(self, embedder: str) -> IndexState:
         """What it holds."""

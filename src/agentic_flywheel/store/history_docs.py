@@ -288,13 +288,16 @@ class HistoryDocs:
             commands += [("UNLINK", self._lacking_prefix + name), ("HDEL", self._state, f"filled:{name}")]
         await self._link.run(*commands, slow=True)
 
-    async def add_vectors(self, embedder: str, vectors: Mapping[str, bytes], *, dimension: int) -> None:
-        """Keep vectors (float16) by the names of their documents."""
-        state = await self.state()
-        known = state.embedders.get(short(embedder))
-        if known is None or not known:
-            await self._link.run(ENLIST.call((self._state,), short(embedder), dimension, _EMBEDDERS), slow=True)
-            known = dimension
+    async def enlist(self, embedder: str, *, dimension: int) -> bool:
+        """Know how long the vectors of an embedder are; whether that is news."""
+        if (await self.state()).embedders.get(short(embedder)):
+            return False
+        await self._link.run(ENLIST.call((self._state,), short(embedder), dimension, _EMBEDDERS), slow=True)
+        return True
+
+    async def add_vectors(self, embedder: str, vectors: Mapping[str, bytes]) -> None:
+        """Keep vectors (float16) by the names of their documents; the embedder is enlisted."""
+        known = (await self.state()).embedders.get(short(embedder), 0)
         prefix, key = self._keys.history_prefix(), self._keys.history_lacking(embedder)
         # A hash with a vector of another size would not be indexed at all.
         fitting = [(name, raw) for name, raw in vectors.items() if len(raw) == 2 * known]
