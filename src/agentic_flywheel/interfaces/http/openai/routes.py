@@ -20,7 +20,7 @@ from agentic_flywheel.interfaces.http.caching import directives_of, provenance_o
 from agentic_flywheel.interfaces.http.call import Call, call_of
 from agentic_flywheel.interfaces.http.openai.reading import ChatRequest, read_chat
 from agentic_flywheel.interfaces.http.openai.writing import Chunks, completion, error_frame, failure, model_of
-from agentic_flywheel.interfaces.http.problems import known_error
+from agentic_flywheel.interfaces.http.problems import as_told, known_error
 from agentic_flywheel.interfaces.http.rooms import Room
 from agentic_flywheel.interfaces.http.routes import AccessRoute
 from agentic_flywheel.interfaces.http.speaking import spoken_of
@@ -59,7 +59,7 @@ async def _chat(request: Request) -> Response:
         decided = await anext(events)
         assert isinstance(decided, Decided)
     except FlywheelError as error:
-        return _failed(error)
+        return _failed(error, call_of(request))
     chunks = Chunks(decided.answer, int(time.time()), include_usage=chat.include_usage)
     headers = provenance_of(decided.answer) | ignored | {"Cache-Control": "no-cache"}
     return StreamingResponse(_frames(events, chunks, call), 200, headers, "text/event-stream")
@@ -92,7 +92,7 @@ async def _frames(events: AsyncGenerator[StreamEvent, None], chunks: Chunks, cal
             elif isinstance(event, Answer):
                 yield chunks.end(event)
     except Exception as error:  # noqa: BLE001 -- the status has been sent: the stream itself says what went wrong
-        yield error_frame(known_error(error, call)[0])
+        yield error_frame(as_told(known_error(error, call)[0], call))
 
 
 async def _models(request: Request) -> Response:
@@ -104,12 +104,12 @@ async def _model(request: Request) -> Response:
     try:
         spec = call_of(request).flywheel.registry.current().get(request.path_params["model"])
     except FlywheelError as error:
-        return _failed(error)
+        return _failed(error, call_of(request))
     return _json(model_of(spec, _STARTED))
 
 
-def _failed(error: FlywheelError) -> Response:
-    status, body = failure(error)
+def _failed(error: FlywheelError, call: Call) -> Response:
+    status, body = failure(as_told(error, call))
     headers = {"Retry-After": str(max(1, round(error.retry_after_seconds)))} if error.retry_after_seconds else {}
     if isinstance(error, UnknownSession):
         body["error"] |= {"param": "session_id", "code": error.code}
