@@ -18,7 +18,7 @@ from agentic_flywheel.findings import EngineFound, EnginePage, EngineState
 from agentic_flywheel.store.history_docs import HistoryDocs, vector_field
 from agentic_flywheel.store.keys import Keys, short
 from agentic_flywheel.store.link import Command, Link
-from agentic_flywheel.store.query_engine import SEARCH_MILLISECONDS, Built, QueryEngine, Rows
+from agentic_flywheel.store.query_engine import SEARCH_MILLISECONDS, Built, QueryEngine, Rows, is_absent
 from agentic_flywheel.store.wire import Refusal
 
 #: Raised whenever documents, or how they are indexed, change: documents of an older release are made anew.
@@ -33,6 +33,9 @@ _COUNT_MILLISECONDS = 5
 _PAUSES = (0.005, 0.02, 0.05, 0.1, 0.15, 0.2)
 #: An index lacks documents if it says so so often in a row: some may be on their way.
 _SURE = 4
+#: How long an index with a graph that was found whole is taken for it, in seconds: to say how it is takes the engine
+#: 65 ms with 100,000 vectors in a graph, in which the server does nothing else; without a graph .1 ms.
+_TRUSTED_SECONDS = 60.0
 #: Once an index was found to lack documents and made anew, it is not for so long, in seconds.
 _ANEW_SECONDS = 600.0
 
@@ -66,6 +69,7 @@ class HistoryEngine:
         self._engine = QueryEngine(link)
         self._index = self._waited_for = ""
         self._anew_at = float("-inf")
+        self._trusted_until = float("-inf")
 
     async def usable(self) -> str:
         """ "" where the engine can be used, else why not. Raises `StoreError` where nobody answers."""
@@ -89,6 +93,7 @@ class HistoryEngine:
                     await self._docs.unlink([row.key for row in found])
             await self._engine.drop(name)
         self._index = self._waited_for = ""
+        self._trusted_until = float("-inf")
 
     async def look(self, tokens: Sequence[str] = ()) -> Looked:
         """Look at what there is, and count these tokens. Raises `IndexUnusable`, `damaged` where documents are lost."""
@@ -99,6 +104,8 @@ class HistoryEngine:
             await self._docs.grow()
             state = await self._docs.state()
         warnings: tuple[str, ...] = ()
+        if self._fits(state, built) and state.large and time.monotonic() >= self._trusted_until:
+            self._trusted_until = time.monotonic() + _TRUSTED_SECONDS
         if not self._fits(state, built):
             before = self._index
             warnings = await self._settle(state)
@@ -112,13 +119,17 @@ class HistoryEngine:
             ("FT.SEARCH", index, token, "VERBATIM", "LIMIT", 0, 0, "TIMEOUT", _COUNT_MILLISECONDS, "DIALECT", 2)
             for token in tokens
         ]
-        commands = [*self._docs.state_commands(), self._engine.info_command(index), *counting]
-        raw, flows, info, *counts = await self._link.run_each(*commands, slow=True)
+        trusted = time.monotonic() < self._trusted_until
+        asked: Command = ("PING",) if trusted else self._engine.info_command(index)
+        raw, flows, info, *counts = await self._link.run_each(*self._docs.state_commands(), asked, *counting, slow=True)
         for reply in (raw, flows):
             if isinstance(reply, Refusal):
                 raise self._engine.error(reply, "HGETALL")
         state = self._docs.state_of((raw, flows))
-        built = self._engine.built(info)
+        if trusted and any(isinstance(reply, Refusal) and is_absent(reply) for reply in counts):
+            self._trusted_until = float("-inf")
+            return state, None, (0,) * len(counts)
+        built = Built(state.docs, False, 1.0, 0) if trusted else self._engine.built(info)
         if built is None:
             return state, None, (0,) * len(counts)
         for reply in counts:
@@ -144,6 +155,8 @@ class HistoryEngine:
             built, state = await self._built(wanted), await self._docs.state()
             if built is not None and built.docs == state.docs:
                 self._index = wanted
+                if state.large:
+                    self._trusted_until = time.monotonic() + _TRUSTED_SECONDS
                 for name in await self._own():
                     if name != wanted:
                         await self._engine.drop(name)
@@ -223,6 +236,7 @@ class HistoryEngine:
         search: Command = ("FT.SEARCH", index, expression, *how, "TIMEOUT", SEARCH_MILLISECONDS, "DIALECT", 2)
         rows, _ = await self._engine.search(search)
         if rows is None:
+            self._trusted_until = float("-inf")
             raise StoreError("the query engine's index of history went away", retry_after_seconds=1.0, index=index)
         return rows
 
