@@ -96,21 +96,24 @@ def _show_turn(turn: Turn, numbers: dict[str, int], *, full: bool) -> None:
 
 
 def _turns_text(context: Iterable[str], numbers: dict[str, int]) -> str:
-    """Turns by their numbers, neighbours put together; by their ids where they are not shown."""
+    """Turns by their numbers, neighbours put together, and how many there are besides that are not shown."""
     runs: list[list[int]] = []
-    others = []
+    others = 0
     for turn in context:
         if turn not in numbers:
-            others.append(turn)
+            others += 1
         elif runs and numbers[turn] == runs[-1][-1] + 1:
             runs[-1].append(numbers[turn])
         else:
             runs.append([numbers[turn]])
-    told = [*others]
+    shown: list[str] = []
     for run in runs:
-        told += [f"{run[0]}-{run[-1]}"] if len(run) > 2 else [str(number) for number in run]
-    several = len(others) + sum(map(len, runs)) > 1
-    return f"turn{'s' * several} {', '.join(told)}"
+        shown += [f"{run[0]}-{run[-1]}"] if len(run) > 2 else [str(number) for number in run]
+    several = sum(map(len, runs)) > 1
+    told = [f"turn{'s' * several} {', '.join(shown)}"] if shown else []
+    if others:
+        told.append(f"{others} earlier turn{'s' * (others > 1)}, not shown")
+    return " and ".join(told)
 
 
 def _change_text(change: ThreadChange) -> str:
