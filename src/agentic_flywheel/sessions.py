@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from agentic_flywheel.behind import WriteBehind
-from agentic_flywheel.errors import InputError, StoreError, UnknownSession, UnknownTurn
+from agentic_flywheel.errors import InputError, StoreError, StoreFull, UnknownSession, UnknownTurn
 from agentic_flywheel.insight.tally import counted_for
 from agentic_flywheel.model import Entry, Receipt, Session, SessionPage, Thread, Turn
 from agentic_flywheel.policy.admission import admit_config, admit_id, admit_text
@@ -22,6 +22,7 @@ from agentic_flywheel.threads import LinkHow, SessionLink
 from agentic_flywheel.titles import titled
 
 _DAMAGED = "{} turn(s) of this session are damaged and left out."
+_COUNTED = "Redis is full, so counts of what is asked often have its words until they end (90 days)."
 _ALONE = "Only what waits in the local outbox is shown: {}."
 _log = logging.getLogger(__name__)
 
@@ -188,7 +189,8 @@ class Sessions:
             removed["FAQ drafts"] = drafts
         if not dry_run:
             await self._store.outbox.forget(session)
-            await self._uncount(turns, turns)
+            if not await self._uncount(turns, turns):
+                notes.append(_COUNTED)
             removed["entries"] = await self._store.entries.remove(entries) + await self._store.entries.delete(spoilt)
             if not await self._store.sessions.delete(header):
                 notes.append("Redis is full, so indexes of history have its words still: run `afw index rebuild`.")
@@ -220,10 +222,12 @@ class Sessions:
             (looked,) = await self._store.entries.get_many([key])
             kept = {key: looked.entry} if looked.entry is not None else {}
         removed = {"turns": 1, "entries": len(kept)}
+        notes = ["An answer that it shared with others stays; `cache clear` removes it."]
         if drafts := await self._forget_drafts(session, turn, dry_run):
             removed["FAQ drafts"] = drafts
         if not dry_run:
-            await self._uncount(turns, [chosen])
+            if not await self._uncount(turns, [chosen]):
+                notes.append(_COUNTED)
             removed["entries"] = await self._store.entries.remove(kept)
             removed["turns"] = int(await self._store.sessions.delete_turn(chosen, title=titled(others)))
             await self._store.history.remove(turns=[(session, chosen.id)])
@@ -232,7 +236,7 @@ class Sessions:
             target=f"{session} {turn}",
             dry_run=dry_run,
             removed=removed,
-            notes=("An answer that it shared with others stays; `cache clear` removes it.",),
+            notes=tuple(notes),
             at=time.time(),
         )
 
@@ -253,14 +257,23 @@ class Sessions:
         target = f"inactive for {self._retention_days:g} days" if self._retention_days else "nothing (retention is off)"
         return Receipt(action="sweep sessions", target=target, dry_run=dry_run, removed=removed, at=now)
 
-    async def _uncount(self, turns: Sequence[Turn], gone: Sequence[Turn]) -> None:
-        """Take turns that go out of the counts of what is asked often; `turns` are all of their session."""
+    async def _uncount(self, turns: Sequence[Turn], gone: Sequence[Turn]) -> bool:
+        """Take turns that go out of the counts of what is asked often; `turns` are all of their session.
+
+        False where a full server does not let counts be changed: the turns can be removed all the same.
+        """
         since = time.time() - KEPT.total_seconds()
-        if any(turn.at >= since for turn in gone):
+        if not any(turn.at >= since for turn in gone):
+            return True
+        try:
             await self._behind.flush()
             ids = {turn.id for turn in gone}
             counted = counted_for(turns, ids, tenant=self._store.keys.root, since=since)
             await self._store.popularity.subtract(counted)
+        except StoreFull as error:
+            _log.warning("turns are deleted, and still counted: %s", error)
+            return False
+        return True
 
     async def _forget_links(self, gone: Session) -> None:
         """Untie a session that is gone; a link that stays behind leads nowhere, and is shown nowhere."""

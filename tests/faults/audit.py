@@ -22,6 +22,8 @@ from agentic_flywheel.store.keys import SHARDS, Keys
 from asker import TENANT, Said, tag
 
 RECALLED = 5
+#: Most turns that go along of those between.
+RELEVANT = 3
 
 
 class Findings(msgspec.Struct):
@@ -135,19 +137,28 @@ def _audit_order(session: str, spoken: Sequence[Said], places: Mapping[str, int]
 
 
 def _audit_contexts(session: str, spoken: Mapping[str, Said], turns: Sequence[Turn], findings: Findings) -> None:
-    """A follow-up in a session of one asker had the last turns and the first.
+    """A follow-up in a session of one asker had the last turns, the first, and some of those between, in their order.
 
     It had some of them where Redis was away, or where the asker was told that some could not be read.
     """
     for place, turn in enumerate(turns):
         before = [earlier.id for earlier in turns[:place]]
-        whole = tuple(before[:1] * (len(before) > RECALLED) + before[-RECALLED:])
+        between = before[1:-RECALLED]
+        further = min(RELEVANT, len(between))
+        ends = tuple(before[:1] * (len(before) > RECALLED)), tuple(before[-RECALLED:])
         one = spoken.get(turn.id)
-        if one is None or one.context == whole or (one.outcome == "hit" and not one.context):
+        if one is None or (one.outcome == "hit" and not one.context):
+            continue
+        in_order = [t for t in before if t in one.context] == list(one.context)
+        middle = one.context[len(ends[0]) : len(one.context) - len(ends[1])]
+        if in_order and one.context == (*ends[0], *middle, *ends[1]) and len(middle) == further:
             continue
         told = one.outcome == "bypass" or any("could not be read" in warning for warning in one.warnings)
-        if not told or [t for t in before if t in one.context] != list(one.context):
-            findings.wrong_context.append(f"{session}: {one.outcome} {turn.id} had {one.context}, not {whole}: {one}")
+        if not told or not in_order:
+            expected = f"{ends[0]} {further} of {between} {ends[1]}"
+            findings.wrong_context.append(
+                f"{session}: {one.outcome} {turn.id} had {one.context}, not {expected}: {one}"
+            )
 
 
 def _stored(client: redis.Redis, findings: Findings) -> tuple[dict[str, list[Turn]], int]:

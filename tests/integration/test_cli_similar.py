@@ -34,7 +34,9 @@ def test_a_similar_answer_says_which_question_it_was_given_to(afw: SimilarAfw) -
     assert (again["matched_question"], again["key"]) == (STORED, first["key"])
     assert 0.99 <= again["similarity"] <= 1
     assert set(afw.asked()) == {STORED}
-    assert f"similar: 99 % like: {STORED}" in afw.ok("session", "show", "talk").out.replace("100 %", "99 %")
+    shown = afw.ok("session", "show", "talk").out.replace("100 %", "99 %")
+    assert "[similar]" in shown
+    assert f"99 % like: {STORED}" in shown
     (turn,) = afw.json("session", "show", "talk")["turns"]
     assert turn["matched_question"] == STORED
     figures = afw.ok("cache", "stats", *ECHO).out.splitlines()
