@@ -247,4 +247,7 @@ async def test_questions_asked_in_one_session_at_the_same_time(redis_server: Ser
         assert thread.session.turns == 40
         last = await flywheel.ask(FOLLOW_UP, session="s")
         newest = [turn.id for turn in thread.turns]
-        assert last.context == (newest[0], *newest[-5:])
+        assert (last.context[0], last.context[-5:]) == (newest[0], tuple(newest[-5:]))
+        assert [turn for turn in newest if turn in last.context] == list(
+            last.context
+        )  # some of those between, in order
