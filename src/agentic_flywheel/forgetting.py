@@ -62,7 +62,7 @@ class Forgetting:
         removed: Counter[str] = Counter()
         for session in await self._owned(user):
             removed.update(await self._forget(session, dry_run=dry_run))
-        removed["days counted"] = (await self._uncount(user, dry_run=dry_run)).removed["days"]
+        removed["counted days"] = (await self._uncount(user, dry_run=dry_run)).removed["days"]
         if not dry_run:
             await self._store.sessions.forget_user(user)
         return _receipt("forget user", user, removed, dry_run=dry_run)
