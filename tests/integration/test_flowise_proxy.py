@@ -199,8 +199,7 @@ def test_streams_of_one_chat_id_do_not_meet(client: httpx2.Client, flowise: Repl
     asking = [threading.Thread(target=ask, args=(question,)) for question in ("First?", "Second?")]
     for thread in asking:
         thread.start()
-    while flowise.waiting < 2:
-        pass
+    wait_until(lambda: flowise.waiting == 2, "both to be asked")
     flowise.release()
     for thread in asking:
         thread.join(60)

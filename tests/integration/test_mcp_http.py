@@ -22,7 +22,7 @@ from agentic_flywheel.interfaces.mcp import access
 from flywheels import settings_for
 from http_process import HttpServer, served
 from mcp_process import ERAS, RESOURCES, TOOLS, RawServer, called, refused, resource
-from servers import Server, Servers, free_port
+from servers import Server, Servers, free_port, wait_until
 
 pytestmark = pytest.mark.anyio
 
@@ -129,8 +129,7 @@ async def test_a_call_that_is_given_up_ends_at_the_service(server: HttpServer, a
         bridge.greet()
         bridge.call(5, "flowise_query", question="please hang", flow_override="echo", session_id="h")
         try:
-            while not (afw.home / "hanging").exists():
-                pass
+            wait_until((afw.home / "hanging").exists, "the flow to be asked")
             bridge.send("notifications/cancelled", {"requestId": 5})
             bridge.call(6, "flowise_query", question="And now?", flow_override="echo")
             answers = [bridge.receive()]
