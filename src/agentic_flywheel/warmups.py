@@ -104,8 +104,9 @@ class WarmItem(msgspec.Struct, frozen=True, kw_only=True):
 
 class WarmReport(msgspec.Struct, frozen=True, kw_only=True):
     """A warm-up as far as it has come. `state` is `running`, `done`, `left` (by `bound`) or `dry`; `broken` where
-    whoever ran it has not been heard of for a while. `refusals` and `failures` count reasons; `money` is None where no
-    price is known, else in `currency`. `items` has each question where that was wanted."""
+    whoever ran it has not been heard of for a while. `stopping`: somebody wants it stopped. `refusals` and `failures`
+    count reasons; `money` is None where no price is known, else in `currency`. `items` has each question where that
+    was wanted."""
 
     job: str
     state: str
@@ -127,6 +128,7 @@ class WarmReport(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float = 0.0
     at: float = 0.0
     ended_at: float = 0.0
+    stopping: bool = False
     warnings: tuple[str, ...] = ()
     items: tuple[WarmItem, ...] = ()
 

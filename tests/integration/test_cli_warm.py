@@ -108,3 +108,5 @@ def test_ctrl_c_ends_with_the_report_and_the_way_on(afw: Afw) -> None:
     assert (done["state"], done["stored"] + done["warm"]) == ("done", 3)
     assert sorted(set(afw.asked())) == ["echo the first thing", "echo the third thing", "please hang"]
     assert afw.asked().count("echo the first thing") == 1
+    stopped = afw.json("warm", "stop", job)  # it does not run any more
+    assert (stopped["state"], stopped["stopping"]) == ("done", False)

@@ -317,6 +317,42 @@ async def test_one_that_was_stopped_goes_on(valkey: Server, tmp_path: Path) -> N
         assert sorted(question.text for question in oracle.asked) == questions
 
 
+async def test_one_that_runs_elsewhere_is_stopped_after_what_is_under_way(valkey: Server, tmp_path: Path) -> None:
+    oracle = Oracle()
+    questions = [f"Question number {number}?" for number in range(6)]
+    async with (
+        opened(valkey, tmp_path, {"oracle": oracle}) as flywheel,
+        opened(valkey, tmp_path, {"oracle": oracle}) as elsewhere,
+    ):
+        warm_up = await flywheel.warming.begin(questions, concurrency=1)
+        await warm_up.announce()
+        assert (await elsewhere.warming.show(warm_up.job)).state == "running"
+        async for progress in warm_up:
+            if progress.done == 1:
+                report = await elsewhere.warming.stop(warm_up.job)
+                assert (report.state, report.stopping) == ("running", True)
+        report = warm_up.report
+        assert (report.state, report.bound, report.stopping) == ("left", WarmBound.STOPPED, False)
+        assert 1 <= report.asked == report.stored == oracle.calls < 6
+        assert (await elsewhere.warming.stop()).state == "left"  # it does not run, so it stays as it is
+        report = await _resumed(elsewhere)
+        assert (report.state, report.stored, oracle.calls) == ("done", 6, 6)
+
+
+async def test_one_that_waits_for_its_place_hears_that_it_is_to_stop(
+    valkey: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agentic_flywheel.insight.warm_run.BEAT_SECONDS", 0.02)
+    oracle = Oracle()
+    flows = {"oracle": (oracle, {"calls_per_minute": 2})}
+    async with opened(valkey, tmp_path, flows) as flywheel:
+        warm_up = await flywheel.warming.begin(["The first question?", "The second question?"], concurrency=1)
+        async for _ in warm_up:  # the second one waits for most of a minute, since one call is left to people
+            await flywheel.warming.stop()
+        report = await flywheel.warming.show()
+        assert (report.state, report.bound, report.stored, oracle.calls) == ("left", WarmBound.STOPPED, 1, 1)
+
+
 async def test_without_redis_nothing_is_asked(tmp_path: Path) -> None:
     oracle = Oracle()
     async with opened(f"unix://{tmp_path}/nobody.sock", tmp_path, {"oracle": oracle}) as flywheel:

@@ -99,6 +99,7 @@ class WarmRun:
         self.bound: WarmBound | None = None
         self.left: Counter[str] = Counter()
         self.ended = False
+        self._announced = self._to_stop = False
         self._warmer = warmer
         self._jobs = jobs
         self._concurrency = concurrency
@@ -119,19 +120,25 @@ class WarmRun:
         """The time that this warm-up has taken, earlier runs of it included."""
         return self.job.seconds + self._clock() - self._began
 
+    async def announce(self) -> None:
+        """Write down that it is ordered and goes on, once."""
+        if self._jobs is not None and not self._announced:
+            await self._jobs.order(self.job.order, self.job.budget)
+            await self._beat()
+        self._announced = True
+
     async def events(self) -> AsyncGenerator[WarmProgress, None]:
         """Do the work, and tell of each question that is done. Closing it stops it, as does a `StoreError`."""
-        if self._jobs is not None:
-            await self._jobs.order(self.job.order, self.job.budget)
-        await self._beat()
+        await self.announce()
         workers = [asyncio.create_task(self._work()) for _ in range(self._concurrency)]
         beating = asyncio.create_task(self._beats())
         watching = asyncio.create_task(self._watch(workers))
         try:
             while (told := await self._news.get()) is not None:
                 yield told
-            await watching
-            self.ended = True
+            if not self._to_stop:
+                await watching
+                self.ended = True
         finally:
             for task in (*workers, beating, watching):
                 task.cancel()
@@ -187,6 +194,8 @@ class WarmRun:
 
     async def _settled(self, node: Node) -> tuple[WarmItem | None, Conversation | None]:
         """What came of a question, and the conversation that goes on from its answer, where there is one."""
+        if self.bound is WarmBound.STOPPED:
+            return self._left(node, WarmBound.STOPPED), None
         if self._seconds_left() == 0:
             return self._left(node, WarmBound.TIME), None
         step = await self._look(node)
@@ -272,7 +281,7 @@ class WarmRun:
                 self._calling += 1
                 return None
             async with self._changed:
-                if not self._calling:
+                if not self._calling or bound is WarmBound.STOPPED:
                     return bound
                 await self._changed.wait()
 
@@ -370,7 +379,10 @@ class WarmRun:
     async def _beat(self) -> None:
         if self._jobs is not None:
             taken = self._since_told()
-            await self._jobs.beat(self.job.order.id, seconds=taken, total=self.total, now=time.time())
+            goes_on = await self._jobs.beat(self.job.order.id, seconds=taken, total=self.total, now=time.time())
+            if not goes_on and self._announced:  # whoever waits for a place, or for a flow, does not hear of it else
+                self._to_stop = True
+                self._news.put_nowait(None)
 
     async def _end(self) -> None:
         if self._jobs is not None:

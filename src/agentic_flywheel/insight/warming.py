@@ -65,6 +65,10 @@ class WarmUp:
         """How many questions there are."""
         return self._run.total
 
+    async def announce(self) -> None:
+        """Write it down before it is iterated over, so that whoever is told of it can watch it. Raises `StoreError`."""
+        await self._run.announce()
+
     def __aiter__(self) -> AsyncGenerator[WarmProgress, None]:
         return self._events
 
@@ -171,6 +175,7 @@ class Warming:
         concurrency = self._at_a_time(concurrency)
         known = await self._store.warm_jobs.read(job) if job and not dry_run else None
         if known is not None:
+            await self._store.warm_jobs.grant(known, _NO_BUDGET)
             return await self._ready(known, await self._store.warm_jobs.items(order.id), concurrency)
         return await self._ready(WarmJob(order=order, budget=budget), {}, concurrency)
 
@@ -218,6 +223,14 @@ class Warming:
                 report = _report(known, found, currency=self._currency(found))
                 reports.append(msgspec.structs.replace(report, items=()))
         return reports
+
+    async def stop(self, job: str = "") -> WarmReport:
+        """Ask whoever runs a warm-up to stop it, in whatever process; "" is the last one. No further call is made, and
+        it can be gone on with. One that does not run stays as it is. Raises `UnknownWarmUp` and `StoreError`."""
+        known = await self._known(job)
+        if known.state == "running":
+            await self._store.warm_jobs.stop(known.order.id)
+        return await self.show(known.order.id, items=False)
 
     async def _known(self, job: str) -> WarmJob:
         if not job:
@@ -350,6 +363,7 @@ def _report(
         seconds=job.seconds,
         at=order.at,
         ended_at=job.ended_at,
+        stopping=job.stopping and job.state == "running",
         warnings=warnings,
         items=tuple(items.values()),
     )

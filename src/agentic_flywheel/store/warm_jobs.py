@@ -30,8 +30,10 @@ SILENT_SECONDS = 60.0
 _MILLIONTHS = 1_000_000
 _UNBOUND = -1
 
-# Takes one call, and its price, from the budget. Returns 0, or what stands in the way: 1 calls, 2 money.
+# Takes one call, and its price, from the budget. Returns 0, or what stands in the way: 1 calls, 2 money, 3 somebody
+# wants it stopped.
 TAKE = Script("""
+if redis.call('HEXISTS', KEYS[1], 'stop') == 1 then return 3 end
 local function number(field) return tonumber(redis.call('HGET', KEYS[1], field) or '0') end
 local most, money, price = number('most_calls'), number('most_money'), tonumber(ARGV[1])
 if most >= 0 and number('calls') >= most then return 1 end
@@ -66,6 +68,7 @@ class WarmJob(msgspec.Struct, frozen=True, kw_only=True):
     total: int = 0
     heard_at: float = 0.0
     ended_at: float = 0.0
+    stopping: bool = False
 
 
 class WarmJobs:
@@ -91,11 +94,17 @@ class WarmJobs:
         return bool(taken)
 
     async def grant(self, known: WarmJob, budget: WarmBudget) -> None:
-        """Allow a warm-up so much more than it has spent; what `budget` leaves open stays as it was."""
-        given = {name: value for name, value in msgspec.structs.asdict(budget).items() if value is not None}
-        if given:
-            job, _ = self._keys.warm_job(known.order.id)
-            await self._link.run(("HSET", job, *_bounds(budget, known, only_given=True)), slow=True)
+        """Allow a warm-up to go on, with so much more than it has spent; what `budget` leaves open stays as it was."""
+        job, _ = self._keys.warm_job(known.order.id)
+        commands: list[tuple[Any, ...]] = [("HDEL", job, "stop")]
+        if bounds := _bounds(budget, known, only_given=True):
+            commands.append(("HSET", job, *bounds))
+        await self._link.run(*commands, slow=True)
+
+    async def stop(self, id_: str) -> None:
+        """Ask whoever runs it to stop it."""
+        job, _ = self._keys.warm_job(id_)
+        await self._link.run(("HSET", job, "stop", "1"), slow=True)
 
     async def read(self, id_: str) -> WarmJob | None:
         """A warm-up; None where nothing is known of it (any more)."""
@@ -125,7 +134,7 @@ class WarmJobs:
         """Take one call from the budget; None, or the bound that stands in the way."""
         job, _ = self._keys.warm_job(id_)
         (refused,) = await self._link.run(TAKE.call((job,), round(price * _MILLIONTHS)), slow=True)
-        return {0: None, 1: WarmBound.CALLS, 2: WarmBound.MONEY}[refused]
+        return (None, WarmBound.CALLS, WarmBound.MONEY, WarmBound.STOPPED)[int(refused)]
 
     async def give_back(self, id_: str, *, price: float) -> None:
         """Give back a call that was taken and not made."""
@@ -143,22 +152,25 @@ class WarmJobs:
         value = f"{item.outcome.value}|".encode() + encode(item)
         await self._link.run(NOTE.call(self._keys.warm_job(id_), item.name, value, KEPT_MS), slow=True)
 
-    async def beat(self, id_: str, *, seconds: float, total: int, now: float) -> None:
-        """Say that it goes on, and how much time it took since this was said last."""
+    async def beat(self, id_: str, *, seconds: float, total: int, now: float) -> bool:
+        """Say that it goes on, and how much time it took since this was said last; False where it is to be stopped."""
         job, _ = self._keys.warm_job(id_)
-        await self._link.run(
+        *_, stop = await self._link.run(
             ("HSET", job, "state", "running", "heard_at", repr(now), "total", total),
             ("HINCRBY", job, "milliseconds", round(seconds * 1000)),
             ("HDEL", job, "bound", "ended_at"),
+            ("HEXISTS", job, "stop"),
             slow=True,
         )
+        return not stop
 
     async def end(self, id_: str, *, seconds: float, total: int, bound: WarmBound | None, now: float) -> None:
         """Say that it ended: by itself, or by a bound."""
         job, _ = self._keys.warm_job(id_)
         state = "left" if bound else "done"
         fields = ("state", state, "ended_at", repr(now), "heard_at", repr(now), "total", total, "bound", bound or "")
-        await self._link.run(("HSET", job, *fields), ("HINCRBY", job, "milliseconds", round(seconds * 1000)), slow=True)
+        took = ("HINCRBY", job, "milliseconds", round(seconds * 1000))
+        await self._link.run(("HSET", job, *fields), took, ("HDEL", job, "stop"), slow=True)
 
 
 def _bounds(budget: WarmBudget, known: WarmJob, *, only_given: bool = False) -> list[Any]:
@@ -201,6 +213,7 @@ def _job(fields: dict[bytes, bytes]) -> WarmJob:
         total=number(b"total"),
         heard_at=float(fields.get(b"heard_at", b"0")),
         ended_at=float(fields.get(b"ended_at", b"0")),
+        stopping=b"stop" in fields,
     )
 
 

@@ -33,6 +33,7 @@ class WarmGroup(FlywheelGroup):
     def format_usage(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         formatter.write_usage(ctx.command_path, "[FILE] [OPTIONS]   (see `afw warm run --help`)")
         formatter.write_usage(ctx.command_path, "show [JOB] [OPTIONS]")
+        formatter.write_usage(ctx.command_path, "stop [JOB]")
 
 
 @click.group(
@@ -165,6 +166,15 @@ def show(invocation: Invocation, job: str, listed: bool, each: bool, limit: int)
     _show(invocation, report, each=each)
 
 
+@warm.command("stop")
+@click.argument("job", metavar="[JOB]", default=LAST)
+@click.pass_obj
+def stop(invocation: Invocation, job: str) -> None:
+    """Stop a warm-up, the last one or JOB, whichever program runs it; what is under way ends first."""
+    report = invocation.run(lambda flywheel: flywheel.warming.stop("" if job == LAST else job))
+    _show(invocation, report, each=False)
+
+
 def _show(invocation: Invocation, report: WarmReport, *, each: bool) -> None:
     import msgspec
 
@@ -174,6 +184,7 @@ def _show(invocation: Invocation, report: WarmReport, *, each: bool) -> None:
         print_json(report if each else msgspec.structs.replace(report, items=()))
         return
     state = f"left: {_BOUNDS[report.bound.value]}" if report.bound else _STATES.get(report.state, report.state)
+    state = "stops" if report.stopping else state
     print(
         f"{bold(report.job or 'dry run')}  {state}" + clean(f"  {', '.join(report.sources)}" if report.sources else "")
     )

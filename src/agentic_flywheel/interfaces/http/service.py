@@ -17,6 +17,7 @@ from agentic_flywheel.interfaces.http.boundary import Boundary
 from agentic_flywheel.interfaces.http.call import Call
 from agentic_flywheel.interfaces.http.counting import Metrics
 from agentic_flywheel.interfaces.http.tenants import Tenants
+from agentic_flywheel.interfaces.http.warm_ups import WarmUps
 from agentic_flywheel.settings import Settings
 
 _access = logging.getLogger("agentic_flywheel.access")
@@ -43,6 +44,7 @@ class Service:
         self.registry = registry or Registry(settings)
         self.body_limit = int(settings.number("serve.max_body_megabytes") * 1_000_000)
         self.tenants = Tenants(open_flywheel or self._open, most=int(settings["serve.max_tenants"]))
+        self.warm_ups = WarmUps(self.tenants)
         self.closing = False
         self.metrics = Metrics()
         self._tokens = tokens_of(settings)
@@ -110,6 +112,7 @@ class Service:
     async def aclose(self) -> None:
         """Close every tenant; what is written behind is sent first."""
         self.closing = True
+        await self.warm_ups.aclose()
         await self.tenants.aclose()
 
 
