@@ -7,6 +7,7 @@ they are; `inside`: any caller, the route decides by what it is asked), and a pa
 from __future__ import annotations
 
 from agentic_flywheel.interfaces.http.routes import AccessRoute
+from rest_routes import REST
 
 ROWS: dict[str, tuple[str, str]] = {
     "GET /healthz": ("public", "/healthz"),
@@ -21,6 +22,7 @@ ROWS: dict[str, tuple[str, str]] = {
     "POST /api/v1/prediction/{id}": ("ask", "/api/v1/prediction/1"),
     "* /api/v1/{path:path}": ("ask", "/api/v1/ping"),
 }
+ROWS |= {name.replace(" ", " /api/v2", 1): (needs, f"/api/v2{path}") for name, (needs, path) in REST.items()}
 
 
 def row_of(route: AccessRoute) -> str:

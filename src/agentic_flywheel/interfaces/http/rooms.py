@@ -42,6 +42,7 @@ _ROOMS = (
     "metrics",
     "whoami",
     "problems",
+    "rest",
     "openai",
     "mcp",
     "flowise",

@@ -13,27 +13,10 @@ from typing import Annotated, Any, Self
 import msgspec
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from agentic_flywheel.interfaces.secrets import shown_config
 from agentic_flywheel.likeness import ReportKind, ReportReceipt
 from agentic_flywheel.model import Answer, FlowType, Origin, Outcome, Reason, Session, Sharing, Turn
 from agentic_flywheel.threads import Carried, ChangeKind, LinkHow
-
-_SECRET_ENDINGS = ("key", "secret", "token", "password", "credential")
-
-
-def shown_config(config: Any) -> Any:
-    """A flow's configuration as it may be shown: values under names that end like a secret's are masked.
-
-    >>> shown_config({"temperature": 0.2, "openAIApiKey": "sk-1", "maxOutputTokens": 9})
-    {'temperature': 0.2, 'openAIApiKey': '***', 'maxOutputTokens': 9}
-    """
-    if isinstance(config, Mapping):
-        return {
-            name: "***" if str(name).casefold().endswith(_SECRET_ENDINGS) else shown_config(value)
-            for name, value in config.items()
-        }
-    if isinstance(config, list | tuple):
-        return [shown_config(value) for value in config]
-    return config
 
 
 def shown_settings(config: Mapping[str, Any]) -> str:

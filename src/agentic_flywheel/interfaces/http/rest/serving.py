@@ -1,0 +1,157 @@
+"""From a request to an operation's arguments, and from what it gives back to a response.
+
+Invariant: a handler is called with values of the types that it declares or not at all; what cannot be read is refused
+by name before anything is done. Parts of a path may hold anything that an id may, a slash (`%2F`) included.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import quote, unquote, urlencode
+
+import msgspec
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Match
+
+from agentic_flywheel.errors import InputError
+from agentic_flywheel.interfaces.http.call import Call, call_of
+from agentic_flywheel.interfaces.http.rest.operations import BASE, Items, Operation, Reply
+from agentic_flywheel.interfaces.http.rest.paging import opened, sealed
+from agentic_flywheel.interfaces.http.rest.shapes import shape_of
+from agentic_flywheel.interfaces.http.routes import AccessRoute
+
+if TYPE_CHECKING:
+    from starlette.types import Receive, Send
+    from starlette.types import Scope as Connection
+
+_JSON: Final = "application/json"
+_encoder = msgspec.json.Encoder()
+
+
+class RestRoute(AccessRoute):
+    """The route of one operation; `known` are all methods of its path."""
+
+    def __init__(self, operation: Operation, known: Sequence[str]) -> None:
+        super().__init__(
+            BASE + operation.path,
+            self._answer,
+            methods=[operation.method],
+            needs=operation.needs,
+            name=operation.name,
+            body_limit=operation.body_limit,
+        )
+        self._operation = operation
+        self._known = ", ".join(sorted(known))
+        self._shape = None if operation.returns is None else shape_of(operation.returns)
+
+    def matches(self, scope: Connection) -> tuple[Match, Connection]:
+        """As Starlette does, on the path as it was sent: an encoded slash separates nothing."""
+        raw = scope.get("raw_path") or b""
+        if scope["type"] != "http" or b"%" not in raw:
+            return super().matches(scope)
+        match, below = super().matches({**scope, "path": raw.decode("latin-1")})
+        if match is not Match.NONE:
+            try:
+                places = {name: unquote(value, errors="strict") for name, value in below["path_params"].items()}
+            except UnicodeDecodeError:
+                return Match.NONE, {}
+            below = {**below, "path_params": places}
+        return match, below
+
+    async def handle(self, scope: Connection, receive: Receive, send: Send) -> None:
+        """Answer; a method that the path does not know is told those that it knows."""
+        try:
+            await super().handle(scope, receive, send)
+        except HTTPException as error:
+            if error.status_code != 405:
+                raise
+            raise HTTPException(405, headers={"Allow": self._known}) from error
+
+    async def _answer(self, request: Request) -> Response:
+        operation, call = self._operation, call_of(request)
+        arguments: dict[str, Any] = {
+            name: _read(request.path_params[name], kind, name) for name, kind in operation.places.items()
+        }
+        about = b""
+        if operation.query is not None:
+            query = _query(request, operation.query)
+            about = _about(operation, call, request.path_params, query)
+            if getattr(query, "cursor", ""):
+                query = msgspec.structs.replace(query, cursor=opened(getattr(query, "cursor"), about))  # noqa: B009
+            arguments["query"] = query
+        if operation.body is not None:
+            arguments["body"] = _body(await request.body(), operation.body)
+        if operation.wants_request:
+            arguments["request"] = request
+        return self._response(await operation.handler(call, **arguments), request, about)
+
+    def _response(self, result: Any, request: Request, about: bytes) -> Response:
+        if isinstance(result, Response):
+            return result
+        reply = result if isinstance(result, Reply) else Reply(result)
+        headers, value = dict(reply.headers), reply.value
+        if isinstance(value, Items):
+            cursor = sealed(value.next_cursor, about) if value.next_cursor else None
+            value = msgspec.structs.replace(value, next_cursor=cursor)
+            if cursor:
+                headers["Link"] = f'<{_next(request, cursor)}>; rel="next"'
+        if self._shape is None:
+            return Response(None, 204, headers)
+        content = _encoder.encode(msgspec.convert(value, self._shape, from_attributes=True))
+        return Response(content, reply.status or self._operation.status, headers, _JSON)
+
+
+def _read(value: Any, kind: Any, where: str) -> Any:
+    try:
+        return msgspec.convert(value, kind, strict=False)
+    except msgspec.ValidationError as error:
+        raise InputError(f"{where} cannot be read: {error}", param=where) from error
+
+
+def _query(request: Request, kind: type[msgspec.Struct]) -> Any:
+    """The query as `kind`; parameters that are lists may be given several times, others once."""
+    listed = {
+        one.encode_name for one in msgspec.structs.fields(kind) if "list" in str(one.type) or "tuple" in str(one.type)
+    }
+    given: dict[str, Any] = {}
+    for name, value in request.query_params.multi_items():
+        if name in listed:
+            given.setdefault(name, []).append(value)
+        elif name in given:
+            raise InputError(f"the parameter {name[:40]!r} is given more than once", param=name[:40])
+        else:
+            given[name] = value
+    return _read(given, kind, "the query")
+
+
+def _body(raw: bytes, kind: type[msgspec.Struct]) -> Any:
+    try:
+        return msgspec.json.decode(raw or b"{}", type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise InputError(
+            f"the body cannot be read: {error}",
+            suggestions=(
+                "Send JSON, as UTF-8.",
+                f"See what it takes: {BASE}/openapi.json, or {BASE}/docs in a browser.",
+                "Field names are exact, and no others are accepted.",
+            ),
+            param="body",
+        ) from error
+
+
+def _about(operation: Operation, call: Call, places: Mapping[str, Any], query: msgspec.Struct) -> bytes:
+    """All that tells one list from another, whatever page of it."""
+    filters = {name: value for name, value in msgspec.structs.asdict(query).items() if name not in {"cursor", "limit"}}
+    caller = call.caller if operation.needs != "public" else None
+    who = (caller.tenant, caller.user) if caller else ()
+    return msgspec.json.encode((operation.name, who, dict(places), filters))
+
+
+def _next(request: Request, cursor: str) -> str:
+    """The address of the next page."""
+    others = [(name, value) for name, value in request.query_params.multi_items() if name != "cursor"]
+    raw = request.scope.get("raw_path") or quote(request.url.path).encode()
+    return f"{raw.decode('latin-1')}?{urlencode([*others, ('cursor', cursor)])}"
