@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from agentic_flywheel.flights import Flights
     from agentic_flywheel.flows.clients import ClientPool
     from agentic_flywheel.flows.registry import Registry
+    from agentic_flywheel.following import Following
     from agentic_flywheel.forgetting import Forgetting
     from agentic_flywheel.history import History
     from agentic_flywheel.housekeeping import Housekeeping
@@ -73,6 +74,13 @@ class LateParts:
         from agentic_flywheel.insight.usage import Usage
 
         return Usage(self.settings, self.registry, self._store, self._behind, self.flows.check)
+
+    @cached_property
+    def following(self) -> Following:
+        """Tells of what happens, to whoever shows it; loaded when somebody does."""
+        from agentic_flywheel.following import Following
+
+        return Following(self._store.feed)
 
     @cached_property
     def forgetting(self) -> Forgetting:

@@ -4,14 +4,22 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from starlette.routing import Router
 
+from agentic_flywheel.errors import FlywheelError
 from agentic_flywheel.interfaces.http.gate import Gate
+from agentic_flywheel.interfaces.http.problems import known_error
 from agentic_flywheel.interfaces.http.rooms import Room, rooms_of
 from agentic_flywheel.interfaces.http.routes import AccessRoute
 from agentic_flywheel.interfaces.http.service import Service
+
+if TYPE_CHECKING:
+    from starlette.responses import Response
+    from starlette.types import Scope
+
+    from agentic_flywheel.interfaces.http.call import Call
 
 
 class App(Gate):
@@ -29,6 +37,20 @@ class App(Gate):
                 raise TypeError(f"{route!r} does not say who may use it: it must be an AccessRoute")
         router = Router(routes, redirect_slashes=False, default=self.not_found, lifespan=self._lifespan)
         super().__init__(service, router)
+
+    async def failure(self, error: FlywheelError, call: Call, headers: dict[str, str], scope: Scope) -> Response:
+        """A problem document, unless a room has something better for who asked."""
+        for room in self.rooms:
+            if room.errors is None:
+                continue
+            try:
+                response = await room.errors(error, call, headers, scope)
+            except Exception as defect:  # noqa: BLE001 -- whoever asked is told of the error all the same
+                known_error(defect, call)
+                continue
+            if response is not None:
+                return response
+        return await super().failure(error, call, headers, scope)
 
     @property
     def routes(self) -> list[AccessRoute]:

@@ -66,12 +66,15 @@ class Authentication:
             given = _cookie(cookies)
         if not given:
             return None
+        seal = sha256(given.encode()).digest()
         if given.startswith(PREFIX):
-            return await self._by_key(call, given)
-        assert self._tokens is not None  # `_ours` has seen it
-        caller = await self._tokens.caller_of(given)
-        if self._per_minute:
-            await self._spend(call, caller)
+            caller = await self._by_key(call, given, seal)
+        else:
+            assert self._tokens is not None  # `_ours` has seen it
+            caller = await self._tokens.caller_of(given)
+            if self._per_minute:
+                await self._spend(call, caller)
+        call.seal = seal
         return caller
 
     def _ours(self, credential: str) -> bool:
@@ -81,8 +84,7 @@ class Authentication:
             return False
         return self._tokens.is_ours(credential)
 
-    async def _by_key(self, call: Call, secret: str) -> Caller:
-        seen = sha256(secret.encode()).digest()
+    async def _by_key(self, call: Call, secret: str, seen: bytes) -> Caller:
         try:
             caller, allowance = await self._api_keys.admit(secret, per_minute=self._per_minute)
         except StoreError as error:

@@ -28,9 +28,10 @@ class Call:
 
     `known` is who calls, None where nothing says so and this address is not open. `request_id` is the caller's own
     where that is usable (`X-Request-ID`), `traceparent` its W3C trace context or "". `route` is the path's pattern,
-    once it is known: what logs and metrics may name. `upstream_authorization` is an `Authorization` header that is none
-    of ours: a proxy passes it on, and nothing keeps it. `body_limit` (bytes) may be raised before the body is read, and
-    `headers` be added to: every response of the call has them.
+    once it is known: what logs and metrics may name. `seal` is a digest of the credential by which the caller is known,
+    b"" where none was needed: it binds to whoever calls what is handed out to them. `upstream_authorization` is an `Authorization`
+    header that is none of ours: a proxy passes it on, and nothing keeps it. `body_limit` (bytes) may be raised before
+    the body is read, and `headers` be added to: every response of the call has them.
     """
 
     __slots__ = (
@@ -40,6 +41,7 @@ class Call:
         "known",
         "request_id",
         "route",
+        "seal",
         "service",
         "traceparent",
         "upstream_authorization",
@@ -51,6 +53,7 @@ class Call:
         self.request_id = request_id if _SAFE_ID.fullmatch(request_id) else secrets.token_hex(8)
         self.traceparent = traceparent if _TRACEPARENT.fullmatch(traceparent) else ""
         self.route = ""
+        self.seal = b""
         self.body_limit = service.body_limit
         self.upstream_authorization = ""
         self.headers: list[tuple[bytes, bytes]] = []

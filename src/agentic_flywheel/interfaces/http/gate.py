@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from starlette.responses import Response
 from starlette.routing import Router
 
-from agentic_flywheel.errors import CredentialsMissing, InputError, RequestTooLarge, UnknownAddress
+from agentic_flywheel.errors import CredentialsMissing, FlywheelError, InputError, RequestTooLarge, UnknownAddress
 from agentic_flywheel.interfaces.http.boundary import HEADERS
 from agentic_flywheel.interfaces.http.call import Call
 from agentic_flywheel.interfaces.http.problems import known_error, problem_response
@@ -58,7 +58,7 @@ class Gate:
             known, more = known_error(error, call)
             if out.status:
                 raise
-            await problem_response(known, call, more)(scope, receive, out)
+            await (await self.failure(known, call, more, scope))(scope, receive, out)
         finally:
             call.release()
             self._service.answered(call, scope["method"], out.status or 500, time.perf_counter() - began)
@@ -78,6 +78,10 @@ class Gate:
         boundary.check_origin(method, headers)
         call.known = await self._service.admit(call, headers)
         await self.router(scope, body, out)
+
+    async def failure(self, error: FlywheelError, call: Call, headers: dict[str, str], _scope: Scope) -> Response:
+        """The response to a request that went wrong."""
+        return problem_response(error, call, headers)
 
     async def not_found(self, scope: Scope, _receive: Receive, _send: Send) -> None:
         """No route: who may not ask is not told."""

@@ -29,16 +29,24 @@ A room whose optional dependency is missing returns None; the service runs witho
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 if TYPE_CHECKING:
+    from starlette.responses import Response
+    from starlette.types import Scope
+
+    from agentic_flywheel.errors import FlywheelError
+    from agentic_flywheel.interfaces.http.call import Call
     from agentic_flywheel.interfaces.http.routes import AccessRoute
     from agentic_flywheel.interfaces.http.service import Service
 
+ErrorPage: TypeAlias = "Callable[[FlywheelError, Call, Mapping[str, str], Scope], Awaitable[Response | None]]"
+
 _ROOMS = (
     "health",
+    "console",
     "metrics",
     "whoami",
     "problems",
@@ -50,12 +58,17 @@ _ROOMS = (
 
 
 class Room(NamedTuple):
-    """One part of the service: its routes, one line on what it serves where ("" to say nothing), and its lifespan."""
+    """One part of the service: its routes, one line on what it serves where ("" to say nothing), and its lifespan.
+
+    `errors` may answer with something else than a problem document where a request asks for it, whatever route it was
+    for, or None.
+    """
 
     name: str
     routes: Sequence[AccessRoute]
     says: str = ""
     lifespan: Callable[[], AbstractAsyncContextManager[None]] | None = None
+    errors: ErrorPage | None = None
 
 
 def rooms_of(service: Service) -> list[Room]:

@@ -1,0 +1,5 @@
+"""The screens of the console; each module has its `SCREENS` and `ACTIONS`. The package says how to add one."""
+
+from agentic_flywheel.interfaces.http.console.screens import asking, home, session, sessions
+
+ALL = (home, sessions, session, asking)

@@ -1,0 +1,136 @@
+"""The console as people use it: a real service, real history, Debian's Chromium, wide and narrow."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from playwright.sync_api import Browser
+
+from afw_command import Afw
+from browser import chromium
+from console_pages import Console, console
+from http_process import HttpServer, served
+from servers import Servers
+
+pytestmark = pytest.mark.xdist_group("console")
+
+STORED = '<script>document.title = "taken over"</script> <b>bold</b> ![x](https://elsewhere.example/x.png)'
+
+ASKED = (
+    ("ann", "monday", "How do I deploy?"),
+    ("ann", "monday", "And how do I roll back?"),
+    ("ann", "monday", STORED),
+    ("bob", "tuesday", "How do I deploy?"),
+)
+
+
+@pytest.fixture(scope="module")
+def server(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[HttpServer]:
+    """A service whose team has asked a few things."""
+    afw = Afw(tmp_path_factory.mktemp("console"), servers.get("valkey").url)
+    with served(afw) as running:
+        for user, session, question in ASKED:
+            ask(running, question, session=session, user=user)
+        afw.ok("session", "rename", "monday", "Monday's release")
+        afw.ok("session", "tag", "monday", "release")
+        yield running
+
+
+def ask(server: HttpServer, question: str, *, session: str, user: str) -> None:
+    """Ask as a client of the service does."""
+    message = {"role": "user", "content": question}
+    body = {"model": "echo", "messages": [message], "user": user, "metadata": {"session_id": session}}
+    with server.client() as client:
+        answer = client.post("/v1/chat/completions", json=body)
+    assert answer.status_code == 200, answer.text
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium() as found:
+        yield found
+
+
+@pytest.fixture
+def desktop(browser: Browser, server: HttpServer) -> Iterator[Console]:
+    with console(browser, server.url) as look:
+        yield look
+
+
+PAGES = {
+    "home": "/",
+    "sessions": "/sessions",
+    "session": "/session?id=monday",
+    "signin": "/signin",
+    "missing": "/nothing-here",
+}
+
+
+@pytest.mark.parametrize(("size", "scheme"), [("desktop", "light"), ("phone", "dark")])
+def test_every_page_is_whole(browser: Browser, server: HttpServer, size: str, scheme: str) -> None:
+    with console(browser, server.url, size, color_scheme=scheme) as look:
+        for name, path in PAGES.items():
+            page = look.open(path)
+            assert page.locator("h1").count() == 1, name
+            look.check(name)
+
+
+def test_what_flows_said_is_shown_as_text(desktop: Console) -> None:
+    page = desktop.open("/session?id=monday")
+    assert "<script>document.title" in page.locator(".answer").last.inner_text()
+    assert page.title().startswith("Monday's release")
+    assert desktop.faults == []
+
+
+def test_a_question_goes_on_with_its_session_without_scripts(browser: Browser, server: HttpServer) -> None:
+    with console(browser, server.url, java_script_enabled=False) as look:
+        page = look.open("/session?id=tuesday")
+        page.get_by_label("Go on").fill("What about Friday?")
+        page.get_by_role("button", name="Ask", exact=True).click()
+        assert "/session?id=tuesday#turn-" in page.url
+        assert "What about Friday?" in page.locator(".turn").last.inner_text()
+        page.get_by_text("Title and tags").click()
+        page.get_by_label("Tags").fill("deploy friday")
+        page.get_by_role("button", name="Save").click()
+        assert page.get_by_role("status").first.inner_text() == "Saved."
+        assert page.locator(".tag").all_inner_texts() == ["deploy", "friday"]
+
+
+def test_pages_hear_of_what_is_asked_elsewhere(desktop: Console, server: HttpServer) -> None:
+    page = desktop.open("/session?id=monday")
+    page.locator(".live.on").wait_for()
+    turns = page.locator(".turn").count()
+    ask(server, "Is it Monday?", session="monday", user="ann")
+    page.locator(".turn", has_text="Is it Monday?").wait_for()
+    assert page.locator(".turn").count() == turns + 1
+    assert desktop.faults == []
+
+
+def test_appearance_and_language_are_kept(desktop: Console) -> None:
+    page = desktop.open("/sessions?tag=release")
+    page.locator("details.menu > summary").click()
+    page.locator("select[name=theme]").select_option("dark")
+    page.locator("select[name=language]").select_option("fr")
+    page.get_by_role("button", name="Apply").click()
+    assert page.url.endswith("/sessions?tag=release")
+    assert page.locator("html").get_attribute("lang") == "fr"
+    assert page.evaluate("getComputedStyle(document.documentElement).colorScheme") == "dark"
+    assert "il y a" in page.locator("td time").first.inner_text()
+    desktop.check("french")
+
+
+def test_keys_lead_through_a_page(desktop: Console) -> None:
+    page = desktop.open("/sessions")
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.className") == "skip"
+    page.keyboard.press("/")
+    assert page.evaluate("document.activeElement.type") == "search"
+    page.keyboard.press("Escape")
+    page.locator("h1").click()
+    page.keyboard.press("j")
+    page.keyboard.press("j")
+    page.keyboard.press("k")
+    page.keyboard.press("Enter")
+    page.locator(".thread").wait_for()
+    assert desktop.faults == []
