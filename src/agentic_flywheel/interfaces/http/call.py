@@ -29,9 +29,9 @@ class Call:
     `known` is who calls, None where nothing says so and this address is not open. `request_id` is the caller's own
     where that is usable (`X-Request-ID`), `traceparent` its W3C trace context or "". `route` is the path's pattern,
     once it is known: what logs and metrics may name. `seal` is a digest of the credential by which the caller is known,
-    b"" where none was needed: it binds to whoever calls what is handed out to them. `upstream_authorization` is an `Authorization`
-    header that is none of ours: a proxy passes it on, and nothing keeps it. `body_limit` (bytes) may be raised before
-    the body is read, and `headers` be added to: every response of the call has them.
+    b"" where none was needed: it binds to whoever calls what is handed out to them. `upstream_authorization` is an
+    `Authorization` header that is none of ours: a proxy passes it on, and nothing keeps it. `body_limit` (bytes) may be
+    raised before the body is read, and `headers` be added to: every response of the call has them.
     """
 
     __slots__ = (
