@@ -153,7 +153,9 @@ def _audit_contexts(session: str, spoken: Mapping[str, Said], turns: Sequence[Tu
         middle = one.context[len(ends[0]) : len(one.context) - len(ends[1])]
         if in_order and one.context == (*ends[0], *middle, *ends[1]) and len(middle) == further:
             continue
-        told = one.outcome == "bypass" or any("could not be read" in warning for warning in one.warnings)
+        told = one.outcome == "bypass" or any(
+            "could not be read" in warning or "without memory" in warning for warning in one.warnings
+        )
         if not told or not in_order:
             expected = f"{ends[0]} {further} of {between} {ends[1]}"
             findings.wrong_context.append(

@@ -52,6 +52,18 @@ def run_out(server: Server) -> None:
                 client.delete(key)
 
 
+async def test_who_becomes_the_owner_looks_again_after_that(redis_server: Server, tmp_path: Path) -> None:
+    """Also where the server does not know the script yet: else what another owner stored meanwhile is not seen."""
+    with redis_server.client() as client:
+        client.script_flush()
+    async with leases_on(redis_server, tmp_path) as leases:
+        for name in ("5f", "6f"):
+            key = f"afw:v1:default:lease:{{{name}}}:1"
+            lease, (seen,) = await leases.acquire(f"{name}:1", ("GET", key))
+            assert lease is not None
+            assert seen is not None
+
+
 async def test_one_owner_at_a_time(redis_server: Server, tmp_path: Path) -> None:
     async with leases_on(redis_server, tmp_path) as ours, leases_on(redis_server, tmp_path) as theirs:
         won = [lease for lease, _ in await asyncio.gather(*(x.acquire(NAME) for x in [ours, theirs] * 20)) if lease]

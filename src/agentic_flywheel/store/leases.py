@@ -138,14 +138,15 @@ class Leases:
         self._listeners = 0
 
     async def acquire(self, name: str, *also: Command, after: str = "") -> tuple[Lease | None, list[Any]]:
-        """Try to become the owner of a flight; in the same round trip, after that, send commands to look again.
+        """Try to become the owner of a flight; in the same round trip, after that, send reads to look again.
 
         The lease (None: somebody else owns it) and the replies to `also`. With `after`, an owner whose end was heard,
         also None if somebody followed that one already: what came of it is there to be listened to.
         """
         keys, token = self._keys.lease(name), secrets.token_hex(8)
         lease_ms, kept_ms = _milliseconds(LEASE_SECONDS), _milliseconds(LEASE_SECONDS + KEPT_SECONDS)
-        ours, *replies = await self._link.run_each(ACQUIRE.call(keys, token, lease_ms, kept_ms, after), *also)
+        acquire = ACQUIRE.call(keys, token, lease_ms, kept_ms, after)
+        ours, *replies = await self._link.run_each(acquire, *also, reads_follow=True)
         if isinstance(ours, Refusal):
             raise self._link.error(ours, "acquiring a lease") from ours
         return (Lease(self._link, keys, token) if ours else None), replies

@@ -130,13 +130,23 @@ class Link:
                 raise self.error(reply, str(commands[0][0])) from reply
         return replies
 
-    async def run_each(self, *commands: Command, slow: bool = False, waiting: bool = False) -> list[Any]:
-        """Like `run`, with errors of single commands as values (`wire.Refusal`)."""
+    async def run_each(
+        self, *commands: Command, slow: bool = False, waiting: bool = False, reads_follow: bool = False
+    ) -> list[Any]:
+        """Like `run`, with errors of single commands as values (`wire.Refusal`).
+
+        A script that the server does not know is sent once more, with its source, after the others have run. Where
+        `reads_follow` it, they must see what it did, and are sent once more as well.
+        """
         replies = await self._exchange(commands, slow=slow, waiting=waiting)
         missing = [i for i, reply in enumerate(replies) if type(reply) is Refusal and reply.status_code == "NOSCRIPT"]
         if missing:
-            sent = [("EVAL", self._sources[commands[i][1]], *commands[i][2:]) for i in missing]
-            for index, reply in zip(missing, await self._exchange(sent, slow=slow, waiting=waiting), strict=True):
+            again = range(missing[0], len(commands)) if reads_follow else missing
+            sent = [
+                ("EVAL", self._sources[commands[i][1]], *commands[i][2:]) if i in missing else commands[i]
+                for i in again
+            ]
+            for index, reply in zip(again, await self._exchange(sent, slow=slow, waiting=waiting), strict=True):
                 replies[index] = reply
         return replies
 
