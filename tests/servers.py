@@ -63,6 +63,7 @@ LASTING_KEYS = (
     "afw:v1:*:{history}:doc:*:*",
     "afw:v1:*:{history}:lacking:*",
     "afw:v1:*:audit",
+    "afw:v1:*:sealing",
     "afw:v1:@keys",
     "afw:v1:@keys:{*}",
 )

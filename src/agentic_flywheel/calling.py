@@ -29,7 +29,7 @@ from agentic_flywheel.policy.decision import Found, verdict
 from agentic_flywheel.policy.lifetime import stored_seconds
 from agentic_flywheel.settings import Settings
 from agentic_flywheel.steps import Step
-from agentic_flywheel.store.codec import decode, encode
+from agentic_flywheel.store.codec import decode, packed
 from agentic_flywheel.store.leases import LEASE_SECONDS, Begun, Ended, Lease, Part, Silence
 from agentic_flywheel.store.store import Store
 
@@ -88,7 +88,7 @@ class Calling:
             warm = {} if spare is None else {"warm_calls": 1}
             self._behind.count(step.plan.spec.key, step.asked.at, **called(done, flow_ms), **warm)
             entry = self._entry(step, done, flow_ms, refresh=refresh)
-            ended = Ended(encode(entry), complete=done.complete)
+            ended = Ended(packed(entry), complete=done.complete)
         except FlowError as error:
             passing = isinstance(error, FlowUnavailable) and not isinstance(error, FlowTimeout)
             ended = Ended(
@@ -125,7 +125,7 @@ class Calling:
                 found = self._store.entries.looked(raw).entry
                 if found is not None and self._serves(step, found, refresh=refresh):
                     with suppress(StoreError):  # the lease runs out by itself
-                        await lease.finish(Ended(encode(found)))
+                        await lease.finish(Ended(packed(found)))
                     flight.complete(found.answer)
                     return Landed(found, own=False, found=True)
                 return lease, second

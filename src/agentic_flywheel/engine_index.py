@@ -46,7 +46,9 @@ class EngineIndex:
 
     kind = "engine"
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, *, veil: str = "") -> None:
+        """`veil` names what words are hidden with (`veiled_index`); documents of another one are made anew."""
+        self._veil = veil
         self._sessions = store.sessions
         self._docs = store.history
         self._engine = store.history_engine
@@ -63,7 +65,7 @@ class EngineIndex:
     async def places(self) -> Mapping[int, str] | None:
         """Where to read the feed on; None: it must be filled first."""
         state = await self._docs.state()
-        _check(state)
+        _check(state, self._veil)
         return state.places if len(state.places) == SHARDS else None
 
     async def discard(self) -> None:
@@ -78,7 +80,7 @@ class EngineIndex:
 
     async def _anew(self) -> None:
         await self._docs.clear(keep=True)
-        await self._docs.begin(RELEASE)
+        await self._docs.begin(RELEASE, veil=self._veil)
         await self._engine.make(await self._docs.state())
         self._vocabulary = _Vocabulary()
 
@@ -259,7 +261,7 @@ class _Vocabulary:
         return found
 
 
-def _check(state: EngineState) -> None:
+def _check(state: EngineState, veil: str) -> None:
     if state.release > RELEASE:
         raise IndexUnusable(
             _NEWER.format(state.release, RELEASE),
@@ -267,6 +269,8 @@ def _check(state: EngineState) -> None:
         )
     if 0 < state.release < RELEASE:
         raise IndexUnusable("the index of history in Redis is of an older release", damaged=True)
+    if state.release and state.veil != veil:
+        raise IndexUnusable("the index of history in Redis was made with another key, or with none", damaged=True)
 
 
 def _seen(query: HistoryQuery, found: Sequence[EngineFound]) -> tuple[Hit, ...]:

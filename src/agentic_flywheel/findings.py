@@ -231,7 +231,8 @@ class EngineState(msgspec.Struct, gc=False, frozen=True, kw_only=True):
     `release` is the layout that they were written in (0: there are none), `docs` and `words` are how many there are,
     `sequence` the number of the newest, `places` where the feed was read to, by shard. `embedders` are those whose
     vectors are kept, by fingerprint, with their dimensions (0 until the first vector), the newest first; `flows` all
-    flows that were ever among the documents. `large`: so many vectors that they are found by a graph.
+    flows that were ever among the documents. `large`: so many vectors that they are found by a graph. `veil` names what
+    their words are hidden with, "" where they are not.
     """
 
     release: int = 0
@@ -242,6 +243,7 @@ class EngineState(msgspec.Struct, gc=False, frozen=True, kw_only=True):
     embedders: Mapping[str, int] = {}
     flows: frozenset[str] = frozenset()
     large: bool = False
+    veil: str = ""
 
 
 class EngineFound(msgspec.Struct, gc=False, frozen=True):

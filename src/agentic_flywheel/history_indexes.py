@@ -8,9 +8,11 @@ copy is left on this machine: a file that nobody brings up to date would keep wh
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from agentic_flywheel.errors import IndexUnusable, StoreError
+from agentic_flywheel.errors import IndexUnusable, StoreError, StoreUnavailable
 from agentic_flywheel.flights import Flights
 from agentic_flywheel.indexing import Indexing
 from agentic_flywheel.search.history.protocols import HistoryIndex
@@ -19,9 +21,14 @@ from agentic_flywheel.store.folders import data_folder
 from agentic_flywheel.store.keys import safe
 from agentic_flywheel.store.store import Store
 
+if TYPE_CHECKING:
+    from agentic_flywheel.veiled_index import Veil
+
 #: How long `auto` holds by the local index, in seconds.
 HELD_SECONDS = 10.0
 
+#: What the folder of an index that is sealed begins with.
+_SEALED = "sealed-"
 _UNUSABLE = "search.index is engine, and the query engine cannot be used: {}"
 _LOCALLY = "Set search.index to auto or local: history is then searched by an index on this machine."
 
@@ -36,16 +43,28 @@ class HistoryIndexes:
         self._wanted = settings.text("search.index")
         self._used: Indexing | None = None
         self._until = float("-inf")
+        self._made_with = ""
 
     async def used(self) -> Indexing:
         """The index to use now. Raises `IndexUnusable` where it must be the engine's and cannot, `StoreError`."""
-        if self._used is None or (self._wanted == "auto" and time.monotonic() >= self._until):
+        key = await self._key()
+        if self._used is None or key != self._made_with or self._due():
             kind = await self._kind()
-            if self._used is None or self._used.index.kind != kind:
+            if self._used is None or key != self._made_with or self._used.index.kind != kind:
+                self._made_with = key
                 before, self._used = self._used, Indexing(self._store, self._made(kind), self._flights)
                 if before is not None:
                     await before.index.aclose()
         return self._used
+
+    def _due(self) -> bool:
+        return self._wanted == "auto" and time.monotonic() >= self._until
+
+    async def _key(self) -> str:
+        """The key that the index is made with; "" where nothing is sealed. Raises `KeyMissing`."""
+        with suppress(StoreUnavailable):  # the local index goes on without Redis
+            await self._store.link.meet()
+        return self._store.link.seals.index_key
 
     async def choice(self) -> tuple[str, str]:
         """What would be used, and why, as a sentence. Raises as `used` does."""
@@ -78,21 +97,50 @@ class HistoryIndexes:
         self._until = float("-inf")
 
     def _made(self, kind: str) -> HistoryIndex:
-        folder = index_folder(self._settings, self._store)
+        folder, veil = index_folder(self._settings, self._store), self._veil()
         if kind == "engine":
             from agentic_flywheel.engine_index import EngineIndex
-            from agentic_flywheel.search.history.local_schema import remove_files
 
-            remove_files(folder)
-            return EngineIndex(self._store)
+            _remove_others(folder, None)
+            index = EngineIndex(self._store, veil="" if veil is None else veil.name)
+            if veil is None:
+                return index
+            from agentic_flywheel.veiled_index import VeiledIndex
+
+            return VeiledIndex(index, veil, texts=False)
         from agentic_flywheel.search.history.local_index import LocalIndex
 
-        return LocalIndex(folder)
+        if veil is None:
+            return LocalIndex(folder)
+        # A folder for each key: what was made with another one, or plain, is not read on.
+        from agentic_flywheel.veiled_index import VeiledIndex
+
+        own = folder / f"{_SEALED}{veil.name}"
+        _remove_others(folder, own)
+        return VeiledIndex(LocalIndex(own, veil.wording), veil, texts=True)
+
+    def _veil(self) -> Veil | None:
+        vault = self._store.link.seals.vault
+        if vault is None:
+            return None
+        from agentic_flywheel.veiled_index import Veil
+
+        return Veil(vault, self._store.keys.root, self._made_with)
 
     async def aclose(self) -> None:
         """Release what is used. Safe to call twice."""
         if self._used is not None:
             await self._used.index.aclose()
+
+
+def _remove_others(folder: Path, own: Path | None) -> None:
+    """Remove what indexes of this tenant there are on this machine, but for one."""
+    from agentic_flywheel.search.history.local_schema import remove_files
+
+    remove_files(folder)
+    for other in folder.glob(f"{_SEALED}*"):
+        if other != own:
+            remove_files(other)
 
 
 def index_folder(settings: Settings, store: Store) -> Path:

@@ -67,6 +67,15 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         "embedded.idle_seconds", 300, "The embedded server stops after so long without a client; 0: never.", minimum=0
     ),
+    Setting(
+        "encryption.keys",
+        "",
+        "Keys that values are encrypted with: ID:BASE64 of 32 bytes, several with commas, the current one first.",
+        secret=True,
+    ),
+    Setting("encryption.key_file", "", "File of such keys instead, one a line."),
+    Setting("encryption.key_command", "", "Command that prints such lines instead; run without a shell."),
+    Setting("encryption.current", "", "Id of the key that encrypts; empty: the first one."),
     Setting("outbox.enabled", True, "Keep turns that Redis does not take on local disk until it does."),
     Setting("outbox.max_megabytes", 64, "Most that may wait in the outbox, in MB (10^6 bytes).", minimum=1),
     Setting("session.turns", 5, "Earlier turns of a session that enrich a follow-up, besides its first.", minimum=0),

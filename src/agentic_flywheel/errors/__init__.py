@@ -23,6 +23,7 @@
     ├── StoreError                       Redis
     │   ├── StoreUnavailable             unreachable, too slow, or gone
     │   ├── StoreRefused                 wrong password, missing rights
+    │   │   └── KeyMissing               the tenant is encrypted, and its key is not here
     │   ├── StoreFull                    OOM, disk full, read-only
     │   ├── StoreMisused                 a value of another type under our key
     │   ├── StoreDamaged                 a value that is not what was written; counted, never an answer
@@ -109,6 +110,7 @@ from agentic_flywheel.errors.services import (
     FlowRefused,
     FlowTimeout,
     FlowUnavailable,
+    KeyMissing,
     StoreDamaged,
     StoreError,
     StoreFull,
@@ -144,6 +146,7 @@ __all__ = [
     "IdError",
     "IndexUnusable",
     "InputError",
+    "KeyMissing",
     "NotAllowed",
     "NotCached",
     "NotFound",

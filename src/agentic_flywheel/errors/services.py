@@ -38,6 +38,17 @@ class StoreRefused(StoreError):
     )
 
 
+class KeyMissing(StoreRefused):
+    """What the tenant holds is encrypted, and this process has no key for it, or another one."""
+
+    code = "key_missing"
+    default_suggestions = (
+        "Give this process the key that the others have: AFW_ENCRYPTION_KEY_FILE, _KEYS or _KEY_COMMAND.",
+        "See which keys are configured here, and which the tenant uses: `afw keys show`.",
+        "Use another tenant (AFW_TENANT): nothing plain is ever written beside encrypted values.",
+    )
+
+
 class StoreFull(StoreError):
     """Redis cannot take writes now: out of memory, disk full, or a read-only replica."""
 

@@ -23,6 +23,10 @@ from agentic_flywheel.errors import StoreDamaged
 
 VERSION = 1
 COMPRESS_FROM = 512
+#: How every sealed value begins (`store.sealing`): no text in UTF-8 does, and no plain value of this module.
+MARK = b"\xaeafw\x01"
+#: What stands for one that cannot be opened: nothing that `decode` reads, and no text that anybody stores.
+DAMAGED = b"\x00"
 #: No honest value is larger; a frame that claims more is damage, or an attack on memory.
 LARGEST_BODY = 64 * 1024 * 1024
 
@@ -43,8 +47,37 @@ class _Zstandard(threading.local):
 _zstd = _Zstandard()
 
 
-def encode(value: object) -> bytes:
-    """A struct as bytes."""
+class Stored(bytes):
+    """Bytes that hold what people wrote, on their way to Redis: `Link` seals them there where the tenant has a key.
+
+    `at` says what they are bound to: their key, or key and field as `place` writes it. Where it is empty, the command
+    says it. The first `lead` bytes stay as they are: scripts read them.
+    """
+
+    at = ""
+    lead = 0
+
+
+def stored(raw: bytes, at: str = "", *, lead: int = 0) -> Stored:
+    """Bytes as `Stored`."""
+    marked = Stored(raw)
+    marked.at = at
+    marked.lead = lead
+    return marked
+
+
+def place(key: str, field: str) -> str:
+    """What a value in a field of a hash is bound to."""
+    return f"{key}#{field}"
+
+
+def encode(value: object, at: str = "") -> Stored:
+    """A struct as bytes, to be stored `at` (see `Stored`)."""
+    return stored(packed(value), at)
+
+
+def packed(value: object) -> bytes:
+    """A struct as bytes that become part of another value."""
     body = _encoder.encode(value)
     compression = 0
     if len(body) >= COMPRESS_FROM:

@@ -20,12 +20,13 @@ from pathlib import Path
 
 import msgspec
 
-from agentic_flywheel.errors import StoreDamaged, StoreError, StoreFull, StoreRefused, StoreUnavailable
+from agentic_flywheel.errors import KeyMissing, StoreDamaged, StoreError, StoreFull, StoreRefused, StoreUnavailable
 from agentic_flywheel.model import Turn
-from agentic_flywheel.store.codec import decode
+from agentic_flywheel.store.codec import decode, place
 from agentic_flywheel.store.journal import Journal, Record, prepare_directory, take_lock
 from agentic_flywheel.store.keys import Keys
 from agentic_flywheel.store.link import Link
+from agentic_flywheel.store.seals import Seals
 from agentic_flywheel.store.sessions import SessionStore
 from agentic_flywheel.store.tally import Tally
 
@@ -38,6 +39,8 @@ _POLL = 0.005
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 #: Failures that pass, or that an operator mends: nothing about the turn is wrong.
 _PASSING = (StoreUnavailable, StoreFull, StoreRefused)
+
+_LOCKED = "turns wait in the outbox that were encrypted with a key that is not configured here"
 
 _log = logging.getLogger(__name__)
 
@@ -198,11 +201,15 @@ class Delivery:
     async def _send(self, batch: Sequence[Record]) -> tuple[StoreError | None, set[int], dict[int, Rejected]]:
         """Send records in one round trip: what failed for now, what was delivered, what is refused for good."""
         refused: dict[int, Rejected] = {}
+        locked = False
         groups: dict[tuple[str, str], list[tuple[int, Kept, Turn]]] = {}
         for record in batch:
             try:
                 kept = KEPT.decode(record.payload)
-                turn = decode(kept.payload, Turn)
+                if self._link.seals.locked(kept.payload):
+                    locked = True
+                    continue
+                turn = turn_in(kept, self._link.seals)
             except (msgspec.DecodeError, StoreDamaged) as error:
                 refused[record.offset] = _unreadable(record.payload, f"cannot be read: {error}")
             else:
@@ -211,13 +218,13 @@ class Delivery:
         for (tenant, _), group in groups.items():
             commands += SessionStore(self._link, Keys(tenant)).append_commands(*(turn for _, _, turn in group))
             ends.append(len(commands))
+        failure: StoreError | None = KeyMissing(_LOCKED) if locked else None
         if not commands:
-            return None, set(), refused
+            return failure, set(), refused
         try:
             replies = await self._link.run_each(*commands, slow=True)
         except StoreError as error:
             return error, set(), refused
-        failure: StoreError | None = None
         sent: set[int] = set()
         for start, end, group in zip([0, *ends], ends, groups.values(), strict=False):
             errors = [self._link.error(r, "a delivery") for r in replies[start:end] if isinstance(r, Exception)]
@@ -230,6 +237,16 @@ class Delivery:
             else:
                 sent |= {offset for offset, _, _ in group}
         return failure, sent, refused
+
+
+def outbox_place(tenant: str, session: str, turn: str) -> str:
+    """What a turn that waits here is bound to: it cannot pass for another one, nor for one in Redis."""
+    return place(Keys(tenant).turns(session), f"outbox {turn}")
+
+
+def turn_in(kept: Kept, seals: Seals) -> Turn:
+    """The turn. Raises `StoreDamaged`."""
+    return decode(seals.open(kept.payload, outbox_place(kept.tenant, kept.session, kept.turn)), Turn)
 
 
 def _unreadable(content: bytes, reason: str) -> Rejected:

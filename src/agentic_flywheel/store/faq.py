@@ -16,7 +16,7 @@ from typing import Any
 from agentic_flywheel.curated import FaqBook, FaqChange, FaqEntry
 from agentic_flywheel.errors import StoreDamaged
 from agentic_flywheel.identifiers import new_id
-from agentic_flywheel.store.codec import decode, encode
+from agentic_flywheel.store.codec import decode, encode, place
 from agentic_flywheel.store.keys import Keys
 from agentic_flywheel.store.link import Link, Script
 
@@ -98,10 +98,10 @@ class FaqStore:
             book.version,
             new_id(),
             entry.id,
-            encode(entry),
+            encode(entry, place(self._keys.faq(flow), entry.id)),
             _CHANGES_KEPT,
             int(anew),
-            *(encode(change) for change in changes),
+            *(encode(change, self._keys.faq_changes(flow, entry.id)) for change in changes),
         )
         written, _ = await self._link.run(call, ("SADD", self._keys.flows, flow), slow=True)
         return bool(written)

@@ -77,6 +77,7 @@ class HistoryDocs:
                 embedders={name: int(size) for name, _, size in embedders},
                 flows=frozenset(flow.decode() for flow in flows),
                 large="large" in said,
+                veil=said.get("veil", ""),
             )
         except NONSENSE as error:
             raise nonsense(error, "the state of the index of history") from error
@@ -85,9 +86,10 @@ class HistoryDocs:
         """What there is; one round trip."""
         return self.state_of(await self._link.run(*self.state_commands(), slow=True))
 
-    async def begin(self, release: int) -> None:
-        """There is an index of this release from now on."""
-        await self._link.run(("HSET", self._state, "release", release), slow=True)
+    async def begin(self, release: int, *, veil: str = "") -> None:
+        """There is an index of this release, made with this veil, from now on."""
+        words = ("veil", veil) if veil else ()
+        await self._link.run(("HSET", self._state, "release", release, *words), slow=True)
 
     async def begun(self) -> bool:
         """Whether there is an index."""

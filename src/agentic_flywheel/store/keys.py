@@ -52,6 +52,8 @@ class Keys:
         #: Of all tenants; `@` begins no tenant's part.
         self.api_keys = f"{PREFIX}:@keys"
         self.warm = f"{self.root}:warm"
+        #: Which keys the values of this tenant are sealed with (`store.seals`).
+        self.sealing = f"{self.root}:sealing"
 
     def entry(self, scope: str, flow: str, hash_: str, *, user: str = "", session: str = "") -> str:
         """The key of a stored answer; `scope` is team, user or session."""

@@ -19,7 +19,7 @@ from typing import Any
 import msgspec
 
 from agentic_flywheel.errors import StoreDamaged
-from agentic_flywheel.store.codec import decode, encode
+from agentic_flywheel.store.codec import DAMAGED, decode, encode, stored
 from agentic_flywheel.store.failures import NONSENSE, nonsense
 from agentic_flywheel.store.keys import Keys
 from agentic_flywheel.store.link import Command, Link, Script
@@ -117,7 +117,8 @@ class Lease:
         False where somebody else has taken over.
         """
         lease, kept = _milliseconds(LEASE_SECONDS), _milliseconds(LEASE_SECONDS + KEPT_SECONDS)
-        (held,) = await self._link.run(SPEAK.call(self._keys, self._token, lease, kept, text, at))
+        part = stored(text.encode(), self._keys[1]) if text else ""
+        (held,) = await self._link.run(SPEAK.call(self._keys, self._token, lease, kept, part, at))
         return bool(held)
 
     async def finish(self, ended: Ended, *also: Command) -> None:
@@ -125,7 +126,7 @@ class Lease:
 
         Without effect on the flight where somebody else has taken over.
         """
-        finish = FINISH.call(self._keys, self._token, _milliseconds(KEPT_SECONDS), encode(ended))
+        finish = FINISH.call(self._keys, self._token, _milliseconds(KEPT_SECONDS), encode(ended, self._keys[1]))
         await self._link.run(*also, finish)
 
 
@@ -204,7 +205,7 @@ class Leases:
             raise self._link.error(error, str(command[0])) from error
         if isinstance(replies[0], Refusal):
             raise self._link.error(replies[0], str(command[0])) from replies[0]
-        return replies
+        return self._link.seals.opened([command], replies)
 
 
 def _number(reply: Any) -> int:
@@ -225,6 +226,8 @@ def _heard(reply: Any) -> list[tuple[bytes, Heard]]:
         if b"begin" in said:
             heard.append((place, Begun(said[b"begin"].decode())))
         elif b"part" in said:
+            if said[b"part"] == DAMAGED:
+                raise ValueError("a part of an answer cannot be opened")
             heard.append((place, Part(said[b"part"].decode(), int(said[b"at"]))))
         else:
             heard.append((place, _ended(said[b"end"])))

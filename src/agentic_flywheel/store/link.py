@@ -9,6 +9,7 @@ server does not know them yet.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from hashlib import sha1
@@ -19,6 +20,7 @@ from agentic_flywheel.errors import StoreError
 from agentic_flywheel.settings import Settings
 from agentic_flywheel.store.address import Address, resolve_address
 from agentic_flywheel.store.node import Lane, Node
+from agentic_flywheel.store.seals import Seals
 from agentic_flywheel.store.wire import Push, Refusal, Wire, open_wire
 
 if TYPE_CHECKING:
@@ -35,6 +37,7 @@ QUESTION_SHARE = 1.25
 #: How long the embedded server may take to start and load its data, in the first meeting and in the background.
 EMBEDDED_START_SECONDS = 21.0
 
+_log = logging.getLogger(__name__)
 _patience: ContextVar[Patience | None] = ContextVar("patience", default=None)
 
 
@@ -89,6 +92,8 @@ class Link:
 
             self.embedded = EmbeddedServer(settings)
         self.round_trips = 0
+        self.seals = Seals(settings)
+        self._looking: asyncio.Task[None] | None = None
         self._sources = {script.sha: script.source for script in scripts}
         # What the address itself says wins over the settings, as with other clients.
         said = self.address.options
@@ -166,6 +171,41 @@ class Link:
 
     async def _exchange(self, commands: Sequence[Command], *, slow: bool, waiting: bool) -> list[Any]:
         self.round_trips += 1
+        seals = self.seals
+        if seals.new and seals.touched(commands):
+            await self._look(slow=slow, waiting=waiting)
+        elif seals.due() and self._looking is None:
+            self._looking = asyncio.get_running_loop().create_task(self._look_again())
+        seals.admit(commands)
+        if (noting := seals.note(commands)) is not None:
+            (reply,) = await self._carry([noting], slow=slow, waiting=waiting)
+            if isinstance(reply, Refusal):
+                raise self.error(reply, "HSET") from reply
+            seals.noted()
+        return seals.opened(commands, await self._carry(seals.sealed(commands), slow=slow, waiting=waiting))
+
+    async def meet(self) -> None:
+        """Know whether the tenant is encrypted, and that this process may use it. Raises `StoreError`."""
+        if self.seals.new:
+            await self._look()
+        if self.seals.problem:
+            raise self.seals.missing()
+
+    async def _look(self, *, slow: bool = False, waiting: bool = False) -> None:
+        """Learn whether the tenant is encrypted, and with which keys."""
+        (reply,) = await self._carry([self.seals.look], slow=slow, waiting=waiting)
+        if not isinstance(reply, Refusal) or reply.status_code in ("NOPERM", "WRONGTYPE"):
+            self.seals.learn(reply)
+
+    async def _look_again(self) -> None:
+        try:
+            await self._look()
+        except StoreError as error:  # whoever asks for something is told; this is tried again with the next exchange
+            _log.debug("whether the tenant is encrypted is not known: %s", error)
+        finally:
+            self._looking = None
+
+    async def _carry(self, commands: Sequence[Command], *, slow: bool, waiting: bool) -> list[Any]:
         if slow:
             return await self._connections.exchange(commands, Lane.SLOW, SLOW_SECONDS)
         patience = _patience.get()
@@ -237,4 +277,7 @@ class Link:
 
     async def aclose(self) -> None:
         """Release every connection; what is on its way ends in `StoreUnavailable`. Safe to call twice."""
+        if self._looking is not None:
+            self._looking.cancel()
+            await asyncio.wait([self._looking])
         await self._connections.aclose()

@@ -22,12 +22,12 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import msgspec
 
-from agentic_flywheel.errors import StoreDamaged, StoreError, StoreFull
+from agentic_flywheel.errors import KeyMissing, StoreDamaged, StoreError, StoreFull
 from agentic_flywheel.model import Turn
 from agentic_flywheel.settings import Settings
 from agentic_flywheel.store.address import Address
-from agentic_flywheel.store.codec import decode, encode
-from agentic_flywheel.store.delivery import KEPT, Delivered, Delivery, Kept, Rejected, disk_error
+from agentic_flywheel.store.codec import packed
+from agentic_flywheel.store.delivery import KEPT, Delivered, Delivery, Kept, Rejected, disk_error, outbox_place, turn_in
 from agentic_flywheel.store.journal import START, Journal, Position
 from agentic_flywheel.store.link import Link
 from agentic_flywheel.store.tally import Tally
@@ -133,7 +133,13 @@ class Outbox:
         """
         if not self.enabled:
             raise because or StoreError("the outbox is switched off")
-        kept = Kept(self._tenant, turn.session_id, turn.id, time.time(), encode(turn))
+        try:
+            payload = self._link.seals.seal(packed(turn), outbox_place(self._tenant, turn.session_id, turn.id))
+        except KeyMissing:  # nothing plain is kept beside what is encrypted
+            if last_chance:
+                await self.count_lost(1)
+            raise
+        kept = Kept(self._tenant, turn.session_id, turn.id, time.time(), payload)
         written: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting_to_be_written.append((msgspec.msgpack.encode(kept), written))
         if self._writing is None or self._writing.done():
@@ -306,7 +312,7 @@ class Outbox:
             turn = self._plain.get(one.payload)
             if turn is None:
                 try:
-                    turn = self._plain[one.payload] = decode(one.payload, Turn)
+                    turn = self._plain[one.payload] = turn_in(one, self._link.seals)
                 except StoreDamaged:  # set aside when it is delivered
                     continue
             turns.append(turn)

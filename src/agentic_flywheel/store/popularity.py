@@ -23,8 +23,11 @@ from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, NamedTuple
 
+from agentic_flywheel.errors import StoreDamaged
+from agentic_flywheel.store.codec import place, stored
 from agentic_flywheel.store.keys import Keys
 from agentic_flywheel.store.link import Command, Link, Script
+from agentic_flywheel.store.seals import Seals
 
 KEPT = timedelta(days=90)
 HIDDEN = timedelta(days=365)
@@ -283,16 +286,17 @@ class Popularity:
     def commands(self, counts: Mapping[Told, Count]) -> list[Command]:
         """What to send to add up; at most 100 records with each script, so that none holds up the server."""
         rows: defaultdict[tuple[str, str, bool], list[str | bytes]] = defaultdict(list)
-        for place, count in counts.items():
+        for told, count in counts.items():
             marks = sorted(count.marks)[:MARKS]
             figures = (count.asked, count.served, count.saved_us, count.first, count.last, len(marks))
             head = struct.pack(f">BIIQIIB{len(marks)}I", _VERSION, *figures, *marks)
-            words = rows[place.flow, place.day, STEP in place.name]
-            words += (place.name, head + count.text[:LONGEST_TEXT].encode(), count.taken_for)
+            at = place(self._key_of(told.flow, told.day, is_step=told.is_step), told.name)
+            record = stored(head + count.text[:LONGEST_TEXT].encode(), at, lead=len(head))
+            rows[told.flow, told.day, told.is_step] += (told.name, record, count.taken_for)
         commands = []
         kept = int(KEPT.total_seconds())
         for (flow, day, is_step), found in rows.items():
-            records = self._keys.paths(flow, day) if is_step else self._keys.popular(flow, day)
+            records = self._key_of(flow, day, is_step=is_step)
             keys = (records, self._keys.joined(flow), self._keys.hidden(flow))
             for start in range(0, len(found), 3 * _BATCH):
                 words = found[start : start + 3 * _BATCH]
@@ -311,32 +315,31 @@ class Popularity:
 
         Several small days are read together, a large one alone: nobody waits long behind one of them.
         """
-        key_of = self._keys.paths if steps else self._keys.popular
-        places = [(flow, key_of(flow, day)) for flow in flows for day in days]
+        places = [(flow, self._key_of(flow, day, is_step=steps)) for flow in flows for day in days]
         wanted = None if after is None else set(after)
         sizes = await self._link.run(*(("HLEN", key) for _, key in places), slow=True) if places else []
         groups: list[list[tuple[str, str]]] = []
         room = 0
-        for place, size in zip(places, sizes, strict=True):
+        for each, size in zip(places, sizes, strict=True):
             if size > room:
                 groups.append([])
                 room = _PAGE
             if size:
-                groups[-1].append(place)
+                groups[-1].append(each)
                 room -= size
         for group in groups:
             replies = await self._link.run(*(("HGETALL", key) for _, key in group), slow=True)
-            for (flow, _), reply in zip(group, replies, strict=True):
-                yield flow, self._records(reply, wanted)
+            for (flow, key), reply in zip(group, replies, strict=True):
+                yield flow, self._records(key, reply, wanted)
 
     async def subtract(self, counts: Mapping[Told, Sequence[tuple[bool, int]]]) -> int:
         """Take back turns that were counted: for each whether it was served from memory, and its asker's mark. How
         many records are gone with that."""
         rows: defaultdict[str, list[Any]] = defaultdict(list)
-        for place, turns in counts.items():
-            key_of = self._keys.paths if place.is_step else self._keys.popular
+        for told, turns in counts.items():
+            key = self._key_of(told.flow, told.day, is_step=told.is_step)
             for served, mark in turns:
-                rows[key_of(place.flow, place.day)] += [place.name, 1, int(served), mark.to_bytes(4, "big")]
+                rows[key] += [told.name, 1, int(served), mark.to_bytes(4, "big")]
         calls = [
             SUBTRACT.call((key,), *words[start : start + 4 * _BATCH])
             for key, words in rows.items()
@@ -372,12 +375,15 @@ class Popularity:
         gone = [("HDEL", self._keys.paths(flow, day), *found) for day, found in days.items() if found]
         return int(sum(await self._link.run(*gone, slow=True))) if gone else 0
 
-    def _records(self, reply: Any, wanted: set[str] | None) -> dict[str, Record]:
+    def _key_of(self, flow: str, day: str, *, is_step: bool) -> str:
+        return self._keys.paths(flow, day) if is_step else self._keys.popular(flow, day)
+
+    def _records(self, key: str, reply: Any, wanted: set[str] | None) -> dict[str, Record]:
         found = {}
         for raw_name, raw in _pairs(reply):
             name = raw_name.decode("ascii", "replace")
             if wanted is None or name.partition(STEP)[0] in wanted:
-                record = _record_of(raw)
+                record = _record_of(raw, self._link.seals, place(key, name))
                 if record is not None:
                     found[name] = record
                 else:
@@ -386,12 +392,12 @@ class Popularity:
         return found
 
 
-def _record_of(raw: bytes) -> Record | None:
+def _record_of(raw: bytes, seals: Seals, at: str) -> Record | None:
     try:
         version, asked, served, saved_us, first, last, count = _HEAD.unpack_from(raw)
         marks = struct.unpack_from(f">{count}I", raw, _HEAD.size)
-        text = raw[_HEAD.size + 4 * count :].decode()
-    except (struct.error, UnicodeDecodeError):
+        text = seals.open(raw[_HEAD.size + 4 * count :], at).decode()
+    except (struct.error, UnicodeDecodeError, StoreDamaged):
         return None
     return Record(asked, served, saved_us, first, last, marks, text) if version == _VERSION else None
 

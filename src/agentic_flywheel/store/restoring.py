@@ -16,7 +16,7 @@ from agentic_flywheel.store.codec import encode
 from agentic_flywheel.store.entries import EntryStore
 from agentic_flywheel.store.keys import Keys, shard_of
 from agentic_flywheel.store.link import Command, Link, Script
-from agentic_flywheel.store.session_headers import header_command, header_of
+from agentic_flywheel.store.session_headers import header_command, header_of, private_word
 from agentic_flywheel.store.sessions import FEED_LENGTH
 from agentic_flywheel.titles import title_of, titled
 
@@ -143,7 +143,7 @@ class Restoring:
             index = self._keys.entries(entry.flow, shard_of(key))
             milliseconds = max(1, round((ends_at - now) * 1000))
             commands.append(("ZADD", index, ends_at, f"{entry.generation}|{key}"))
-            commands.append(PUT_BACK.call((key,), raw or b"", encode(entry), milliseconds))
+            commands.append(PUT_BACK.call((key,), raw or b"", encode(entry, key), milliseconds))
         if dry_run or not commands:
             return {key: key in set(put) for key in keys}
         done = dict(zip(put, (await self._link.run(*commands, slow=True))[1::2], strict=True))
@@ -176,8 +176,11 @@ class Restoring:
             title = titled(part.turns)
             words += _title_words(title.text, title.turn)
         flow = header.flow if header else (part.turns[-1].flow if part.turns else "")
-        turns = [word for turn in part.turns for word in (turn.id, encode(turn))]
         own = (keys.session(part.id), keys.turns(part.id), keys.turn_ids(part.id))
+        words[1::2] = [
+            private_word(own[0], str(name), word) for name, word in zip(words[::2], words[1::2], strict=True)
+        ]
+        turns = [word for turn in part.turns for word in (turn.id, encode(turn, own[1]))]
         return RESTORE.call(own, _owner(part), repr(_last_active(part)), flow, len(words), *words, *turns)
 
     async def _would_restore(self, parts: Sequence[SessionPart]) -> list[Restored]:

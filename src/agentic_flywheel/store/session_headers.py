@@ -9,6 +9,7 @@ import msgspec
 
 from agentic_flywheel.errors import StoreDamaged
 from agentic_flywheel.model import Session, Turn
+from agentic_flywheel.store.codec import place, stored
 from agentic_flywheel.store.keys import Keys
 from agentic_flywheel.store.link import Command
 from agentic_flywheel.titles import Titled, title_of, titled
@@ -16,6 +17,9 @@ from agentic_flywheel.titles import Titled, title_of, titled
 _FIELDS = (
     "id", "owner", "title", "tags", "flow", "turns", "created_at", "last_active_at", "config", "title_from", "links"
 )  # fmt: skip
+
+#: Fields that hold what people wrote.
+PRIVATE = frozenset({"title", "tags", "config"})
 
 
 def header_command(keys: Keys, session: str) -> Command:
@@ -46,9 +50,19 @@ def header_of(reply: Sequence[bytes | None]) -> Session | None:
         raise StoreDamaged(f"what is known of a session is not what was written: {error}") from error
 
 
-def title_word(title: Titled) -> str:
-    """A title as scripts are given it: `=` before one that says something, `~` before a weak one; "" for none."""
-    return f"{'~' if title.weak else '='}{title.text}" if title.text else ""
+def title_word(title: Titled, key: str) -> str | bytes:
+    """A title as scripts are given it: `=` before one that says something, `~` before a weak one; "" for none. `key` is
+    the session's."""
+    if not title.text:
+        return ""
+    return stored(f"{'~' if title.weak else '='}{title.text}".encode(), place(key, "title"), lead=1)
+
+
+def private_word(key: str, name: str, value: str | bytes) -> str | bytes:
+    """What a field of a session's header is given; what people wrote is marked for sealing."""
+    if name not in PRIVATE or not value:
+        return value
+    return stored(value.encode() if isinstance(value, str) else value, place(key, name))
 
 
 def session_with(session: Session | None, turns: Sequence[Turn]) -> Session:

@@ -20,7 +20,7 @@ from agentic_flywheel.store.codec import encode
 from agentic_flywheel.store.keys import SHARDS, Keys, shard_of
 from agentic_flywheel.store.link import Command, Link
 from agentic_flywheel.store.recalled import Recalled, earlier_of, recalled_of, turns_of
-from agentic_flywheel.store.session_headers import header_command, header_of, title_word
+from agentic_flywheel.store.session_headers import header_command, header_of, private_word, title_word
 from agentic_flywheel.store.session_scripts import AMEND, APPEND, EARLIER, LINK, REMOVE
 from agentic_flywheel.titles import Titled, titled
 
@@ -75,8 +75,9 @@ class SessionStore:
         for turn in turns:
             session = turn.session_id
             appended = by_session.setdefault(session, [])
-            appended += [turn.id, encode(turn), repr(turn.at), turn.flow, session, turn.user]
-            appended.append(title_word(titled((turn,))))
+            payload = encode(turn, keys.turns(session))
+            appended += [turn.id, payload, repr(turn.at), turn.flow, session, turn.user]
+            appended.append(title_word(titled((turn,)), keys.session(session)))
             indexes[keys.sessions(shard_of(session))][session] = turn.at
             if turn.user:
                 indexes[keys.user_sessions(turn.user)][session] = turn.at
@@ -170,10 +171,12 @@ class SessionStore:
 
     async def amend(self, session: str, **fields: Any) -> bool:
         """Change title, tags or config of a session; False where there is none."""
+        key = self._keys.session(session)
         flat: list[str | bytes] = []
         for name, value in fields.items():
-            flat += [name, value if isinstance(value, str) else msgspec.json.encode(value)]
-        (done,) = await self._link.run(AMEND.call((self._keys.session(session),), *flat), slow=True)
+            word = value if isinstance(value, str) else msgspec.json.encode(value)
+            flat += [name, private_word(key, name, word)]
+        (done,) = await self._link.run(AMEND.call((key,), *flat), slow=True)
         if done and fields.keys() & {"title", "tags"}:
             await self._link.run(self._told(session, "changed", session), slow=True)
         return bool(done)
@@ -286,7 +289,7 @@ class SessionStore:
         keys, session = self._keys, turn.session_id
         own = (keys.session(session), keys.turns(session), keys.turn_ids(session))
         (removed, _) = await self._link.run(
-            REMOVE.call(own, turn.id, title_word(title), title.turn),
+            REMOVE.call(own, turn.id, title_word(title, own[0]), title.turn),
             self._told(session, "gone_turn", turn.id, "session", session),
             slow=True,
         )

@@ -18,6 +18,7 @@ from msgspec import UNSET, UnsetType
 from agentic_flywheel.errors import StoreDamaged
 from agentic_flywheel.likeness import CutChange, Profile, Proposal, Report, SimilarMode, SimilarState
 from agentic_flywheel.store.codec import decode, encode
+from agentic_flywheel.store.codec import place as place_of
 from agentic_flywheel.store.failures import NONSENSE
 from agentic_flywheel.store.keys import Keys
 from agentic_flywheel.store.link import Command, Link, Script
@@ -266,7 +267,9 @@ class SimilarStates:
             if known.state != "open":
                 return decided if known == decided else None  # it was sent twice, over a connection that broke
             decided = msgspec.structs.replace(known, state=state, decided_at=at, decided_by=by, reason=reason)
-            (done,) = await self._link.run(REPLACE.call((key,), id_, raw, encode(decided)), slow=True)
+            (done,) = await self._link.run(
+                REPLACE.call((key,), id_, raw, encode(decided, place_of(key, id_))), slow=True
+            )
             if done:
                 return decided
 

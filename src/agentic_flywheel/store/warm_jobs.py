@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 
 from agentic_flywheel.errors import StoreDamaged
-from agentic_flywheel.store.codec import decode, encode
+from agentic_flywheel.store.codec import decode, encode, packed, place, stored
 from agentic_flywheel.store.failures import NONSENSE, nonsense
 from agentic_flywheel.store.keys import Keys
 from agentic_flywheel.store.link import Link, Script
@@ -127,8 +127,12 @@ class WarmJobs:
         """What came of each question so far, by its digest."""
         _, items = self._keys.warm_job(id_)
         (reply,) = await self._link.run(("HGETALL", items), slow=True)
-        found = (decode(value.partition(b"|")[2], WarmItem) for value in _pairs(reply).values())
-        return {item.name: item for item in found}
+        found = {}
+        for name, value in _pairs(reply).items():
+            raw = self._link.seals.open(value.partition(b"|")[2], place(items, name.decode("utf-8", "replace")))
+            item = decode(raw, WarmItem)
+            found[item.name] = item
+        return found
 
     async def take(self, id_: str, *, price: float) -> WarmBound | None:
         """Take one call from the budget; None, or the bound that stands in the way."""
@@ -149,8 +153,9 @@ class WarmJobs:
 
     async def note(self, id_: str, item: WarmItem) -> None:
         """Write down what came of a question."""
-        value = f"{item.outcome.value}|".encode() + encode(item)
-        await self._link.run(NOTE.call(self._keys.warm_job(id_), item.name, value, KEPT_MS), slow=True)
+        keys, lead = self._keys.warm_job(id_), f"{item.outcome.value}|".encode()
+        value = stored(lead + packed(item), place(keys[1], item.name), lead=len(lead))
+        await self._link.run(NOTE.call(keys, item.name, value, KEPT_MS), slow=True)
 
     async def beat(self, id_: str, *, seconds: float, total: int, now: float) -> bool:
         """Say that it goes on, and how much time it took since this was said last; False where it is to be stopped."""

@@ -106,8 +106,10 @@ class LocalIndex:
 
     kind = "local"
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, wording: local_writing.Wording = local_writing.plain_wording) -> None:
+        """`wording` says which words of a text the index holds."""
         self.folder = folder
+        self._wording = wording
         self._reader = _Lane(folder, "reader")
         self._writer = _Lane(folder, "writer")
         self._vocabulary = local_words.Vocabulary()
@@ -170,7 +172,7 @@ class LocalIndex:
 
     async def remove(self, *, sessions: Sequence[str] = (), turns: Sequence[tuple[str, str]] = ()) -> None:
         """Forget sessions and turns at once; `scrub` sees to the last traces."""
-        await self._writer.write(lambda c: local_writing.remove(c, sessions, turns))
+        await self._writer.write(lambda c: local_writing.remove(c, sessions, turns, self._wording))
 
     async def scrub(self) -> bool:
         """Overwrite what is left of removed turns in the file; False where a reader stood in the way."""

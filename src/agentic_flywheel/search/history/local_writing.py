@@ -8,7 +8,7 @@ the write-ahead log keeps old pages until it is cut off.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from agentic_flywheel.findings import HistoryDoc, SessionMark
 from agentic_flywheel.search.history.local_scope import AUDIENCES
@@ -16,6 +16,8 @@ from agentic_flywheel.search.history.words import stems_of
 
 #: Embedders whose vectors are kept: the one in use and the one before, for who goes back.
 _EMBEDDERS = 2
+#: The words that the index holds of a text of a turn, by the text as it is kept, session and turn.
+Wording = Callable[[str, str, str], str]
 #: Names of sessions that are remembered.
 _SESSIONS = 100_000
 
@@ -110,24 +112,28 @@ class Names:
         self._numbers, self._names, self._sessions = {}, {}, {}
 
 
-def remove(connection: sqlite3.Connection, sessions: Sequence[str], turns: Sequence[tuple[str, str]]) -> int:
+def plain_wording(text: str, _session: str, _turn: str) -> str:
+    """The words of a text that is kept as it is."""
+    return stems_of(text)
+
+
+def remove(
+    connection: sqlite3.Connection, sessions: Sequence[str], turns: Sequence[tuple[str, str]], wording: Wording
+) -> int:
     """Take sessions and turns out; how many turns went."""
-    gone: list[tuple[int, str, str]] = []
+    gone: list[tuple[int, str, str, str, str]] = []
+    held = (
+        "SELECT t.id, t.question, t.answer, s.name, t.turn FROM texts t JOIN sessions s ON s.id = t.session"
+        " WHERE s.name = ?"
+    )
     for name in sessions:
-        gone += connection.execute(
-            "SELECT t.id, t.question, t.answer FROM texts t JOIN sessions s ON s.id = t.session WHERE s.name = ?",
-            (name,),
-        ).fetchall()
+        gone += connection.execute(held, (name,)).fetchall()
     for name, turn in turns:
-        gone += connection.execute(
-            "SELECT t.id, t.question, t.answer FROM texts t JOIN sessions s ON s.id = t.session"
-            " WHERE s.name = ? AND t.turn = ?",
-            (name, turn),
-        ).fetchall()
-    for number, question, answer in dict.fromkeys(gone):
+        gone += connection.execute(f"{held} AND t.turn = ?", (name, turn)).fetchall()
+    for number, question, answer, *where in dict.fromkeys(gone):
         connection.execute(
             "INSERT INTO words (words, rowid, question, answer) VALUES ('delete', ?, ?, ?)",
-            (number, stems_of(question), stems_of(answer)),
+            (number, wording(question, *where), wording(answer, *where)),
         )
         for table, column in (("docs", "id"), ("texts", "id"), ("vectors", "doc"), ("lacking", "doc")):
             connection.execute(f"DELETE FROM {table} WHERE {column} = ?", (number,))

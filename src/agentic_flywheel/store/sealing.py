@@ -1,0 +1,235 @@
+"""Sealing: the one place where what people wrote is encrypted on its way out, and opened on its way in.
+
+    byte 0-4    mark and version     byte 5-16   nonce     byte 17   length of the key's id, then the id
+    after that  AES-256-GCM: the value, and its tag of 16 bytes
+
+Invariant: with keys configured, nothing that `codec` marked as `Stored` leaves a process unsealed, whichever command
+carries it; and what is opened was sealed with a key of ours for the very place where it was found. The place (the Redis
+key, with the field of a hash, so with the tenant) and the key's id are authenticated with each value, and every tenant
+has keys of its own, derived from the configured ones (HKDF-SHA256). What cannot be opened is counted in `unreadable`
+and reads as damage, as any value whose checksum fails: a miss, never an answer.
+
+A key may seal 2^32 values under random nonces (NIST SP 800-38D, 8.3), a tenant's derived one as well.
+"""
+
+from __future__ import annotations
+
+import hmac
+import os
+from base64 import b64decode, b64encode
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from agentic_flywheel.errors import ExtraMissing, StoreDamaged
+from agentic_flywheel.store.codec import DAMAGED, MARK, Stored, place
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+    from agentic_flywheel.store.keyring import Keyring
+
+_NONCE = 12
+_HEAD = len(MARK) + _NONCE + 1
+_TAG = 16
+_SCRIPTS = ("EVALSHA", "EVAL", "EVAL_RO", "EVALSHA_RO")
+_BEFORE = ("HSET", "HSETNX", "HMSET")
+
+Command = Sequence[Any]
+
+
+class Opened(bytes):
+    """A value that was sealed in Redis. Given back to a command, it stands for the sealed bytes: scripts that replace
+    what was read compare those. `key_id` is empty where it could not be opened."""
+
+    sealed = b""
+    key_id = ""
+
+
+class Vault:
+    """Seals with the current key, opens with all of them. `unreadable` counts what could not be opened, by reason:
+    `unknown_key`, or `damaged` (changed, cut off, moved from elsewhere, or sealed with another key of this id)."""
+
+    def __init__(self, keyring: Keyring) -> None:
+        self.keyring = keyring
+        self.unreadable: Counter[str] = Counter()
+        self._ciphers: dict[tuple[str, str], AESGCM] = {}
+        try:
+            import cryptography.exceptions  # noqa: F401 - said at once, not with the first question
+        except ImportError as error:
+            raise ExtraMissing("encryption", "encryption") from error
+
+    def seal(self, raw: bytes, at: str) -> bytes:
+        """Bytes, sealed for a place."""
+        id_ = self.keyring.current
+        return self._seal(raw, at, id_, os.urandom(_NONCE))
+
+    def _seal(self, raw: bytes, at: str, id_: str, nonce: bytes) -> bytes:
+        name = id_.encode()
+        sealed = self._cipher(id_, at).encrypt(nonce, raw, _bound(name, at))
+        return b"".join((MARK, nonce, bytes((len(name),)), name, sealed))
+
+    def open(self, raw: bytes, at: str) -> bytes:
+        """What was sealed for a place, as `Opened` (`DAMAGED` where it cannot be opened); what is not, as it is."""
+        if not raw.startswith(MARK):
+            return raw
+        opened = self._open(raw, at)
+        value = Opened(DAMAGED if opened is None else opened)
+        value.sealed = raw
+        value.key_id = "" if opened is None else key_id(raw)
+        return value
+
+    def _open(self, raw: bytes, at: str) -> bytes | None:
+        from cryptography.exceptions import InvalidTag
+
+        id_ = key_id(raw)
+        if id_ not in self.keyring.keys:
+            self.unreadable["unknown_key" if id_ else "damaged"] += 1
+            return None
+        nonce, sealed = raw[len(MARK) : len(MARK) + _NONCE], raw[_HEAD + len(id_) :]
+        try:
+            return self._cipher(id_, at).decrypt(nonce, sealed, _bound(id_.encode(), at))
+        except InvalidTag:
+            self.unreadable["damaged"] += 1
+            return None
+
+    def knows(self, raw: bytes) -> bool:
+        """Whether the key that a value was sealed with is here."""
+        return key_id(raw) in self.keyring.keys
+
+    def certain(self, raw: bytes, at: str) -> bytes:
+        """As `open`, for what is no reply of Redis. Raises `StoreDamaged`."""
+        opened = self.open(raw, at)
+        if isinstance(opened, Opened) and not opened.key_id:
+            named = key_id(raw)
+            why = "is damaged, or was not written for this place"
+            if named and named not in self.keyring.keys:
+                why = f"was sealed with the key {named}, which is not configured here"
+            raise StoreDamaged(f"a sealed value {why}", size_bytes=len(raw))
+        return bytes(opened)
+
+    def same(self, text: str, at: str, key: str) -> str:
+        """A text, sealed so that equal texts stay equal (for filters), as text; `opened_text` reads it."""
+        nonce = self.digest(f"same {at} {text}", at, key)[:_NONCE]
+        return b64encode(self._seal(text.encode("utf-8", "surrogatepass"), at, key, nonce)).decode()
+
+    def opened_text(self, text: str, at: str) -> str:
+        """What `same`, or `seal` in base64, made of a text. Raises `StoreDamaged`."""
+        try:
+            return self.certain(b64decode(text, validate=True), at).decode("utf-8", "surrogatepass")
+        except ValueError as error:
+            raise StoreDamaged("a sealed text is something else") from error
+
+    def digest(self, text: str, at: str, key: str) -> bytes:
+        """A keyed digest of a text (HMAC-SHA256, 16 bytes): nobody without the key can tell what it is of."""
+        secret = self._derived(key, at, b"afw digests ")
+        return hmac.digest(secret, text.encode("utf-8", "surrogatepass"), "sha256")[:16]
+
+    def command(self, command: Command) -> Command:
+        """A command with everything in it that is to be sealed sealed, and what was opened as it was read."""
+        for argument in command:
+            if isinstance(argument, (Stored, Opened)):
+                return [self._argument(command, at) for at in range(len(command))]
+        return command
+
+    def _argument(self, command: Command, index: int) -> Any:
+        argument = command[index]
+        if isinstance(argument, Opened):
+            return argument.sealed
+        if not isinstance(argument, Stored):
+            return argument
+        at = argument.at or _place_of(command, index)
+        return argument[: argument.lead] + self.seal(argument[argument.lead :], at)
+
+    def reply(self, command: Command, reply: Any) -> Any:
+        """A reply with everything in it that is sealed opened."""
+        if isinstance(reply, bytes):
+            if not reply.startswith(MARK):
+                return reply
+            field = place(_text(command[1]), _text(command[2])) if _name(command) == "HGET" else _key(command)
+            return self.open(reply, field)
+        if not isinstance(reply, (list, dict)) or not reply:
+            return reply
+        match _name(command):
+            case "HMGET":
+                names = command[2:]
+                return [self._field(command, name, value) for name, value in zip(names, reply, strict=False)]
+            case "HGETALL":
+                if isinstance(reply, dict):
+                    return {name: self._field(command, name, value) for name, value in reply.items()}
+                return [self._field(command, reply[i - 1], value) if i % 2 else value for i, value in enumerate(reply)]
+            case "HSCAN":
+                cursor, flat = reply
+                return [cursor, [self._field(command, flat[i - 1], v) if i % 2 else v for i, v in enumerate(flat)]]
+        return self._within(reply, _key(command))
+
+    def _field(self, command: Command, name: Any, value: Any) -> Any:
+        if isinstance(value, bytes) and value.startswith(MARK):
+            return self.open(value, place(_text(command[1]), _text(name)))
+        return value
+
+    def _within(self, reply: Any, at: str) -> Any:
+        if isinstance(reply, bytes):
+            return self.open(reply, at) if reply.startswith(MARK) else reply
+        if isinstance(reply, list):
+            return [self._within(one, at) for one in reply]
+        if isinstance(reply, dict):
+            return {name: self._within(one, at) for name, one in reply.items()}
+        return reply
+
+    def _cipher(self, id_: str, at: str) -> AESGCM:
+        known = self._ciphers.get((id_, root := _root(at)))
+        if known is None:
+            from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+            known = self._ciphers[id_, root] = AESGCM(self._derived(id_, at, b"afw values "))
+        return known
+
+    def _derived(self, id_: str, at: str, use: bytes) -> bytes:
+        from cryptography.hazmat.primitives.hashes import SHA256
+        from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+        derivation = HKDF(algorithm=SHA256(), length=32, salt=None, info=use + _root(at).encode())
+        return derivation.derive(self.keyring.keys[id_])
+
+
+def key_id(raw: bytes) -> str:
+    """The id of the key that a value was sealed with; "" where it is cut off."""
+    if len(raw) <= _HEAD + _TAG or len(raw) < _HEAD + raw[_HEAD - 1] + _TAG:
+        return ""
+    return raw[_HEAD : _HEAD + raw[_HEAD - 1]].decode("ascii", "replace")
+
+
+def _bound(name: bytes, at: str) -> bytes:
+    return MARK + name + b" " + at.encode("utf-8", "surrogatepass")
+
+
+def _root(at: str) -> str:
+    """The tenant's part of a place: what all its keys begin with."""
+    return ":".join(at.split(":", 3)[:3])
+
+
+def _place_of(command: Command, index: int) -> str:
+    name = _name(command)
+    if name in _SCRIPTS:  # a mistake of ours, which any run with a key shows
+        raise TypeError("a value in a script's arguments does not say where it will be stored")
+    if name in _BEFORE:
+        return place(_text(command[1]), _text(command[index - 1]))
+    return _text(command[1])
+
+
+def _key(command: Command) -> str:
+    name = _name(command)
+    if name in _SCRIPTS:
+        return _text(command[3])
+    if name == "XREAD":
+        return _text(command[list(command).index("STREAMS") + 1])
+    return _text(command[1]) if len(command) > 1 else ""
+
+
+def _name(command: Command) -> str:
+    return str(command[0])
+
+
+def _text(word: Any) -> str:
+    return word.decode("utf-8", "surrogateescape") if isinstance(word, bytes) else str(word)
