@@ -11,8 +11,9 @@ the same session ("How long does that take?"), which leans on the question befor
 Redis, with flows in Python that answer by intent at once: with exact matching only, then with similar questions in mode
 `fixed`, profiles strict and faq and no audits, each in tenants of its own.
 
-Candidates: after the first day, the 20 first candidates for the FAQ against the truth: the 20 intents that were asked
-most often, follow-ups and words about oneself (which nobody but the asker may see) left out, by enough people.
+Candidates: after the first day, the 20 first candidates for the FAQ (those below another one left out) against the
+truth: the 20 intents that were asked most often, follow-ups and words about oneself (which nobody but the asker may
+see) left out, by enough people. Over several days, and for other answers: `bench_candidates.py`.
 Warming: then both flows change. The second day (other draws of the same laws) is asked cold, and, in a tenant that had
 the same first day, after a warm-up of `--popular` popular questions and 2 follow-ups of each.
 
@@ -140,18 +141,12 @@ class Arm(msgspec.Struct, frozen=True, kw_only=True):
 def read_traffic(folder: Path, *, visits: int, users: int, intents: int, wordings: int, seed: int) -> Traffic | None:
     """Both days, decided by the sets and the arguments alone; None where there are no sets."""
     draw = random.Random(seed)
-    labels: dict[str, dict[str, str]] = {}
-    texts: dict[Intent, list[str]] = {}
-    for flow, (beginning, vague) in SETS.items():
-        for file in sorted(folder.glob(f"{beginning}*.jsonl")):
-            for row in map(json.loads, filter(str.strip, file.read_text("utf-8").splitlines())):
-                text, label = row["text"].strip(), row["answer_class"]
-                known = labels.setdefault(flow, {})
-                if not label.startswith(vague) and normalise(text) not in known:
-                    known[normalise(text)] = label
-                    texts.setdefault((flow, label), []).append(text)
+    texts = texts_of(folder)
     if not texts:
         return None
+    labels: dict[str, dict[str, str]] = {}
+    for (flow, label), some in texts.items():
+        labels.setdefault(flow, {}).update((normalise(text), label) for text in some)
     chosen = draw.sample(sorted(texts), min(intents, len(texts)))
     worded = {intent: draw.sample(texts[intent], min(wordings, len(texts[intent]))) for intent in chosen}
 
@@ -162,6 +157,20 @@ def read_traffic(folder: Path, *, visits: int, users: int, intents: int, wording
 
     first, second = ([visit() for _ in range(visits)] for _ in range(2))
     return Traffic(labels=labels, days=(first, second), intents=len(chosen), wordings=sum(map(len, worded.values())))
+
+
+def texts_of(folder: Path) -> dict[Intent, list[str]]:
+    """The sets' questions by intent, each once."""
+    texts: dict[Intent, list[str]] = {}
+    known: set[tuple[str, str]] = set()
+    for flow, (beginning, vague) in SETS.items():
+        for file in sorted(folder.glob(f"{beginning}*.jsonl")):
+            for row in map(json.loads, filter(str.strip, file.read_text("utf-8").splitlines())):
+                text, label = row["text"].strip(), row["answer_class"]
+                if not label.startswith(vague) and (flow, normalise(text)) not in known:
+                    known.add((flow, normalise(text)))
+                    texts.setdefault((flow, label), []).append(text)
+    return texts
 
 
 def _zipf(draw: random.Random, ranked: Sequence[T]) -> T:
@@ -181,7 +190,8 @@ def truth_of(day: Sequence[Visit], *, everything: bool = False) -> list[Intent]:
 def judge(candidates: Sequence[FaqCandidate], traffic: Traffic) -> Found:
     """What was found, against what was asked on the first day."""
     every = [(one.flow, traffic.labels[one.flow].get(normalise(one.question), "")) for one in candidates]
-    asks = every[:TOP]
+    shown = [one for one in candidates if not one.near][:TOP]
+    asks = [(one.flow, traffic.labels[one.flow].get(normalise(one.question), "")) for one in shown]
     truth, everything = truth_of(traffic.days[0]), truth_of(traffic.days[0], everything=True)
     right = [intent for intent in asks if intent in truth]
     return Found(
@@ -190,8 +200,8 @@ def judge(candidates: Sequence[FaqCandidate], traffic: Traffic) -> Found:
         again=len(right) - len(set(right)),
         strangers=sum(
             traffic.labels[one.flow].get(normalise(text)) != label
-            for one, (_, label) in zip(candidates[:TOP], asks, strict=True)
-            for text in one.wordings
+            for one, (_, label) in zip(shown, asks, strict=True)
+            for text in (*one.wordings, *one.alike)
         ),
         truth=len(truth),
         all_truth=len(everything),
@@ -306,7 +316,7 @@ async def measure(traffic: Traffic, url: str, embedder: RememberedVectors, popul
 
 
 def candidates_table(arms: Sequence[Arm]) -> str:
-    """What docs/faq.md shows."""
+    """The candidates of this one day."""
     rows = [
         [
             arm.name,
@@ -351,7 +361,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1, help="of all that is drawn (default 1)")
     parser.add_argument("--server", default="valkey", help="valkey (default), redis, or a Redis address")
     parser.add_argument("--json", action="store_true", help="figures as JSON")
-    parser.add_argument("--write", action="store_true", help="put the tables into docs/faq.md and docs/warming.md")
+    parser.add_argument("--write", action="store_true", help="put the table into docs/warming.md")
     given = parser.parse_args()
     sizes = {name: getattr(given, name) for name in ("visits", "users", "intents", "wordings", "seed")}
     traffic = read_traffic(given.data, **sizes)
@@ -377,7 +387,6 @@ def main() -> None:
     found, warmed = candidates_table(arms), warming_table(arms)
     print(found, "", warmed, "", made, sep="\n")
     if given.write:
-        write_part("team-day", f"{found}\n\n{made}", DOCS / "faq.md")
         write_part("team-day", f"{warmed}\n\n{made}", DOCS / "warming.md")
 
 

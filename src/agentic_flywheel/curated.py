@@ -143,7 +143,10 @@ class FaqCandidate(msgspec.Struct, frozen=True, kw_only=True):
     """A question that asks for a place in the FAQ, since many ask it. `id` is that of the popular question.
 
     `answer` is the one that is stored for it now, "" where there is none that may be offered: then a person has to
-    write it. `wordings` are other ways in which it was asked, the commonest first.
+    write it. `wordings` are other ways in which it was asked, the commonest first. `alike` are questions that seem to
+    ask the same and are counted here as well, `covers` the ids of those that were popular by themselves: that is for a
+    person to judge, and none of them becomes a wording by itself. `near` is the candidate (or the entry) before it that
+    it may well belong to.
     """
 
     id: str
@@ -160,6 +163,10 @@ class FaqCandidate(msgspec.Struct, frozen=True, kw_only=True):
     session_id: str = ""
     trace_id: str = ""
     flow_ms: float | None = None
+    alike: tuple[str, ...] = ()
+    covers: tuple[str, ...] = ()
+    near: str = ""
+    entry_key: str = ""
 
 
 class FaqList(msgspec.Struct, frozen=True, kw_only=True):

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from agentic_flywheel.near import NearCache
     from agentic_flywheel.pinned import Pinned
     from agentic_flywheel.questions import Planner
+    from agentic_flywheel.search.embedding import Embedding
     from agentic_flywheel.sessions import Sessions
     from agentic_flywheel.settings import Settings
     from agentic_flywheel.store.store import Store
@@ -52,6 +53,7 @@ class LateParts:
     sessions: Sessions
     history: History
     _store: Store
+    _embedding: Embedding
     _behind: WriteBehind
     _clients: ClientPool
     _watch: FlowWatch
@@ -122,6 +124,7 @@ class LateParts:
             self._watch,
             flush=self._behind.flush,
             popular=self.popular,
+            embedding=self._embedding,
             changed=self._pinned.embed,
             forget=self._forget,
         )

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-SCRIPT = Path(__file__).resolve().parents[2] / "bench" / "team_day.py"
+BENCH = Path(__file__).resolve().parents[2] / "bench"
 #: Three wordings of three questions; the last one is about the asker's own things, whatever its words.
 QUESTIONS = {
     "reset": ("How do I reset the router?", "How can I reset the router?", "What resets the router to its beginnings?"),
@@ -19,9 +19,9 @@ QUESTIONS = {
 }
 
 
-def run(data: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def run(data: Path, *arguments: str, script: str = "team_day.py") -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, SCRIPT, "--data", data, *arguments],
+        [sys.executable, BENCH / script, "--data", data, *arguments],
         capture_output=True,
         text=True,
         stdin=subprocess.DEVNULL,
@@ -32,8 +32,7 @@ def run(data: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.usefixtures("model")
 def test_candidates_and_warming_are_measured_of_the_same_traffic(tmp_path: Path) -> None:
-    lines = (json.dumps({"text": text, "answer_class": name}) for name, texts in QUESTIONS.items() for text in texts)
-    (tmp_path / "banking77_made_up.jsonl").write_text("\n".join(lines))
+    made_up(tmp_path)
     done = run(tmp_path, "--json", "--visits", "40", "--users", "4")
     assert done.returncode == 0, done.stderr
     exact, strict, faq = arms = json.loads(done.stdout)
@@ -49,8 +48,27 @@ def test_candidates_and_warming_are_measured_of_the_same_traffic(tmp_path: Path)
         assert days["warm"]["calls"] < days["cold"]["calls"]
         assert 0 < arm["warm_used"] <= arm["warm_calls"]
     assert exact["cold"]["wrong"] == strict["cold"]["wrong"] == 0
-    assert strict["found"]["again"] < exact["found"]["again"]  # wordings that were taken for each other are one
-    assert faq["found"]["again"] <= strict["found"]["again"]
+    assert strict["first"]["served"] > exact["first"]["served"]  # some wordings were taken for each other
+    assert faq["first"]["served"] >= strict["first"]["served"]
+
+
+@pytest.mark.usefixtures("model")
+def test_candidates_are_measured_in_every_way(tmp_path: Path) -> None:
+    made_up(tmp_path)
+    done = run(tmp_path, "--json", "--visits", "40", "--seeds", "1", script="bench_candidates.py")
+    assert done.returncode == 0, done.stderr
+    days = {(day["answers"], day["how"]): day for day in json.loads(done.stdout)}
+    assert len(days) == 7
+    assert {day["truth"] for day in days.values()} == {2}
+    assert days["gone", "ungrouped"]["again"] > 0
+    for answers in ("anew", "the same"):
+        best = days[answers, "by vectors"]
+        assert (best["found"], best["listed"], best["again"], best["strangers"]) == (2, 2, 0, 0)
+
+
+def made_up(folder: Path) -> None:
+    lines = (json.dumps({"text": text, "answer_class": name}) for name, texts in QUESTIONS.items() for text in texts)
+    (folder / "banking77_made_up.jsonl").write_text("\n".join(lines))
 
 
 def test_without_question_sets_nothing_is_measured(tmp_path: Path) -> None:

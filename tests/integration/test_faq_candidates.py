@@ -197,3 +197,80 @@ async def test_what_is_deleted_leaves_no_trace_in_the_faq(valkey: Server, tmp_pa
         await flywheel.flush()
         # What the flow said is passed on to those who wait for it, and gone 15 s later.
         assert [key for key in text_anywhere(valkey, "xyzzy") if b":lease:" not in key] == []
+
+
+RESET, FORGOTTEN, RESTORED = QUESTION, "Router password forgotten: how to reset it?", "Reset of a router's password"
+LOGS = "Where are the access logs kept?"
+
+
+def same(question: str) -> str:
+    return "The logs are under /var/log." if "log" in question else "Hold the button for ten seconds, then choose one."
+
+
+async def test_what_seems_to_ask_the_same_is_one_candidate_for_a_person_to_judge(
+    redis_server: Server, tmp_path: Path
+) -> None:
+    async with opened(redis_server, tmp_path, {"oracle": same}) as flywheel:
+        await ask(flywheel, RESET, users=["u", "v", "w"])
+        await ask(flywheel, LOGS, users=["u", "v", "v", "v"])
+        await ask(flywheel, FORGOTTEN, users=["u", "u"])
+        await ask(flywheel, RESTORED, users=["x"])
+        one, logs = await candidates(flywheel)
+        assert (one.question, one.wordings, set(one.alike)) == (RESET, (), {FORGOTTEN, RESTORED})
+        assert (one.asked, one.askers, logs.asked, logs.alike) == (6, 4, 4, ())
+        assert {(await flywheel.faq.candidate(id_)).id for id_ in one.covers} == {one.id}
+        assert [each.asked for each in await flywheel.popular.list()] == [4, 3, 2, 1], "nothing is counted otherwise"
+
+        # A person says that one of them asks something else: it never comes back to it.
+        split = await flywheel.faq.split(one.id[:8], RESTORED.upper())
+        assert (split.asked, split.alike) == (5, (FORGOTTEN,))
+        with pytest.raises(InputError, match="none of its other wordings"):
+            await flywheel.faq.split(one.id, RESTORED)
+        # ... and that the other one asks the same: it is a wording, and counted with it.
+        joined = await flywheel.faq.join(one.id)
+        assert (joined.asked, joined.askers, joined.wordings, joined.alike) == (5, 3, (FORGOTTEN,), ())
+        assert [each.asked for each in await flywheel.popular.list()] == [5, 4, 1]
+
+        view = await flywheel.faq.approve(one.id, owner="ann")
+        assert (await flywheel.ask(FORGOTTEN)).faq == view.id
+        assert (await flywheel.ask(RESTORED)).faq == ""
+        # What may well belong to an entry says so, and is joined with it by a person.
+        await ask(flywheel, "How is the router password reset?", users=["u", "v", "w"])
+        logs, late = await candidates(flywheel)
+        assert (logs.near, late.near) == ("", view.id)
+        longer = await flywheel.faq.join(view.id, late.id)
+        assert longer.entry.wordings == (FORGOTTEN, "How is the router password reset?")
+        assert longer.entry.pending, "what is served changes once somebody approves it"
+        shorter = await flywheel.faq.split(view.id, FORGOTTEN)
+        assert shorter.entry.wordings == ("How is the router password reset?",)
+
+
+async def test_one_person_in_many_words_is_not_many(valkey: Server, tmp_path: Path) -> None:
+    async with opened(valkey, tmp_path, {"oracle": same}) as flywheel:
+        for question in (RESET, FORGOTTEN, RESTORED):
+            await ask(flywheel, question, users=["u"])
+        assert await candidates(flywheel) == ()
+        await ask(flywheel, FORGOTTEN, users=["v"])
+        (one,) = await candidates(flywheel)
+        assert (one.question, one.asked, one.askers) == (FORGOTTEN, 4, 2)
+        assert (await flywheel.faq.split(one.id, RESET, RESTORED)) is None, "alone it was not asked often enough"
+
+
+async def test_what_was_turned_down_is_turned_down_in_all_its_words(valkey: Server, tmp_path: Path) -> None:
+    async with opened(valkey, tmp_path, {"oracle": same}) as flywheel:
+        await ask(flywheel, RESET)
+        await ask(flywheel, FORGOTTEN)
+        (one,) = await candidates(flywheel)
+        await flywheel.faq.retire(one.id, by="ann", dry_run=False)
+        assert await candidates(flywheel) == ()
+
+
+async def test_a_deleted_wording_is_in_no_candidate(valkey: Server, tmp_path: Path) -> None:
+    async with opened(valkey, tmp_path, {"oracle": same}) as flywheel:
+        await ask(flywheel, RESET)
+        await flywheel.ask(FORGOTTEN, flow="oracle", user="x", session="s")
+        (one,) = await candidates(flywheel)
+        assert one.alike == (FORGOTTEN,)
+        await flywheel.sessions.delete("s", dry_run=False)
+        (left,) = await candidates(flywheel)
+        assert (left.alike, left.asked) == ((), 3)

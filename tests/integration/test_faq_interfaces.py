@@ -118,6 +118,25 @@ def test_a_candidate_is_read_edited_and_approved(afw: Afw) -> None:
     assert len(afw.asked()) == 1
 
 
+def test_what_seems_to_ask_the_same_is_joined_and_split(afw: Afw) -> None:
+    alike = "Resetting a router?"
+    for question, user in ((QUESTION, "u"), (QUESTION, "v"), (QUESTION, "w"), (alike, "u"), (alike, "v")):
+        afw.ok("ask", question, "--flow", "echo", "--user", user)
+    (candidate,) = afw.json("faq", "list")["candidates"]
+    assert (candidate["asked"], candidate["wordings"], candidate["alike"]) == (5, [], [alike])
+    listed = afw.ok("faq")
+    assert f"~ {alike}" in listed.out
+    assert "afw faq join" in listed.err
+    short = candidate["id"][:12]
+    assert f"afw faq join {short}" in afw.ok("faq", "show", short).err
+    assert afw.json("faq", "join", short)["candidate"]["wordings"] == [alike]
+    assert afw.run("faq", "split", short, "Who is it?").code == 2
+    assert alike not in afw.ok("faq", "split", short, alike).out
+    assert afw.json("faq", "show", short)["candidate"]["asked"] == 3
+    note = afw.ok("faq", "join", added(afw), "Router?").out
+    assert "Router?" in note
+
+
 def test_an_editor_and_what_is_written_in_vain(afw: Afw) -> None:
     id_ = added(afw)
     editor = afw.home / "editor.py"

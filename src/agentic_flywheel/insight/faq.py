@@ -29,13 +29,15 @@ from agentic_flywheel.flows.registry import Registry
 from agentic_flywheel.insight.faq_books import FaqBooks, Opened, Step, only
 from agentic_flywheel.insight.faq_candidates import Candidates
 from agentic_flywheel.insight.faq_finding import fitting
+from agentic_flywheel.insight.faq_groups import Groups
 from agentic_flywheel.insight.faq_page import as_json, as_markdown, day
 from agentic_flywheel.insight.faq_words import admit_wording, answered, begun, edited, same_flow, step_of
 from agentic_flywheel.insight.popular import Popular
 from agentic_flywheel.likeness import ReportKind
 from agentic_flywheel.model import Receipt, Sharing
 from agentic_flywheel.policy.admission import admit_text
-from agentic_flywheel.policy.identity import normalise, question_hash
+from agentic_flywheel.policy.identity import normalise
+from agentic_flywheel.search.embedding import Embedding
 from agentic_flywheel.settings import Settings
 from agentic_flywheel.store.store import Store
 
@@ -77,7 +79,8 @@ class Faq:
     async def list(
         self, *, flow: str | None = None, retired: bool = False, days: int = _DAYS, limit: int = 20
     ) -> FaqList:
-        """The entries, what waits for a person first, and at most `limit` candidates of the last `days`."""
+        """The entries, what waits for a person first, and at most `limit` candidates of the last `days`, each followed
+        by those that may well ask the same (`near`)."""
         if not 1 <= limit <= _MOST_CANDIDATES:
             raise InputError(f"1 to {_MOST_CANDIDATES} candidates can be listed, not {limit}")
         books = await self._books.of()
@@ -119,9 +122,7 @@ class Faq:
 
     async def candidate(self, id: str) -> FaqCandidate:  # noqa: A002
         """One of the questions that ask for a place in the FAQ. Raises `UnknownFaqEntry`."""
-        books = await self._books.of()
-        found = await self._candidates.find(books, days=_DAYS, flow=None, limit=_MOST_CANDIDATES)
-        return only(id, {candidate.id: candidate for candidate in found})
+        return _covering(id, await self._all_candidates())
 
     async def export(self, *, form: str = "markdown", flow: str | None = None, everything: bool = False) -> str:
         """What is served, as one document: `markdown` or `json`; with `everything` also what was approved and is not
@@ -197,6 +198,41 @@ class Faq:
         await self._books.put(opened, entry, step, by=by, at=now, revision=revision)
         return await self.show(entry.id)
 
+    async def join(self, id: str, *wordings: str, by: str = "") -> FaqCandidate | FaqView | None:  # noqa: A002
+        """Say that these ask what a candidate asks (none named: all that are `alike`): they become wordings of it, and
+        are counted as one question. Of an entry: they become wordings of it, served once it is approved.
+
+        `wordings` are texts, or ids of other candidates. Raises `UnknownFaqEntry`.
+        """
+        found = await self._all_candidates()
+        texts = {one.id: one.question for one in found}
+        try:
+            entry = await self._books.find(id)
+        except UnknownFaqEntry:
+            candidate = _covering(id, found)
+            await self._candidates.join(candidate, wordings or candidate.alike)
+            return await self._left_of(candidate)
+        added = [texts.get(one, one) for one in wordings]
+        return await self.edit(entry.id, wordings=[*entry.wordings, *added], by=by, revision=entry.revision)
+
+    async def split(self, id: str, *wordings: str, by: str = "") -> FaqCandidate | FaqView | None:  # noqa: A002
+        """Say that these wordings of a candidate ask something else: they are never put together with it again, nor
+        given its answer as a similar question. What is left of it; None where that asks for no place any more. Of an
+        entry: they are its wordings no more, once it is approved.
+
+        Raises `UnknownFaqEntry`, and `InputError` for what is no wording of it.
+        """
+        try:
+            entry = await self._books.find(id)
+        except UnknownFaqEntry:
+            candidate = await self.candidate(id)
+            gone = _named(wordings, (*candidate.wordings, *candidate.alike), id)
+            await self._candidates.split(candidate, gone)
+            return await self._left_of(candidate)
+        gone = _named(wordings, entry.wordings, id)
+        left = [text for text in entry.wordings if text not in gone]
+        return await self.edit(entry.id, wordings=left, by=by, revision=entry.revision)
+
     async def approve(
         self,
         id: str,  # noqa: A002
@@ -264,6 +300,8 @@ class Faq:
             await self._books.remove(before)
         elif not dry_run:
             entry = msgspec.structs.replace(before, published=None, retired=True)
+            if not opened.known:  # turned down is all that was shown as one
+                entry = msgspec.structs.replace(entry, wordings=(*before.wordings, *(await self.candidate(id)).alike))
             before_that = () if opened.known else (step_of("added", entry, None),)
             said = {"reason": admit_text(reason, "reason")} if reason else {}
             await self._books.put(opened, entry, *before_that, Step("retired", said), by=by, at=now)
@@ -303,6 +341,16 @@ class Faq:
         drafts = [entry for entry in own if not entry.owner]
         return len(drafts) if dry_run else sum([await self._books.remove(entry) for entry in drafts])
 
+    async def _all_candidates(self) -> Sequence[FaqCandidate]:
+        books = await self._books.of()
+        return await self._candidates.find(books, days=_DAYS, flow=None, limit=_MOST_CANDIDATES)
+
+    async def _left_of(self, candidate: FaqCandidate) -> FaqCandidate | None:
+        try:
+            return await self.candidate(candidate.id)
+        except UnknownFaqEntry:
+            return None
+
     async def _open(self, id_: str, now: float, by: str) -> Opened:
         """An entry to be changed; of a candidate one that is not written down yet."""
         try:
@@ -326,7 +374,7 @@ class Faq:
                 suggestions=(f"Its sharing is {spec.sharing.value}; if that is a slip, change it in the registry.",),
                 flow=spec.key,
             )
-        if await self._candidates.withdrawn(spec.key, [question_hash(normalise(one)) for one in entry.asked_as]):
+        if await self._candidates.withdrawn(spec.key, entry.asked_as):
             raise InputError(
                 "an answer to this question was called private, so none is kept for others",
                 suggestions=("Leave that wording out, and ask in words that give nothing away.",),
@@ -337,6 +385,22 @@ class Faq:
         return now + self._review_seconds if self._review_seconds else 0.0
 
 
+def _covering(id_: str, found: Sequence[FaqCandidate]) -> FaqCandidate:
+    """The candidate of an id, which may be that of any question that it stands for."""
+    covered = {cluster: candidate for candidate in found for cluster in candidate.covers}
+    return only(id_, covered | {candidate.id: candidate for candidate in found})
+
+
+def _named(wordings: Sequence[str], own: Sequence[str], id_: str) -> list[str]:
+    """Those of an entry's or a candidate's own wordings that are named. Raises `InputError`."""
+    known = {normalise(text): text for text in own}
+    if not wordings:
+        raise InputError("say which wordings ask something else", faq_id=id_)
+    if strange := [text for text in wordings if normalise(text) not in known]:
+        raise InputError(f"{strange[0]!r} is none of its other wordings", faq_id=id_)
+    return [known[normalise(text)] for text in wordings]
+
+
 def faq_of(
     settings: Settings,
     registry: Registry,
@@ -345,6 +409,7 @@ def faq_of(
     *,
     flush: Callable[[], Awaitable[None]],
     popular: Popular,
+    embedding: Embedding,
     changed: Callable[[FaqBook], Awaitable[None]],
     forget: Callable[[], None],
 ) -> Faq:
@@ -356,5 +421,6 @@ def faq_of(
         return (await look(spec, now=time.time())).fingerprint
 
     books = FaqBooks(registry, store, fingerprint=fingerprint, changed=changed, forget=forget)
-    candidates = Candidates(settings, registry, store, popular, lambda spec: fingerprint(spec, False), flush)
+    groups = Groups(store, embedding)
+    candidates = Candidates(settings, registry, store, popular, groups, lambda spec: fingerprint(spec, False), flush)
     return Faq(settings, registry, store, books, candidates, fingerprint)

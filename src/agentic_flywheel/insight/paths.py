@@ -100,10 +100,10 @@ class _Step:
 def _shown(flow: str, steps: Mapping[str, _Step], limit: int, least_askers: int) -> list[NextQuestion]:
     total = sum(step.count for step in steps.values())
     told = [(name, step) for name, step in steps.items() if step.askers >= least_askers]
-    told.sort(key=lambda item: (-item[1].count, -item[1].last, item[0]))
+    told.sort(key=lambda item: (-item[1].count, item[0]))
     return [
         NextQuestion(
-            question=step.texts.most_common(1)[0][0],
+            question=min(step.texts, key=lambda text: (-step.texts[text], text)),
             flow=flow,
             cluster=name,
             count=step.count,

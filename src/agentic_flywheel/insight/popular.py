@@ -106,6 +106,18 @@ class Popular:
         `since` and `until` (epoch seconds) take the place of `days`: all days (UTC) that they touch. Raises
         `InputError`, `UnknownFlow` and `StoreError`.
         """
+        return [question for question, _ in await self.marked(days, flow, limit, since=since, until=until)]
+
+    async def marked(
+        self,
+        days: int = 30,
+        flow: str | None = None,
+        limit: int = 20,
+        *,
+        since: float | None = None,
+        until: float | None = None,
+    ) -> Sequence[tuple[PopularQuestion, frozenset[int]]]:
+        """The same as `list`, each with the marks of its askers: who asked several of them is counted once."""
         if limit < 1:
             raise InputError(f"at least 1 question can be shown, not {limit}")
         window = days_of(days) if since is None and until is None else _days_between(since, until)
@@ -117,8 +129,9 @@ class Popular:
             for name, record in records.items():
                 head = heads[of].of(name)
                 merged.setdefault((of, head), _Merged()).add(name, record)
-        best = sorted(merged.items(), key=lambda item: (-item[1].asked, -item[1].last, item[0]))[:limit]
-        return await self._with_answers([found.shown(of, head, heads[of].faq) for (of, head), found in best])
+        best = sorted(merged.items(), key=lambda item: (-item[1].asked, item[0]))[:limit]
+        shown = await self._with_answers([found.shown(of, head, heads[of].faq) for (of, head), found in best])
+        return [(question, frozenset(found.marks)) for question, (_, found) in zip(shown, best, strict=True)]
 
     async def next(
         self,
@@ -140,9 +153,7 @@ class Popular:
         window = days_of(days)
         await self._flush()
         found = await self._paths.after(ways, window, limit=limit, least_askers=least_askers)
-        return sorted((step for steps in found for step in steps), key=lambda step: (-step.count, -step.last_at))[
-            :limit
-        ]
+        return sorted((step for steps in found for step in steps), key=lambda step: (-step.count, step.cluster))[:limit]
 
     async def next_of(
         self, questions: Sequence[PopularQuestion], *, days: int = 30, limit: int = 3
@@ -282,7 +293,7 @@ class _Merged:
 
     def shown(self, flow: str, head: str, faq: Mapping[str, str]) -> PopularQuestion:
         """The question as it is shown, without its answer."""
-        ranked = sorted(self.wordings.items(), key=lambda item: (-item[1][0], -item[1][1], item[0]))
+        ranked = sorted(self.wordings.items(), key=lambda item: (-item[1][0], item[0]))
         wordings = tuple(Wording(text=text, count=asked, name=name) for name, (asked, _, text) in ranked)
         return PopularQuestion(
             cluster=head,

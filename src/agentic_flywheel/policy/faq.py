@@ -71,6 +71,19 @@ def stands(entry: FaqEntry, *, sharing: Sharing | None, fingerprint: str, now: f
     return FaqView(state=FaqState.PUBLISHED, entry=entry, why=waits)
 
 
+def taken_words(entries: Mapping[str, Iterable[FaqEntry]]) -> dict[tuple[str, str], str]:
+    """What is in an entry already, and in which (its id): wordings in their normal form, and popular questions that
+    entries were made of, each with its flow."""
+    taken: dict[tuple[str, str], str] = {}
+    for flow, some in entries.items():
+        for entry in some:
+            said = (*entry.asked_as, *(entry.published.asked_as if entry.published else ()))
+            taken |= {(flow, normalise(wording)): entry.id for wording in said}
+            if entry.cluster:
+                taken[flow, entry.cluster] = entry.id
+    return taken
+
+
 def candidates(
     asked: Iterable[FaqCandidate],
     entries: Mapping[str, Iterable[FaqEntry]],
@@ -84,13 +97,7 @@ def candidates(
     Asked often enough and by enough askers, of a flow that shares with the team, without a word about oneself, and in
     no entry yet, retired ones included: what a person turned down is not proposed again.
     """
-    known = {
-        (flow, normalise(wording))
-        for flow, some in entries.items()
-        for entry in some
-        for wording in (*entry.asked_as, *(entry.published.asked_as if entry.published else ()))
-    }
-    known |= {(flow, entry.cluster) for flow, some in entries.items() for entry in some if entry.cluster}
+    known = taken_words(entries).keys()
     found = []
     for one in asked:
         if one.asked < least_asked or one.askers < least_askers or not shared(one.flow) or unfit(one.question):

@@ -70,6 +70,16 @@ def topic_of(exchanges: Sequence[tuple[str, str]]) -> Topic:
     return Topic({root: math.log1p(count / 10) for root, count in counts.items()}, written)
 
 
+def stems_of(text: str) -> list[str]:
+    """The stems of a text's words that say what it is about, in their order.
+
+    >>> stems_of("How do I reset the routers?")
+    ['reset', 'router']
+    """
+    french = language_of(text) == "fr"
+    return [stem(word, french) for word in _WORD.findall(fold(text)) if not is_light(word)]
+
+
 def _stems(text: str, french: bool, written: dict[str, str]) -> set[str]:
     found = set()
     for word in _WORD.findall(fold(text)):

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import logging
 import struct
+import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from datetime import timedelta
@@ -25,6 +26,7 @@ from typing import Any, NamedTuple
 
 from agentic_flywheel.errors import StoreDamaged
 from agentic_flywheel.store.codec import place, stored
+from agentic_flywheel.store.counters import day_of
 from agentic_flywheel.store.keys import Keys
 from agentic_flywheel.store.link import Command, Link, Script
 from agentic_flywheel.store.seals import Seals
@@ -232,7 +234,26 @@ redis.call('HDEL', joined, mine == ARGV[1] and ARGV[2] or ARGV[1])
 return 1
 """)
 
-SCRIPTS = (COUNT, SUBTRACT, PART)
+# Two wordings are one question, whatever was known of them. ARGV: the one whose question it is, the other one, the
+# day's number, how long that is kept.
+JOIN = Script("""
+local joined = KEYS[1]
+local function head_of(name)
+    for _ = 0, 15 do
+        local up = redis.call('HGET', joined, name)
+        if not up or string.sub(up, 1, 32) == name then return name end
+        name = string.sub(up, 1, 32)
+    end
+    return name
+end
+local mine, theirs = head_of(ARGV[1]), head_of(ARGV[2])
+if mine == theirs then return 0 end
+redis.call('HSET', joined, theirs, mine .. ARGV[3], mine, mine .. ARGV[3])
+redis.call('EXPIRE', joined, ARGV[4])
+return 1
+""")
+
+SCRIPTS = (COUNT, SUBTRACT, PART, JOIN)
 
 
 class Told(NamedTuple):
@@ -350,6 +371,12 @@ class Popularity:
     async def part(self, flow: str, name: str, other: str) -> bool:
         """Two wordings are different questions; whether they were one."""
         (done,) = await self._link.run(PART.call((self._keys.joined(flow),), name, other), slow=True)
+        return bool(done)
+
+    async def join(self, flow: str, name: str, other: str) -> bool:
+        """Two wordings are one question; whether that is new."""
+        words = (name, other, day_of(time.time()), int(KEPT.total_seconds()))
+        (done,) = await self._link.run(JOIN.call((self._keys.joined(flow),), *words), slow=True)
         return bool(done)
 
     async def hide(self, flow: str, names: Sequence[str]) -> None:

@@ -185,6 +185,37 @@ def edit(
     )
 
 
+@faq.command("join", epilog="Example: afw faq join 3fa9c1 'Where is the manual?'")
+@click.argument("faq_id", metavar="ID")
+@click.argument("wordings", nargs=-1)
+@_user_option
+@click.pass_obj
+def join(invocation: Invocation, faq_id: str, wordings: tuple[str, ...], user: str | None) -> None:
+    """Say that questions ask the same: they become wordings of a candidate or an entry.
+
+    WORDINGS are texts or ids of candidates. Without any, all that seem to ask what the candidate asks. An entry answers
+    them once it is approved.
+    """
+    _show_left(
+        invocation, invocation.run(lambda flywheel: flywheel.faq.join(faq_id, *wordings, by=_who(flywheel, user)))
+    )
+
+
+@faq.command("split", epilog="Example: afw faq split 3fa9c1 'Where is the manual of the other one?'")
+@click.argument("faq_id", metavar="ID")
+@click.argument("wordings", nargs=-1, required=True)
+@_user_option
+@click.pass_obj
+def split(invocation: Invocation, faq_id: str, wordings: tuple[str, ...], user: str | None) -> None:
+    """Say that wordings of a candidate or an entry ask something else.
+
+    They are not shown with the candidate again, and never given its answer as a similar question.
+    """
+    _show_left(
+        invocation, invocation.run(lambda flywheel: flywheel.faq.split(faq_id, *wordings, by=_who(flywheel, user)))
+    )
+
+
 @faq.command("approve", epilog="Example: afw faq approve 3fa9c1 --owner ann --review 90d")
 @click.argument("faq_id", metavar="ID")
 @click.option("--owner", metavar="NAME", help="Who answers for it; else who did before, or the setting `user`.")
@@ -358,6 +389,21 @@ def _moment(text: str) -> float:
         return datetime.fromisoformat(text).astimezone().timestamp()
     except ValueError:
         return time.time() + parse_duration(text).total_seconds()
+
+
+def _show_left(invocation: Invocation, found: FaqCandidate | FaqView | None) -> None:
+    from agentic_flywheel.curated import FaqView as View
+    from agentic_flywheel.interfaces.cli.faq_showing import show_candidate
+    from agentic_flywheel.interfaces.cli.terminal import note, print_json
+
+    if isinstance(found, View):
+        _show_changed(invocation, found)
+    elif invocation.as_json:
+        print_json({"candidate": found})
+    elif found is None:
+        note("What is left of it asks for no place any more: too few asked it.")
+    else:
+        show_candidate(found)
 
 
 def _show_changed(invocation: Invocation, view: FaqView) -> None:

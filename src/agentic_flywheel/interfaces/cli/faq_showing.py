@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from agentic_flywheel.curated import FaqCandidate, FaqChange, FaqList, FaqView
 
 _ID = 12
+#: Questions that seem to ask the same, shown in a list.
+_ALIKE = 3
 
 
 def show_list(found: FaqList) -> None:
@@ -33,11 +35,12 @@ def show_list(found: FaqList) -> None:
     if found.candidates:
         if found.entries:
             print()
-        rows = [
-            [one.id[:_ID], one.flow, str(one.asked), str(one.askers), "yes" if one.answer else "no", one.question]
-            for one in found.candidates
-        ]
+        rows = [row for one in found.candidates for row in _candidate_rows(one)]
         table(rows, ["candidate", "flow", "asked", "askers", "answer", "question"])
+        if any(one.alike for one in found.candidates):
+            note("~ seems to ask the same, and is counted with it. If so:  afw faq join ID      If not:  afw faq split")
+        if any(one.near for one in found.candidates):
+            note("? may ask what the one above it, or the named entry, asks. If so:  afw faq join ID ID")
     for warning in found.warnings:
         warn(warning)
     if not found.entries and not found.candidates:
@@ -45,6 +48,23 @@ def show_list(found: FaqList) -> None:
         note("Begin one:  afw faq add 'QUESTION' --flow FLOW --answer 'ANSWER'")
         return
     note("Read one:  afw faq show ID      Have it served:  afw faq approve ID --owner NAME")
+
+
+def _candidate_rows(one: FaqCandidate) -> list[list[str]]:
+    """A candidate, and below it what is counted with it."""
+    lead = "? " if one.near else ""
+    first = [
+        lead + one.id[:_ID],
+        one.flow,
+        str(one.asked),
+        str(one.askers),
+        "yes" if one.answer else "no",
+        one.question,
+    ]
+    below = [f"  ~ {text}" for text in one.alike[:_ALIKE]]
+    if len(one.alike) > _ALIKE:
+        below.append(f"  ~ and {len(one.alike) - _ALIKE} more")
+    return [first, *([*[""] * 5, line] for line in below)]
 
 
 def show_entry(view: FaqView, history: Sequence[FaqChange]) -> None:
@@ -100,6 +120,8 @@ def show_candidate(candidate: FaqCandidate) -> None:
             ("flow", candidate.flow),
             ("asked", f"{counted(candidate.asked, 'times')} by {counted(candidate.askers, 'askers')}"),
             *(("asked as", wording) for wording in candidate.wordings),
+            *(("alike", wording) for wording in candidate.alike),
+            ("near", candidate.near),
             ("answered", ago(candidate.answered_at) if candidate.answer else ""),
             ("from turn", candidate.turn_id),
         )
@@ -109,6 +131,8 @@ def show_candidate(candidate: FaqCandidate) -> None:
     _sources([(source.title, source.uri) for source in candidate.sources])
     show = candidate.id[:_ID]
     note()
+    if candidate.alike:
+        note(f"Those alike ask the same:  afw faq join {show}   (one of them does not: afw faq split {show} 'TEXT')")
     note(f"Have it served as it is:  afw faq approve {show} --owner NAME")
     note(f"Put it into other words:  afw faq edit {show}")
     note(f"Turn it down:             afw faq retire {show} --yes")

@@ -64,7 +64,9 @@ class FaqCandidateResult(Result):
     flow: str
     question: str
     wordings: list[str] = Field([], description="Other ways in which it was asked.")
-    asked: int = Field(description="How often, over 30 days.")
+    alike: list[str] = Field([], description="Questions that seem to ask the same, counted with it; not confirmed.")
+    near: str = Field("", description="The candidate before it, or the entry, that it may well belong to.")
+    asked: int = Field(description="How often, over 30 days, those alike included.")
     askers: int
     answer: str = Field("", description="What is stored for it now; empty where nothing may be offered.")
 
