@@ -13,7 +13,7 @@ import re
 import time
 from collections.abc import AsyncGenerator
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -21,7 +21,7 @@ from agentic_flywheel.behind import WriteBehind
 from agentic_flywheel.calling import Calling
 from agentic_flywheel.counting import Counted, IntentLabels, answered, failed, hit_time
 from agentic_flywheel.curated import Approved
-from agentic_flywheel.errors import FlowError, NotCached, StoreError
+from agentic_flywheel.errors import FlowError, FlywheelError, NotCached, StoreError
 from agentic_flywheel.familiar import Familiar
 from agentic_flywheel.flights import RESTARTED, Flight, Flights, Landed
 from agentic_flywheel.flows.clients import ClientPool
@@ -29,20 +29,24 @@ from agentic_flywheel.flows.protocol import FlowClient, SourcesFound, StreamEven
 from agentic_flywheel.learning import Learning
 from agentic_flywheel.lifetimes import Lifetimes
 from agentic_flywheel.matching import Matching
-from agentic_flywheel.model import Answer, Decided, Entry, Origin, Outcome, Reason, Source, Turn, VerbatimAnswer
+from agentic_flywheel.model import Answer, Decided, Entry, Origin, Outcome, Reason, Source, Turn
 from agentic_flywheel.near import NearCache
+from agentic_flywheel.observe.names import Span
 from agentic_flywheel.pinned import Pinned
 from agentic_flywheel.policy.decision import Ask, Facts, Found, Refuse, Serve, ServeStale, decide, stand_in
 from agentic_flywheel.questions import Asked, Plan
 from agentic_flywheel.recollection import Read, Recollection
 from agentic_flywheel.remembered import UNKNOWN, Conversation
 from agentic_flywheel.settings import Settings
-from agentic_flywheel.steps import Step, flight_of, turn_of
+from agentic_flywheel.steps import Step, answer_of, flight_of, turn_of, warnings_of
 from agentic_flywheel.store.leases import REFRESH_PAUSE_SECONDS
 from agentic_flywheel.store.link import Command
 from agentic_flywheel.store.outbox import WAITS
 from agentic_flywheel.store.store import Store
 from agentic_flywheel.watching import FlowWatch, Standing
+
+if TYPE_CHECKING:
+    from agentic_flywheel.tracing import Tracing
 
 _log = logging.getLogger(__name__)
 #: A stored answer is replayed as a stream word by word, white space kept.
@@ -69,6 +73,7 @@ class Asking:
         matching: Matching,
         learning: Learning,
         near: NearCache | None = None,
+        tracing: Tracing | None = None,
         refreshes: bool = True,
     ) -> None:
         self._recollection = recollection
@@ -83,6 +88,7 @@ class Asking:
         self._matching = matching
         self._learning = learning
         self._near = near
+        self._tracing = tracing
         self._flights = flights
         self._jitter = settings.number("ttl.jitter")
         self._refresh_after = settings.number("ttl.refresh_after") if refreshes else 1.0
@@ -120,7 +126,7 @@ class Asking:
             # Before anything is yielded: who stops listening, even at once, is answered and remembered all the same.
             settled = self._flights.go_on(self._settle(step, flight, joined=joined))
             outcome = Outcome.JOINED if joined else Outcome.MISS if step.keeps else Outcome.BYPASS
-            yield Decided(_answer(step, outcome=outcome, reason=Reason.IN_FLIGHT if joined else step.reason, text=""))
+            yield Decided(answer_of(step, outcome=outcome, reason=Reason.IN_FLIGHT if joined else step.reason, text=""))
             async for event in flight.events(until=settled):
                 if isinstance(event, TextPart):
                     told.append(event.text)
@@ -156,9 +162,11 @@ class Asking:
                 curated = await self._pinned.look(plan, read.state, patience)
             except StoreError as error:
                 read = read.without_store(error)
+            asked.mark(Span.LOOK_UP)
         async with self._clients.use(plan.spec) as client:
             with patience:
                 standing, read = await self._standing(plan, read, client, asked)
+        asked.mark(Span.VERIFY)
         facts = Facts(
             directives=asked.directives,
             found=read.found,
@@ -174,6 +182,7 @@ class Asking:
             curated=curated if read.error is None else None,
         )
         decision, considered = decide(facts)
+        asked.mark(Span.DECIDE)
         return Step(
             asked=asked,
             plan=plan,
@@ -187,20 +196,25 @@ class Asking:
     async def _decide(self, asked: Asked) -> Step:
         try:
             step = await self.look(asked)
-        except FlowError as error:  # what the flow answers with could not be told
-            if flow := error.details.get("flow"):
+        except FlywheelError as error:
+            flow = error.details.get("flow")
+            if isinstance(error, FlowError) and flow:  # what the flow answers with could not be told
                 self._behind.count(str(flow), asked.at, failed=1, **{f"failed:{error.code}": 1})
+            self._trace_failure(asked, error)
             raise
         if self._matching.concerns(asked, step.plan, step.facts, step.decision):
             step = step.with_match(await self._matching.look(asked, step.plan, step.facts))
+            asked.mark(Span.COMPARE)
         if isinstance(step.decision, Refuse):
             self._behind.count(step.plan.spec.key, asked.at, refused=1)
-            raise NotCached(
+            refused = NotCached(
                 f"no stored answer may be served: {step.reason}",
                 reason=step.reason,
                 flow=step.plan.spec.key,
                 session_id=asked.session if asked.resumed else None,
             )
+            self._trace_failure(asked, refused, step)
+            raise refused
         return step
 
     async def _standing(self, plan: Plan, read: Read, client: FlowClient, asked: Asked) -> tuple[Standing, Read]:
@@ -231,6 +245,8 @@ class Asking:
             if instead is not None:
                 return await self._serve(step, instead, warning=f"The flow did not answer: {error.message}.")
             self._count(step, failed(step, error))
+            step.asked.mark(Span.ANSWER)
+            self._trace_failure(step.asked, error, step)
             asked = step.asked
             raise error.again(flow=step.plan.spec.key, session_id=asked.session, trace_id=asked.trace) from error
         entry, mine = landed.entry, landed.own and not joined
@@ -250,7 +266,7 @@ class Asking:
             facts |= {"reason": Reason.EXACT if outcome is Outcome.HIT else Reason.IN_FLIGHT}
             facts |= {"source": Origin.CACHE if outcome is Outcome.HIT else Origin.FLOW}
             facts |= {"age_seconds": max(0.0, time.time() - entry.created_at)}
-        answer = _answer(
+        answer = answer_of(
             step,
             outcome=outcome,
             text=entry.answer,
@@ -258,7 +274,7 @@ class Asking:
             sources=entry.sources,
             fingerprint=entry.fingerprint,
             origin_trace_id=entry.trace_id,
-            warnings=_warnings(step, landed),
+            warnings=warnings_of(step, landed),
             **facts,
         )
         if mine and landed.stored:
@@ -292,7 +308,7 @@ class Asking:
             seconds = step.facts.lifetime.ttl.total_seconds()
             renewal = self._store.entries.renew_commands(key, entry, seconds=seconds, now=asked.at)
         served = step.match.choice.served if decision.reason is Reason.SIMILAR and step.match else None
-        answer = _answer(
+        answer = answer_of(
             step,
             outcome=Outcome.SIMILAR if served else Outcome.HIT if fresh else Outcome.STALE,
             reason=decision.reason,
@@ -309,7 +325,7 @@ class Asking:
             origin_trace_id=entry.trace_id,
             similarity=served.similarity if served else None,
             matched_question=entry.asked or entry.question if served else "",
-            warnings=(*_warnings(step), warning) if warning else _warnings(step),
+            warnings=(*warnings_of(step), warning) if warning else warnings_of(step),
         )
         if served:
             self._learning.after_similar(step)
@@ -351,6 +367,7 @@ class Asking:
         """Write what is to be kept, count, and give the answer its last facts. `call` is what it was computed as,
         where it is served again."""
         asked, more = step.asked, dict[str, Any]()
+        asked.mark(Span.ANSWER)
         kept: Turn | None = None
         if not asked.directives.no_store:
             turn = turn_of(step, answer)
@@ -362,12 +379,15 @@ class Asking:
                     more["warnings"] = (*answer.warnings, warning)
             except StoreError as error:
                 more["warnings"] = (*answer.warnings, f"This turn was not kept: {error.message}.")
+        asked.mark(Span.REMEMBER)
         elapsed = (time.perf_counter() - asked.started) * 1000
         answer = msgspec.structs.replace(answer, elapsed_ms=elapsed, **more)
         counted = answered(step, answer, call, self._labels)
         self._count(step, counted, **hit_time(answer.outcome, elapsed))
         if kept is not None:
             self._behind.count_asked(kept, step.read.recalled.turns, counted.fields.get("saved_us", 0))
+        if self._tracing is not None:
+            self._tracing.answered(step, answer, call)
         return answer
 
     async def _keep(self, step: Step, turn: Turn, commands: list[Command]) -> str:
@@ -390,6 +410,10 @@ class Asking:
         self._recollection.remember(step.plan, step.read.known, turn)
         return WAITS if waits else short
 
+    def _trace_failure(self, asked: Asked, error: FlywheelError, step: Step | None = None) -> None:
+        if self._tracing is not None:
+            self._tracing.failed(asked, error, step)
+
     def _count(self, step: Step, counted: Counted, **more: int) -> None:
         self._behind.count(step.plan.spec.key, step.asked.at, **counted.fields, **more)
         if counted.asker:
@@ -400,42 +424,3 @@ class Asking:
             await self._behind.flush()
         except StoreError as error:
             _log.warning("an earlier turn is not written yet: %s", error)
-
-
-def _answer(step: Step, **facts: Any) -> Answer:
-    """An answer with what follows from the question and its plan."""
-    asked, plan = step.asked, step.plan
-    kind = VerbatimAnswer if facts.get("wire") else Answer
-    if kind is Answer:
-        facts.pop("wire", None)
-    return kind(
-        flow=plan.spec.key,
-        flow_id=plan.spec.id,
-        flow_name=plan.spec.name or plan.spec.key,
-        session_id=asked.session,
-        turn_id=asked.turn,
-        trace_id=asked.trace,
-        question=asked.text,
-        context=plan.enrichment.turn_ids,
-        enrichment=plan.enrichment.turns,
-        route=plan.route,
-        config=plan.config,
-        considered=step.considered,
-        **facts,
-    )
-
-
-def _warnings(step: Step, landed: Landed | None = None) -> tuple[str, ...]:
-    error, damaged = step.read.error, step.read.recalled.damaged
-    if error is None and not damaged and landed is None:
-        return ()
-    warnings = []
-    if error is not None:
-        warnings.append(f"Answered without memory: {error.message}.")
-    if damaged:
-        warnings.append(f"{damaged} earlier turn(s) of this session could not be read.")
-    if landed is not None and not landed.complete:
-        warnings.append("Not stored for others: the flow gave no full answer.")
-    elif landed is not None and step.keeps and not landed.stored:
-        warnings.append("The answer could not be stored for others.")
-    return tuple(warnings)

@@ -12,7 +12,7 @@ import logging
 import random
 import time
 from contextlib import aclosing, nullcontext, suppress
-from typing import assert_never
+from typing import TYPE_CHECKING, assert_never
 
 from agentic_flywheel import errors
 from agentic_flywheel.admission import Admission, GaveWay, Spare
@@ -33,6 +33,9 @@ from agentic_flywheel.store.codec import decode, packed
 from agentic_flywheel.store.leases import LEASE_SECONDS, Begun, Ended, Lease, Part, Silence
 from agentic_flywheel.store.store import Store
 
+if TYPE_CHECKING:
+    from agentic_flywheel.tracing import Tracing
+
 _log = logging.getLogger(__name__)
 #: Text is passed on to other processes in pieces of so many seconds, not token by token.
 _TELL_SECONDS = 0.1
@@ -50,7 +53,9 @@ class Calling:
         behind: WriteBehind,
         admission: Admission,
         matching: Matching,
+        tracing: Tracing | None = None,
     ) -> None:
+        self._tracing = tracing
         self._clients = clients
         self._store = store
         self._behind = behind
@@ -61,11 +66,18 @@ class Calling:
         self._join_seconds = settings.number("flow.join_seconds")
 
     async def fly(
-        self, step: Step, flight: Flight, *, shared: str | None, refresh: bool = False, spare: Spare | None = None
+        self,
+        step: Step,
+        flight: Flight,
+        *,
+        shared: str | None,
+        refresh: bool = False,
+        spare: Spare | None = None,
+        audit: bool = False,
     ) -> Landed:
         """Answer a question for everyone aboard. `shared` is the flight's name across processes, None for a call that
         is nobody else's. `refresh` asks for a newer answer than the one that was found. With a `spare` place nobody has
-        asked: the call is counted apart, and gives way. Raises `FlowError`."""
+        asked: the call is counted apart, and gives way. An `audit` checks what was served. Raises `FlowError`."""
         lease, second = None, False
         if shared is not None:
             try:
@@ -83,13 +95,19 @@ class Calling:
         speaker = _Speaker(lease)
         ended = Ended(code=FlowUnavailable.code, message="the call was given up", takeover=not second)
         entry: Entry | None = None
+        purpose = "warm" if spare else "refresh" if refresh else "audit" if audit else "answer"
+        began = time.perf_counter()
         try:
             done, flow_ms = await self._call(step, flight, speaker, spare)
             warm = {} if spare is None else {"warm_calls": 1}
             self._behind.count(step.plan.spec.key, step.asked.at, **called(done, flow_ms), **warm)
             entry = self._entry(step, done, flow_ms, refresh=refresh)
             ended = Ended(packed(entry), complete=done.complete)
+            if self._tracing is not None:
+                self._tracing.called(step, purpose, began, done=done)
         except FlowError as error:
+            if self._tracing is not None and not isinstance(error, GaveWay):
+                self._tracing.called(step, purpose, began, error=error)
             passing = isinstance(error, FlowUnavailable) and not isinstance(error, FlowTimeout)
             ended = Ended(
                 code=error.code,

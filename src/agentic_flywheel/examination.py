@@ -5,11 +5,12 @@ from __future__ import annotations
 import time
 from collections import Counter
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
 from agentic_flywheel.curated import FaqState
 from agentic_flywheel.curation import Flows
 from agentic_flywheel.durations import show_duration
-from agentic_flywheel.errors import IndexUnusable, RegistryError, StoreError
+from agentic_flywheel.errors import ExtraMissing, FlywheelError, IndexUnusable, RegistryError, StoreError
 from agentic_flywheel.flows.registry import Registry
 from agentic_flywheel.history_indexes import HistoryIndexes
 from agentic_flywheel.insight.faq import Faq
@@ -21,6 +22,9 @@ from agentic_flywheel.store.breaker import State
 from agentic_flywheel.store.keys import SHARDS
 from agentic_flywheel.store.outbox import Outbox
 from agentic_flywheel.store.store import Store
+
+if TYPE_CHECKING:
+    from agentic_flywheel.tracing import Tracing
 
 #: How long the doctor waits for the near cache's channel to prove itself.
 NEAR_PROOF_SECONDS = 2.0
@@ -38,6 +42,7 @@ async def examine(
     embedding: Embedding,
     faq: Faq,
     indexes: HistoryIndexes,
+    traces: Tracing | FlywheelError | None = None,
 ) -> list[Check]:
     """Every finding, in the order in which a person would ask: configuration, Redis, flows."""
     return [
@@ -48,6 +53,7 @@ async def examine(
         *await _similar_checks(embedding, store),
         *await _faq_checks(faq),
         *await _history_checks(indexes, store),
+        *await _trace_checks(traces),
         *await _flow_checks(registry, flows),
     ]
 
@@ -84,6 +90,25 @@ async def _faq_checks(faq: Faq) -> list[Check]:
         advice = "`afw faq` lists them; `afw faq approve ID` has one served (on)."
         return [Check(name="faq", state="warn", message=message, advice=advice)]
     return [Check(name="faq", state="ok", message=message)]
+
+
+async def _trace_checks(traces: Tracing | FlywheelError | None) -> list[Check]:
+    """Whether traces would be taken; nothing where none are made."""
+    name = "traces"
+    if traces is None:
+        return []
+    if isinstance(traces, FlywheelError):
+        return [Check(name=name, state="fail", message=traces.message, advice=traces.suggestions[0])]
+    began = time.perf_counter()
+    problem = await traces.knock()
+    if isinstance(problem, ExtraMissing):
+        return [Check(name=name, state="fail", message=problem.message, advice=problem.suggestions[0])]
+    if problem is not None:
+        advice = "Questions are answered all the same. See trace.endpoint and trace.headers: `afw config show`."
+        return [Check(name=name, state="warn", message=f"none arrive: {problem}", advice=advice)]
+    took = (time.perf_counter() - began) * 1000
+    message = f"taken by {traces.place.shown} ({took:.0f} ms); text {traces.text}"
+    return [Check(name=name, state="ok", message=message)]
 
 
 async def _engine_checks(store: Store) -> list[Check]:

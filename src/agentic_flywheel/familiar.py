@@ -79,7 +79,9 @@ class Familiar:
         self._known: OrderedDict[Name, _Known] = OrderedDict()
         self.size_bytes = 0
 
-    async def answer(self, question: str, flow: str | None, user: str | None, intent: str | None) -> Answer | None:
+    async def answer(
+        self, question: str, flow: str | None, user: str | None, intent: str | None, *, trace: str = ""
+    ) -> Answer | None:
         """The answer to a question without session and directives, if all is as it was; None: go the whole way."""
         name = (question, flow, self._user if user is None else user, intent)
         known = self._known.get(name)
@@ -93,7 +95,9 @@ class Familiar:
             self._forget(name)
             return None
         elapsed = (time.perf_counter() - started) * 1000
-        again = Repeat(known.turn, new_session_id(), new_id(), new_id(), now, elapsed, known.counted, near=False)
+        again = Repeat(
+            known.turn, new_session_id(), new_id(), trace or new_id(), now, elapsed, known.counted, near=False
+        )
         if not self._behind.repeat(again):
             return None
         if name in self._known:

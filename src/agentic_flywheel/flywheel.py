@@ -6,7 +6,7 @@ import random
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from datetime import timedelta
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from agentic_flywheel.admission import Admission
 from agentic_flywheel.asking import Asking
@@ -48,6 +48,9 @@ from agentic_flywheel.store.embedded import EmbeddedServer
 from agentic_flywheel.store.store import Store
 from agentic_flywheel.watching import FlowWatch
 
+if TYPE_CHECKING:
+    from agentic_flywheel.tracing import Tracing
+
 #: What calls that nobody waits for any more may still take when the flywheel is closed.
 CLOSE_SECONDS = 1.0
 _NO_DIRECTIVES = Directives()
@@ -81,6 +84,14 @@ class Flywheel(LateParts):
         self.settings = settings
         self._listening = None if listener is None else Listening(listener)
         self.registry = registry or Registry(settings)
+        self._tracing: Tracing | None = None
+        self._no_traces: FlywheelError | None = None
+        if settings["trace.exporter"] != "off":
+            from agentic_flywheel import __version__
+            from agentic_flywheel.tracing import tracing_of
+
+            self._tracing, self._no_traces = tracing_of(settings, __version__, getattr(listener, "traced", None))
+        tracing = self._tracing
         self._clients = ClientPool(settings)
         self._store = Store(settings)
         self._behind = WriteBehind(self._store)
@@ -95,7 +106,7 @@ class Flywheel(LateParts):
         self._watch = FlowWatch(settings, self._clients, self._store.flows, self._flow_changed)
         self._forget = forget = self._near.forget if self._near else _nothing_at_hand
         self.lifetimes = Lifetimes(settings, self.registry, self._store.flows, forget)
-        self._planner = Planner(settings, self.registry, self._store.keys)
+        self._planner = Planner(settings, self.registry, self._store.keys, tracing)
         recollection = Recollection(self._planner, self._store, self._behind)
         self._admission = admission = Admission(settings, self._store.limits)
         self._familiar = Familiar(settings, self.registry, self._store, self._clients, self._watch, self._behind)
@@ -106,7 +117,9 @@ class Flywheel(LateParts):
         )
         if background:
             matching.catch_up = Reembedding(self._store, matching, self._flights).look
-        self._calling = calling = Calling(settings, self._clients, self._store, self._behind, admission, matching)
+        self._calling = calling = Calling(
+            settings, self._clients, self._store, self._behind, admission, matching, tracing
+        )
         self._learning = learning = Learning(
             self._store,
             matching,
@@ -116,6 +129,7 @@ class Flywheel(LateParts):
             self._behind,
             audits=background,
             draw=draw,
+            tracing=tracing,
         )
         self._asking = Asking(
             settings,
@@ -132,6 +146,7 @@ class Flywheel(LateParts):
             matching=matching,
             learning=learning,
             near=self._near,
+            tracing=tracing,
             refreshes=background,
         )
         self.cache = Cache(
@@ -160,6 +175,7 @@ class Flywheel(LateParts):
                 self._behind,
                 forget,
                 lambda: self.faq,
+                tracing,
             ),
             Proposing(self.registry, self._store, matching, self.lifetimes),
         )
@@ -240,11 +256,14 @@ class Flywheel(LateParts):
         """
         plain = not (config or domain or history or instructions or turn_id or (verbatim and verbatim.credential))
         if session is None and plain and directives in (None, _NO_DIRECTIVES):
+            trace = "" if self._tracing is None else self._tracing.joined()
             if self._near is not None:
-                at_hand = self._near.answer(question, flow, user, intent)
+                at_hand = self._near.answer(question, flow, user, intent, trace=trace)
             else:
-                at_hand = await self._familiar.answer(question, flow, user, intent)
+                at_hand = await self._familiar.answer(question, flow, user, intent, trace=trace)
             if at_hand is not None:
+                if self._tracing is not None:
+                    self._tracing.at_hand(at_hand, self._planner.user if user is None else user)
                 return at_hand if self._listening is None else self._listening.answered(at_hand)
         if self._housekeeping is not None:
             self._housekeeping.look()
@@ -348,7 +367,14 @@ class Flywheel(LateParts):
         from agentic_flywheel.examination import examine
 
         return await examine(
-            self.registry, self._store, self.flows, self._near, self._embedding, self.faq, self.history.indexes
+            self.registry,
+            self._store,
+            self.flows,
+            self._near,
+            self._embedding,
+            self.faq,
+            self.history.indexes,
+            self._no_traces or self._tracing,
         )
 
     def _recall(self, embedder: Embedder) -> Recall:
@@ -381,6 +407,8 @@ class Flywheel(LateParts):
 
         Safe to call twice.
         """
+        if self._tracing is not None:
+            self._tracing.hurry()
         if self._schedule is not None:
             await self._schedule.aclose()
         await self._flights.aclose(patience=CLOSE_SECONDS)
@@ -392,6 +420,8 @@ class Flywheel(LateParts):
         await self._watch.aclose()
         await self._behind.aclose()
         await self._clients.aclose()
+        if self._tracing is not None:
+            await self._tracing.aclose()
         await self._store.aclose()
 
 

@@ -11,7 +11,7 @@ import logging
 import random
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -34,6 +34,9 @@ from agentic_flywheel.store.store import Store
 #: Who loses a race for the cut looks again, so often at most; the winner's cut rests on nearly the same evidence.
 _ATTEMPTS = 5
 
+if TYPE_CHECKING:
+    from agentic_flywheel.tracing import Tracing
+
 _log = logging.getLogger(__name__)
 
 
@@ -51,7 +54,9 @@ class Learning:
         *,
         audits: bool,
         draw: Callable[[], float] = random.random,
+        tracing: Tracing | None = None,
     ) -> None:
+        self._tracing = tracing
         self._store = store
         self._matching = matching
         self._comparer = comparer
@@ -120,7 +125,7 @@ class Learning:
             return
         # The flow's own answer is stored under the question's own words: the next asker of these words gets it.
         kept = msgspec.structs.replace(step, decision=Ask(Reason.NOT_STORED))
-        flight = self._flights.launch(None, lambda flight: self._calling.fly(kept, flight, shared=None))
+        flight = self._flights.launch(None, lambda flight: self._calling.fly(kept, flight, shared=None, audit=True))
         try:
             landed = await flight.landed()
         except FlowError as error:
@@ -143,6 +148,8 @@ class Learning:
             fields = increments(Label(other.similarity, verdict.same, source, match.choice.standing, certain))
             if verdict.same is not False and not certain:
                 fields |= label_increments(self._comparer.fingerprint)
+            if source is LabelSource.AUDIT and self._tracing is not None and verdict.same is not None:
+                self._tracing.audited(step, right=verdict.same)
             if source is LabelSource.AUDIT and verdict.same is False:
                 for pair in pairs_of(step.plan.normal, step.plan.wanted[0].key, other):
                     await self._store.similar.block(spec.key, pair)

@@ -19,7 +19,11 @@ _log = logging.getLogger(__name__)
 
 
 class Listener(Protocol):
-    """What is told of answers; both methods must be quick."""
+    """What is told of answers; both methods must be quick.
+
+    One that has a method `traced(end: str, traces: int)` is told as well, from another thread, how many traces were
+    sent, dropped or failed.
+    """
 
     def answered(self, answer: Answer) -> None:
         """A question was answered."""

@@ -141,7 +141,9 @@ class NearCache:
         """The moment before a question is looked up: what is read later is kept only if nothing changed since."""
         return Moment(self._heard, time.monotonic(), self._registry.current())
 
-    def answer(self, question: str, flow: str | None, user: str | None, intent: str | None) -> Answer | None:
+    def answer(
+        self, question: str, flow: str | None, user: str | None, intent: str | None, *, trace: str = ""
+    ) -> Answer | None:
         """The answer to a question without session and directives, if it is at hand and may be relied on."""
         started = time.perf_counter()
         name = (question, flow, self._user if user is None else user, intent)
@@ -157,7 +159,7 @@ class NearCache:
         if self._registry.current() is not kept.registry:
             return None
         elapsed = (time.perf_counter() - started) * 1000
-        again = Repeat(kept.turn, new_session_id(), new_id(), new_id(), now, elapsed, kept.counted)
+        again = Repeat(kept.turn, new_session_id(), new_id(), trace or new_id(), now, elapsed, kept.counted)
         if not self._behind.repeat(again):
             return None  # too much is waiting to be written: an asker who waits for Redis lets it drain
         self._kept.move_to_end(name)

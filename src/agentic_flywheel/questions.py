@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
@@ -19,6 +19,7 @@ from agentic_flywheel.flows.routing import route
 from agentic_flywheel.flows.snapshot import RegistrySnapshot
 from agentic_flywheel.identifiers import new_id, new_session_id
 from agentic_flywheel.model import Directives, Exchange, Route
+from agentic_flywheel.observe.names import Span
 from agentic_flywheel.policy.admission import admit_config, admit_id, admit_question, admit_text
 from agentic_flywheel.policy.context import Domain, Enrichment, carried, enrich
 from agentic_flywheel.policy.decision import Wanted
@@ -28,6 +29,10 @@ from agentic_flywheel.remembered import Conversation
 from agentic_flywheel.settings import Settings
 from agentic_flywheel.store.keys import Keys
 from agentic_flywheel.store.recalled import Recalled
+
+if TYPE_CHECKING:
+    from agentic_flywheel.observe.marks import Marks
+    from agentic_flywheel.tracing import Tracing
 
 _Kind = TypeVar("_Kind")
 _NO_DIRECTIVES = Directives()
@@ -54,6 +59,12 @@ class Asked(msgspec.Struct, gc=False, frozen=True, kw_only=True):
     history: tuple[Exchange, ...] = ()
     instructions: str = ""
     verbatim: Verbatim | None = None
+    marks: Marks | None = None  # when its steps were; None where no traces are made
+
+    def mark(self, *steps: str) -> None:
+        """These steps (`observe.names.Span`), begun after the last ones, are done."""
+        if self.marks is not None:
+            self.marks.end(*steps)
 
     @property
     def plain(self) -> bool:
@@ -87,8 +98,9 @@ class Plan(msgspec.Struct, gc=False, frozen=True, kw_only=True):
 class Planner:
     """Checks and plans the questions of one tenant."""
 
-    def __init__(self, settings: Settings, registry: Registry, keys: Keys) -> None:
+    def __init__(self, settings: Settings, registry: Registry, keys: Keys, tracing: Tracing | None = None) -> None:
         self._registry = registry
+        self._tracing = tracing
         self._keys = keys
         self.user = settings.text("user")
         self._longest = int(settings["question.max_characters"])
@@ -116,13 +128,14 @@ class Planner:
     ) -> Asked:
         """Check everything that was given, before anything is touched. Raises `InputError`."""
         started = time.perf_counter()
+        marks = None if self._tracing is None else self._tracing.begin()
         user = self.user if user is None else user
         return Asked(
             text=admit_question(question, longest=self._longest),
             session=new_session_id() if session is None else admit_id(session, "session"),
             resumed=session is not None,
             turn=new_id() if turn_id is None else admit_id(turn_id, "turn"),
-            trace=new_id(),
+            trace=new_id() if marks is None else marks.trace,
             user="" if user == "" else admit_id(user, "user"),
             flow=None if flow is None else admit_text(flow, "flow"),
             intent=None if intent is None else admit_text(intent, "intent"),
@@ -134,6 +147,7 @@ class Planner:
             verbatim=verbatim,
             at=time.time(),
             started=started,
+            marks=marks,
         )
 
     def plan(self, asked: Asked, known: Conversation) -> Plan:
@@ -151,6 +165,7 @@ class Planner:
             context=[earlier.question for earlier in asked.history or recalled.turns],
         )
         spec = snapshot.get(chosen.flow)
+        asked.mark(Span.ROUTE)
         enrichment = self._enrichment(asked, spec, known)
         config = {**(session.config if session else _NOTHING), **asked.config}
         domain = asked.domain.digest() if asked.domain else ""
@@ -172,6 +187,7 @@ class Planner:
                 asked.text, allowed=self._verbatim if spec.verbatim is None else spec.verbatim
             ):
                 wanted = (*wanted, self._wanted(asked, spec, scope, normal, alone, first_only=True))
+        asked.mark(Span.IDENTIFY)
         return Plan(
             route=chosen,
             spec=spec,

@@ -17,6 +17,7 @@ import msgspec
 from agentic_flywheel.behind import WriteBehind
 from agentic_flywheel.errors import StoreError, UnknownSession
 from agentic_flywheel.model import FlowState, Turn
+from agentic_flywheel.observe.names import Span
 from agentic_flywheel.policy.decision import Found
 from agentic_flywheel.policy.relevance import Earlier
 from agentic_flywheel.questions import Asked, Plan, Planner
@@ -86,6 +87,7 @@ class Recollection:
                 read = await self._read(asked, actual)
             return actual, msgspec.structs.replace(read, known=known, commands=(), replies=())
         except StoreError as error:
+            asked.mark(*((Span.RECALL, Span.LOOK_UP) if asked.resumed else (Span.LOOK_UP,)))
             _check_owner(asked, known.recalled)
             _log.debug("asked without the store: %s", error)
             plan = self._planner.plan(asked, known)  # what had been read by then is not lost
@@ -113,6 +115,7 @@ class Recollection:
         if self._planner.looks_back(asked, plan.spec) and not known.reaches_back():
             command = further_back(self._store.sessions, asked.session, self._planner.window(plan.registry))
             (reply,) = await self._store.link.run(command)
+            asked.mark(Span.RECALL)
             known = read_further(known.recalled, self._further(asked, reply))
             plan = self._planner.plan(asked, known)
         return plan, known
@@ -158,6 +161,7 @@ class Recollection:
         commands = [*first, store.flows.read_command(spec.key), store.flows.type_ttl_command(spec.type)]
         commands += [("GET", wanted.key) for wanted in plan.wanted]
         replies = await store.link.run_each(*commands)
+        asked.mark(*((Span.RECALL, Span.LOOK_UP) if first else (Span.LOOK_UP,)))
         store.outbox.notice()
         for reply in replies[: len(first) + 2]:
             if isinstance(reply, Refusal):

@@ -33,6 +33,7 @@ from agentic_flywheel.store.store import Store
 
 if TYPE_CHECKING:
     from agentic_flywheel.insight.faq import Faq
+    from agentic_flywheel.tracing import Tracing
 
 #: How long the mark of a private answer keeps others from being given one like it, in seconds.
 WITHDRAWN_SECONDS = 365 * 86400.0
@@ -52,7 +53,9 @@ class Reporting:
         behind: WriteBehind,
         forget: Callable[[], None],
         faq: Callable[[], Faq],
+        tracing: Tracing | None = None,
     ) -> None:
+        self._tracing = tracing
         self._registry = registry
         self._store = store
         self._planner = planner
@@ -99,6 +102,8 @@ class Reporting:
             blocked = (turn.question, turn.matched_question)
             cut = await self._block(turn, entry)
         await self._store.similar.add_report(report)
+        if self._tracing is not None:
+            self._tracing.reported(turn, report)
         self._behind.count(turn.flow, now, **{f"report:{kind.value}": 1})
         self._forget()
         answer = await self._fresh(turn, kind) if fresh else None

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import msgspec
 
+from agentic_flywheel.flights import Landed
 from agentic_flywheel.matching import Match
-from agentic_flywheel.model import Answer, Candidate, Reason, Turn
+from agentic_flywheel.model import Answer, Candidate, Reason, Turn, VerbatimAnswer
 from agentic_flywheel.policy.decision import Ask, Decision, Facts
 from agentic_flywheel.questions import Asked, Plan
 from agentic_flywheel.recollection import Read
@@ -82,3 +84,42 @@ def turn_of(step: Step, answer: Answer) -> Turn:
         matched_question=answer.matched_question,
         faq=answer.faq,
     )
+
+
+def answer_of(step: Step, **facts: Any) -> Answer:
+    """An answer with what follows from the question and its plan."""
+    asked, plan = step.asked, step.plan
+    kind = VerbatimAnswer if facts.get("wire") else Answer
+    if kind is Answer:
+        facts.pop("wire", None)
+    return kind(
+        flow=plan.spec.key,
+        flow_id=plan.spec.id,
+        flow_name=plan.spec.name or plan.spec.key,
+        session_id=asked.session,
+        turn_id=asked.turn,
+        trace_id=asked.trace,
+        question=asked.text,
+        context=plan.enrichment.turn_ids,
+        enrichment=plan.enrichment.turns,
+        route=plan.route,
+        config=plan.config,
+        considered=step.considered,
+        **facts,
+    )
+
+
+def warnings_of(step: Step, landed: Landed | None = None) -> tuple[str, ...]:
+    error, damaged = step.read.error, step.read.recalled.damaged
+    if error is None and not damaged and landed is None:
+        return ()
+    warnings = []
+    if error is not None:
+        warnings.append(f"Answered without memory: {error.message}.")
+    if damaged:
+        warnings.append(f"{damaged} earlier turn(s) of this session could not be read.")
+    if landed is not None and not landed.complete:
+        warnings.append("Not stored for others: the flow gave no full answer.")
+    elif landed is not None and step.keeps and not landed.stored:
+        warnings.append("The answer could not be stored for others.")
+    return tuple(warnings)

@@ -26,8 +26,8 @@ class Watch:
         self._answer = flywheel._familiar.answer
         flywheel._familiar.answer = self  # type: ignore[method-assign, assignment]
 
-    async def __call__(self, *arguments: Any) -> Any:
-        answer = await self._answer(*arguments)
+    async def __call__(self, *arguments: Any, **named: Any) -> Any:
+        answer = await self._answer(*arguments, **named)
         self.recognised += answer is not None
         return answer
 

@@ -113,7 +113,21 @@ def ask(
             answer = await voice.follow(flywheel.stream(question, **asked))
         else:
             answer = await flywheel.ask(question, **asked)
-        return answer, await _cut(flywheel, answer) if explain and not invocation.as_json else None
+        cut = await _cut(flywheel, answer) if explain and not invocation.as_json else None
+        if not stream:  # at once: what the end of the program has to wait for is none of the reader's business
+            show(answer, cut)
+            sys.stdout.flush()
+        return answer, cut
+
+    def show(answer: Answer, cut: Cut | None) -> None:
+        if not invocation.as_json:
+            show_notes(answer) if stream else show_answer(answer)
+            if explain:
+                explain_answer(answer, cut)
+        elif not stream:
+            from agentic_flywheel.interfaces.cli.terminal import print_json
+
+            print_json(answer)
 
     if stream:
         from agentic_flywheel.errors import FlywheelError
@@ -123,18 +137,9 @@ def ask(
         except FlywheelError as error:
             voice.fail(error)
             return error.exit_code
-        if not invocation.as_json:
-            show_notes(answer)
+        show(answer, cut)
     else:
-        answer, cut = invocation.run(work)
-        if invocation.as_json:
-            from agentic_flywheel.interfaces.cli.terminal import print_json
-
-            print_json(answer)
-        else:
-            show_answer(answer)
-    if explain and not invocation.as_json:
-        explain_answer(answer, cut)
+        invocation.run(work)
     return 0
 
 

@@ -45,6 +45,12 @@ class Metrics:
         self._failures = Counter(
             "afw_failures", "Questions that were not answered, by the kind of error.", ("code",), registry=registry
         )
+        self._traces = Counter(
+            "afw_trace_parts",
+            "Parts of traces, by what became of them: sent, dropped, failed.",
+            ("end",),
+            registry=registry,
+        )
         self._requests = Counter(
             "afw_http_requests",
             "Requests, by the pattern of their route.",
@@ -74,6 +80,10 @@ class Metrics:
     def failed(self, error: FlywheelError) -> None:
         """A question was not answered."""
         self._failures.labels(error.code).inc()
+
+    def traced(self, end: str, traces: int) -> None:
+        """So many traces were sent, dropped or failed; called from another thread as well."""
+        self._traces.labels(end).inc(traces)
 
     def began(self) -> None:
         """A request came in."""

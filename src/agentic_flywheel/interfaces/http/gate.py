@@ -18,6 +18,7 @@ from agentic_flywheel.errors import CredentialsMissing, FlywheelError, InputErro
 from agentic_flywheel.interfaces.http.boundary import HEADERS
 from agentic_flywheel.interfaces.http.call import Call
 from agentic_flywheel.interfaces.http.problems import known_error, problem_response
+from agentic_flywheel.observe.marks import CALLER
 
 if TYPE_CHECKING:
     from starlette.types import Message, Receive, Scope, Send
@@ -35,6 +36,7 @@ class Gate:
     def __init__(self, service: Service, router: Router) -> None:
         self._service = service
         self.router = router
+        self._joins_traces = service.settings["trace.exporter"] != "off"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request, or the lifespan of the application."""
@@ -49,6 +51,8 @@ class Gate:
             traceparent=headers.get(b"traceparent", b"").decode("latin-1"),
         )
         scope["afw.call"] = call
+        if self._joins_traces and call.traceparent:
+            CALLER.set(call.traceparent)  # of this request's own context
         scope["app"] = self  # Starlette raises what goes wrong in routing where there is one
         out = _Out(send, call)
         self._service.metrics.began()

@@ -1,0 +1,1 @@
+"""What others are told of questions while they are answered: traces, to OpenTelemetry and to Langfuse."""
