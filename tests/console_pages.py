@@ -66,7 +66,7 @@ class Console:
     def check(self, name: str = "") -> None:
         """Nothing was complained of, nothing is wider than the screen, nothing stands in anybody's way; with a name,
         a picture is kept where that is wanted."""
-        assert self.faults == [], self.page.url
+        assert self.faults == [], f"{self.page.url}: {self.faults}"
         wider = self.page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
         assert wider <= 0, f"{self.page.url} is {wider} px wider than the screen ({self.size})"
         if name and PICTURES:
@@ -77,7 +77,7 @@ class Console:
             "axe.run({runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa', 'best-practice']})"
         )
         barriers = [f"{one['id']}: {node['html'][:200]}" for one in found["violations"] for node in one["nodes"]]
-        assert barriers == [], self.page.url
+        assert barriers == [], f"{self.page.url}: {barriers}"
 
 
 @contextmanager

@@ -60,9 +60,11 @@ def desktop(browser: Browser, server: HttpServer) -> Iterator[Console]:
 
 PAGES = {
     "home": "/",
+    "search": "/search",
     "sessions": "/sessions",
     "session": "/session?id=monday",
     "signin": "/signin",
+    "reports": "/reports",
     "missing": "/nothing-here",
 }
 
@@ -133,4 +135,70 @@ def test_keys_lead_through_a_page(desktop: Console) -> None:
     page.keyboard.press("k")
     page.keyboard.press("Enter")
     page.locator(".thread").wait_for()
+    assert desktop.faults == []
+
+
+def test_search_finds_narrows_and_keeps_its_state_in_the_address(desktop: Console) -> None:
+    page = desktop.open("/")
+    page.keyboard.press("/")
+    page.keyboard.type("deploy")
+    page.keyboard.press("Enter")
+    page.locator(".found").wait_for()
+    assert page.url.endswith("/search?q=deploy")
+    assert page.locator("mark").first.inner_text() == "deploy"
+    people = page.get_by_role("complementary").get_by_role("link")
+    assert {"ann", "bob"} <= set(people.all_inner_texts())
+    people.get_by_text("bob", exact=True).click()
+    assert "person=bob" in page.url
+    assert page.locator(".found > li").count() == 1
+    page.reload()
+    assert page.locator(".found .meta").inner_text().split()[:3] == ["hit", "echo", "bob"]
+    page.get_by_label("Without bob").click()
+    assert page.url.endswith("/search?q=deploy")
+    desktop.check("search")
+    page = desktop.open("/search?q=zebra")
+    assert "Nothing fits" in page.locator(".empty").inner_text()
+    desktop.check("search-empty")
+
+
+def test_an_answer_tells_why_it_was_given(desktop: Console) -> None:
+    page = desktop.open("/session?id=tuesday")
+    page.locator(".turn").first.get_by_role("link", name="Why this answer?").click()
+    assert "Served from memory" in page.locator(".verdict").inner_text()
+    facts = page.locator(".facts").last.inner_text()
+    assert "everybody of the tenant" in facts
+    assert "afw:v1:default:team:flow:echo:q:" in facts
+    page.locator("#now", has_text="serve the stored answer to this very question").wait_for()
+    desktop.check("why")
+
+
+def test_a_wrong_answer_is_reported_and_served_no_more(browser: Browser, server: HttpServer) -> None:
+    ask(server, "How do I report?", session="wrong", user="ann")
+    with console(browser, server.url, "phone") as look:
+        page = look.open("/session?id=wrong")
+        page.get_by_role("link", name="Wrong answer?").click()
+        look.check("report")
+        page.get_by_label("outdated").check()
+        page.get_by_label("What is the matter").fill("We use <b>forms</b> now")
+        page.get_by_role("button", name="Report").click()
+        assert "The answer is gone from the cache" in page.locator("main").inner_text()
+        assert "You said: How do I report?" in page.locator(".answer").inner_text()
+        look.check("reported")
+        page = look.open("/reports")
+        assert "We use <b>forms</b> now" in page.locator(".found").inner_text()
+        look.check("reports")
+        page.get_by_role("link", name="Why this answer?").first.click()
+        assert "Asked of the flow, and kept" in page.locator(".verdict").inner_text()
+        look.check()
+
+
+def test_a_step_of_a_chart_leads_to_what_was_asked_in_it(desktop: Console) -> None:
+    page = desktop.open("/?since=24h")
+    page.locator("time-chart .plot canvas").first.wait_for()
+    over = page.locator("time-chart[opens] .u-over")
+    box = over.bounding_box()
+    assert box
+    over.click(position={"x": box["width"] - 4, "y": box["height"] - 2})
+    page.locator(".found").wait_for()
+    assert "since=" in page.url
     assert desktop.faults == []

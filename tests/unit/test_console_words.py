@@ -7,9 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from agentic_flywheel.findings import SearchMode, SearchSort
 from agentic_flywheel.interfaces.http.console import words
 from agentic_flywheel.interfaces.http.console.screens import ALL
+from agentic_flywheel.interfaces.http.console.screens.home import WINDOWS
 from agentic_flywheel.interfaces.http.console.words import LANGUAGES, Words, catalogue
+from agentic_flywheel.likeness import ReportKind
 from agentic_flywheel.model import Outcome, Reason
 
 CONSOLE = Path(words.__file__).parent.parent
@@ -19,7 +22,15 @@ BUILT = {
     "reason.": set(Reason),
     "nav.": {screen.name for module in ALL for screen in module.SCREENS if screen.place is not None},
     "frame.theme_": {"auto", "light", "dark"},
-    "home.since_": {"1h", "24h", "7d", "30d", "90d"},
+    "search.mode_": set(SearchMode),
+    "search.compared_": set(SearchMode),
+    "search.sort_": set(SearchSort),
+    "search.": {"flow", "outcome", "person", "day"},
+    "why.": set(Outcome),
+    "why.scope_": {"team", "user", "session"},
+    "report.": set(ReportKind),
+    "report.does_": set(ReportKind),
+    "home.since_": set(WINDOWS),
 }
 
 #: Words that any screen may take, whether or not one does.

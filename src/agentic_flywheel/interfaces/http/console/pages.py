@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
@@ -79,4 +79,15 @@ class Action(NamedTuple):
 def json_of(value: Any, status: int = 200) -> Response:
     """A value as JSON."""
     headers = {"Vary": HEADERS["Vary"]}
-    return Response(msgspec.json.encode(value, enc_hook=str), status, headers, "application/json")
+    return Response(msgspec.json.encode(_named(value), enc_hook=str), status, headers, "application/json")
+
+
+def _named(value: Any) -> Any:
+    """A value with the names of all its fields: some structs are stored as arrays, which tell a reader nothing."""
+    if isinstance(value, msgspec.Struct):
+        return {name: _named(getattr(value, name)) for name in value.__struct_fields__}
+    if isinstance(value, Mapping):
+        return {name: _named(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_named(part) for part in value]
+    return value

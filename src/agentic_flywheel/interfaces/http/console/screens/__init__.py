@@ -1,5 +1,5 @@
 """The screens of the console; each module has its `SCREENS` and `ACTIONS`. The package says how to add one."""
 
-from agentic_flywheel.interfaces.http.console.screens import asking, home, session, sessions
+from agentic_flywheel.interfaces.http.console.screens import asking, home, report, search, session, sessions, why
 
-ALL = (home, sessions, session, asking)
+ALL = (home, search, sessions, session, why, report, asking)

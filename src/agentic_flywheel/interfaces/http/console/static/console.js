@@ -86,6 +86,7 @@ const forms = {
   percent: (value) => percents.format(value),
   milliseconds: (value) => value >= 1000 ? `${numbers.format(value / 1000)} s` : `${numbers.format(value)} ms`,
 };
+const HEIGHT = 192;
 const dashes = [[], [6, 3], [2, 3], [8, 3, 2, 3]];
 
 class TimeChart extends HTMLElement {
@@ -107,9 +108,10 @@ class TimeChart extends HTMLElement {
     this.key.setAttribute("aria-hidden", "true");
     this.prepend(this.place, this.key);
     this.draw();
+    if (this.hasAttribute("opens")) this.place.addEventListener("click", () => this.open());
     this.seen = new ResizeObserver(() => {
       const width = this.clientWidth;
-      if (this.chart && width && Math.abs(width - this.chart.width) > 1) this.chart.setSize({ width, height: 208 });
+      if (this.chart && width && Math.abs(width - this.chart.width) > 1) this.chart.setSize({ width, height: HEIGHT });
     });
     this.seen.observe(this);
   }
@@ -135,7 +137,7 @@ class TimeChart extends HTMLElement {
     const highest = Math.max(0, ...drawn.flat().filter((value) => value != null));
     this.chart = new uPlot({
       width: this.clientWidth || 320,
-      height: 208,
+      height: HEIGHT,
       legend: { show: false },
       cursor: { y: false, points: { show: !this.bars }, drag: { x: false, y: false } },
       scales: {
@@ -143,7 +145,7 @@ class TimeChart extends HTMLElement {
         y: log ? { distr: 3 } : { range: [0, this.getAttribute("form") === "percent" ? 1 : Math.max(4, highest * 1.08)] },
       },
       axes: [
-        { ...axis, space: 64, values: (_, at) => this.moments(at) },
+        { ...axis, space: 64, size: this.step >= 86400 ? 30 : 44, gap: 4, values: (_, at) => this.moments(at) },
         { ...axis, size: 56, values: (_, at) => at.map((value) => value == null ? "" : this.form(value)) },
       ],
       series: [{}, ...order.map((at) => ({
@@ -154,11 +156,25 @@ class TimeChart extends HTMLElement {
         fill: this.bars ? colours[at] : undefined,
         paths: bars || undefined,
         spanGaps: true,
-        points: { show: !this.bars && this.at.length < 3 },
+        points: { show: !this.bars && this.values[at].filter((value) => value != null).length < 40, size: 6, fill: colours[at] },
       }))],
       hooks: { setCursor: [(chart) => this.legend(chart.cursor.idx)] },
     }, [this.at, ...order.map((at) => drawn[at])], this.place);
     this.legend(null);
+  }
+
+  // The step that was pointed at, and of it the outcome.
+  open() {
+    const at = this.chart.cursor.idx;
+    const row = at == null ? null : $$("tbody tr", this)[at];
+    if (!row) return;
+    const link = new URL($("a", row).href);
+    const height = this.chart.posToVal(this.chart.cursor.top, "y");
+    let sum = 0;
+    const band = this.values.findIndex((column) => (sum += column[at] ?? 0) >= height);
+    const outcome = this.getAttribute("opens").split(" ")[band];
+    if (outcome) link.searchParams.set("outcome", outcome);
+    location.assign(link);
   }
 
   moments(at) {
@@ -176,7 +192,10 @@ class TimeChart extends HTMLElement {
   }
 
   legend(at) {
-    this.key.replaceChildren(...this.names.map((name, column) => {
+    const drawn = this.names.map((_, column) => column)
+      .filter((column) => !this.bars || this.values[column].some((value) => value) || column === 0);
+    this.key.replaceChildren(...drawn.map((column) => {
+      const name = this.names[column];
       const item = document.createElement("li");
       const swatch = document.createElementNS("http://www.w3.org/2000/svg", "svg");
       swatch.setAttribute("width", "18");
