@@ -278,6 +278,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("jwt.scope_claim", "scope", "Claim that lists what its bearer may do: words, or a list; dots go deeper."),
     Setting("jwt.scope_prefix", "afw:", "What our scopes begin with in that claim: afw:ask, afw:read, afw:admin."),
     Setting("serve.max_body_megabytes", 8.0, "Largest request body, in MB (10^6 bytes).", minimum=0.001),
+    Setting("serve.max_import_megabytes", 1024.0, "Largest backup that REST puts back, in MB.", minimum=0.001),
     Setting("serve.flowise_url", "", "Flowise behind the service, whose clients are served at /api/v1; empty: none."),
     Setting("serve.max_tenants", 32, "Tenants that one process keeps open at a time.", minimum=1),
     Setting("serve.drain_seconds", 0.0, "After SIGTERM, serve on for so long while /readyz says no.", minimum=0),

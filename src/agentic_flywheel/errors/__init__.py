@@ -20,6 +20,9 @@
     │   ├── UnknownWarmUp
     │   └── NotCached                    only-if-cached, and nothing that may be served
     ├── EditConflict                     somebody else changed it since it was read
+    │   └── PreconditionFailed           and If-Match said that nobody should have
+    ├── RepeatMismatch                   an Idempotency-Key that stood for another request
+    ├── RepeatInProgress                 the request of an Idempotency-Key is still under way
     ├── StoreError                       Redis
     │   ├── StoreUnavailable             unreachable, too slow, or gone
     │   ├── StoreRefused                 wrong password, missing rights
@@ -69,6 +72,8 @@ from agentic_flywheel.errors.access import (
     NotAllowed,
     OriginRefused,
     RateLimited,
+    RepeatInProgress,
+    RepeatMismatch,
     RequestTooLarge,
     ServiceBusy,
     ServiceFailed,
@@ -85,6 +90,7 @@ from agentic_flywheel.errors.root import (
     InputError,
     NotCached,
     NotFound,
+    PreconditionFailed,
     QuestionError,
     RegistryError,
     SettingsError,
@@ -151,9 +157,12 @@ __all__ = [
     "NotCached",
     "NotFound",
     "OriginRefused",
+    "PreconditionFailed",
     "QuestionError",
     "RateLimited",
     "RegistryError",
+    "RepeatInProgress",
+    "RepeatMismatch",
     "RequestTooLarge",
     "ServiceBusy",
     "ServiceFailed",

@@ -101,6 +101,29 @@ class RequestTooLarge(InputError):
     )
 
 
+class RepeatMismatch(InputError):
+    """An `Idempotency-Key` stands for another request already; nothing was done."""
+
+    code = "repeat_mismatch"
+    default_suggestions = (
+        "Use another key: one for each thing that is to be done once.",
+        "To repeat a request, send the same method, path, query and body.",
+        "Keys are forgotten after a day.",
+    )
+
+
+class RepeatInProgress(FlywheelError):
+    """The first request with this `Idempotency-Key` is still under way; nothing was done."""
+
+    code = "repeat_in_progress"
+    default_retry_after = 1.0
+    default_suggestions = (
+        "Try again after the time given in Retry-After: its answer comes then.",
+        "Leave the key out if this is meant to be done besides.",
+        "Where the process that did it died, the key is free again after five minutes.",
+    )
+
+
 class UnknownApiKey(NotFound):
     """No API key of this name or id."""
 

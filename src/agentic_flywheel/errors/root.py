@@ -184,6 +184,12 @@ class EditConflict(FlywheelError):
     )
 
 
+class PreconditionFailed(EditConflict):
+    """It is not what `If-Match` names any more; nothing was done."""
+
+    code = "precondition_failed"
+
+
 class UnknownWarmUp(NotFound):
     """No warm-up with this id; they are forgotten after 30 days."""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -18,7 +17,6 @@ from agentic_flywheel.interfaces.cli.receipt import confirmation_options, report
 if TYPE_CHECKING:
     from agentic_flywheel.flows.registry import RegistryChange
     from agentic_flywheel.flywheel import Flywheel
-    from agentic_flywheel.model import Receipt
 
 KINDS = ("flowise", "openai", "langflow", "documents", "python")
 TYPES = ("technical", "creative", "document")
@@ -200,37 +198,9 @@ def remove(invocation: Invocation, key: str, yes: bool, dry_run: bool) -> int:
 
     Conversations stay.
     """
-    from agentic_flywheel.errors import StoreError, UnknownFlow
-    from agentic_flywheel.model import Receipt
+    from agentic_flywheel.flow_removal import remove_flow
 
     dry = dry_run or not yes
-    problems: list[StoreError] = []
-
-    async def work(flywheel: Flywheel) -> Receipt:
-        snapshot = flywheel.registry.current()
-        spec = snapshot.get(key, inactive=True)
-        place = spec.origin or str(snapshot.path)
-        if not dry:
-            place = str(flywheel.registry.remove(spec.key).path)
-        removed, unreachable, notes = {"flows": 1}, 0, [f"registry: {place}"]
-        try:
-            cleared = await flywheel.cache.clear(flow=spec.key, dry_run=dry)
-        except UnknownFlow:
-            notes.append("It was never asked, so nothing of it is stored.")
-        except StoreError as error:
-            problems.append(error)
-            notes.append(f"Its stored answers could not be cleared: {error.message}.")
-        else:
-            removed, unreachable = {**removed, **cleared.removed}, cleared.unreachable
-        return Receipt(
-            action="remove flow",
-            target=spec.key,
-            dry_run=dry,
-            removed=removed,
-            unreachable=unreachable,
-            notes=tuple(notes),
-            at=time.time(),
-        )
-
-    code = report_removal(invocation, invocation.run(work), wanted_dry=dry_run)
-    return problems[0].exit_code if problems else code
+    receipt, problem = invocation.run(lambda flywheel: remove_flow(flywheel, key, dry_run=dry))
+    code = report_removal(invocation, receipt, wanted_dry=dry_run)
+    return problem.exit_code if problem else code

@@ -41,6 +41,10 @@ STATUS: dict[type[FlywheelError], int] = {
     errors.NotFound: 404,
     errors.UnknownMethod: 405,
     errors.NotCached: 504,  # RFC 9111, 5.2.1.7
+    errors.EditConflict: 409,
+    errors.PreconditionFailed: 412,
+    errors.RepeatMismatch: 422,
+    errors.RepeatInProgress: 409,
     errors.StoreError: 503,
     errors.StoreMisused: 500,
     errors.StoreDamaged: 500,

@@ -10,11 +10,9 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Sequence
 from datetime import timedelta
 from functools import partial
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
 
 import anyio
 from mcp.server.mcpserver import Context
@@ -23,6 +21,7 @@ from pydantic import Field
 
 from agentic_flywheel.durations import show_duration
 from agentic_flywheel.errors import InputError, StoreError, UnknownSession
+from agentic_flywheel.flows.known_addresses import admit_known_address
 from agentic_flywheel.flows.protocol import FlowSpec
 from agentic_flywheel.flywheel import Flywheel
 from agentic_flywheel.interfaces.mcp.arguments import FlowConfig, SessionId, laid_over
@@ -135,7 +134,7 @@ def add_flow_tools(server: FlywheelServer) -> None:
         """
         key = flow_key or _key_for(flow_name)
         if base_url is not None:
-            _admit_address(base_url, flywheel.flows.list(inactive=True))
+            admit_known_address(base_url, flywheel.flows.list(inactive=True))
         longest = {"maxOutputTokens" if kind == "flowise" else "max_tokens": max_tokens}
         change = await anyio.to_thread.run_sync(
             partial(
@@ -224,43 +223,6 @@ def _configured_text(result: ConfigureResult) -> str:
     else:
         text = f"Everybody asks {result.flow} with {settings}."
     return text if result.changed else f"{text} That was so already."
-
-
-def _admit_address(address: str, flows: Sequence[FlowSpec]) -> None:
-    """Refuse a machine that nobody configured: the API keys in our environment would be sent to it."""
-    origin = _origin(address)
-    host = origin[1]
-    known = {_origin(spec.base_url) for spec in flows if spec.base_url}
-    if host == "localhost" or re.fullmatch(r"127(\.\d{1,3}){3}|::1", host) or origin in known:
-        return
-    raise InputError(
-        f"flows at {address!r} are added by a person: no flow of the registry is there yet",
-        suggestions=(
-            "Ask a person to add it: `afw flow add` (docs/configuration.md).",
-            "Use an address that a flow of the registry is on already: see flowise_list_flows.",
-            "Leave base_url out if the flow is on the registry's own Flowise.",
-        ),
-        address=address,
-    )
-
-
-def _origin(address: str) -> tuple[str, str, int | None]:
-    try:
-        parts = urlsplit(address)
-        origin = parts.scheme, (parts.hostname or "").casefold(), parts.port
-        if origin[0] not in {"http", "https"} or not origin[1]:
-            raise ValueError(address)  # noqa: TRY301 -- the same refusal as for what cannot be parsed
-    except ValueError as error:
-        raise InputError(
-            f"{address!r} is not the address of a service",
-            suggestions=(
-                "Write it with scheme, host and port: http://127.0.0.1:3000.",
-                "Leave base_url out if the flow is on the registry's own Flowise.",
-                "Look at the addresses of other flows with flowise_list_flows.",
-            ),
-            address=address,
-        ) from error
-    return origin
 
 
 def _key_for(name: str) -> str:

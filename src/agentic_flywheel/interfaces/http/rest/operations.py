@@ -29,7 +29,8 @@ class Operation:
     """One method of one path. `path` has its parameters in braces; `query` and `body` are structs, None where it takes
     none. `returns` is what the response's JSON is made of, None where `produces` (media type -> what it is) says more.
 
-    `tagged` responses carry an ETag that `If-Match` may name. `body_limit` is in bytes, None for the service's own.
+    `tagged` responses carry an ETag that `If-Match` may name; of a `repeatable` one a repetition is told by its
+    `Idempotency-Key`. `body_limit` is in bytes, None for the service's own.
     """
 
     method: str
@@ -46,6 +47,7 @@ class Operation:
     takes: str = ""
     wants_request: bool = False
     tagged: bool = False
+    repeatable: bool = False
     body_limit: int | None = None
 
     @property
@@ -63,11 +65,6 @@ class Operation:
         """What else is to know of it."""
         parts = (inspect.getdoc(self.handler) or "").split("\n\n")[1:]
         return "\n\n".join(part.replace("\n", " ") for part in parts)
-
-    @property
-    def repeatable(self) -> bool:
-        """Whether a repetition can be told by an `Idempotency-Key`."""
-        return self.method == "POST" and not self.produces and not self.takes
 
 
 class Operations:
@@ -107,6 +104,7 @@ class Operations:
                 (returns,) = get_args(returns)
             if returns is type(None) or (isinstance(returns, type) and issubclass(returns, Response)):
                 returns = None
+            plain = method == "POST" and not more.keys() & {"produces", "takes"}
             made = Operation(
                 method=method,
                 path=path,
@@ -118,7 +116,7 @@ class Operations:
                 body=hints.get("body"),
                 returns=returns,
                 wants_request="request" in hints,
-                **more,
+                **{"repeatable": plain, **more},
             )
             self.all.append(made)
             return handler

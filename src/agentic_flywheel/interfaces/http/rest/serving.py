@@ -7,7 +7,7 @@ by name before anything is done. Parts of a path may hold anything that an id ma
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final, get_args, get_origin
 from urllib.parse import quote, unquote, urlencode
 
 import msgspec
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from starlette.types import Scope as Connection
 
 _JSON: Final = "application/json"
-_encoder = msgspec.json.Encoder()
+_encoder = msgspec.json.Encoder(enc_hook=str)  # what functions and paths are called, in options of flows
 
 
 class RestRoute(AccessRoute):
@@ -113,9 +113,7 @@ def _read(value: Any, kind: Any, where: str) -> Any:
 
 def _query(request: Request, kind: type[msgspec.Struct]) -> Any:
     """The query as `kind`; parameters that are lists may be given several times, others once."""
-    listed = {
-        one.encode_name for one in msgspec.structs.fields(kind) if "list" in str(one.type) or "tuple" in str(one.type)
-    }
+    listed = {part.encode_name for part in msgspec.structs.fields(kind) if _is_list(part.type)}
     given: dict[str, Any] = {}
     for name, value in request.query_params.multi_items():
         if name in listed:
@@ -125,6 +123,11 @@ def _query(request: Request, kind: type[msgspec.Struct]) -> Any:
         else:
             given[name] = value
     return _read(given, kind, "the query")
+
+
+def _is_list(kind: Any) -> bool:
+    plain = get_args(kind)[0] if get_origin(kind) is Annotated else kind
+    return get_origin(plain) is tuple
 
 
 def _body(raw: bytes, kind: type[msgspec.Struct]) -> Any:
