@@ -57,6 +57,8 @@ REST: dict[str, tuple[str, str]] = {
     "POST /faq/entries": ("admin", "/faq/entries"),
     "GET /faq/entries/{faq_id}": ("admin", "/faq/entries/f"),
     "PATCH /faq/entries/{faq_id}": ("admin", "/faq/entries/f"),
+    "POST /faq/entries/{faq_id}/join": ("admin", "/faq/entries/f/join"),
+    "POST /faq/entries/{faq_id}/split": ("admin", "/faq/entries/f/split"),
     "POST /faq/entries/{faq_id}/approve": ("admin", "/faq/entries/f/approve"),
     "POST /faq/entries/{faq_id}/retire": ("admin", "/faq/entries/f/retire"),
     "GET /faq/{faq_id}": ("read", "/faq/f"),

@@ -132,6 +132,13 @@ async def test_of_two_who_edit_the_faq_the_second_is_told(client: httpx2.AsyncCl
     assert (late.status_code, late.json()["code"]) == (412, "precondition_failed")
     late = await client.patch(place, json={"answer": "A month.", "revision": 1})
     assert (late.status_code, late.json()["code"]) == (409, "edit_conflict")
+    joined = await done(
+        client, "POST", f"{place.removeprefix(API)}/join", {"wordings": ["For how long?", "Since when?"]}
+    )
+    assert joined["view"]["entry"]["wordings"] == ["For how long?", "Since when?"]
+    split = await done(client, "POST", f"{place.removeprefix(API)}/split", {"wordings": ["Since when?"]})
+    assert split["view"]["entry"]["wordings"] == ["For how long?"]
+    edited = await client.get(place)
     approved = await client.post(
         f"{place}/approve", json={"owner": "ann"}, headers={"If-Match": edited.headers["etag"]}
     )
@@ -140,7 +147,7 @@ async def test_of_two_who_edit_the_faq_the_second_is_told(client: httpx2.AsyncCl
     shown = await client.get(place)
     assert (shown.headers["etag"], [change["what"] for change in shown.json()["history"]]) == (
         approved.headers["etag"],
-        ["added", "edited", "approved"],
+        ["added", "edited", "edited", "edited", "approved"],
     )
     async with client_of(app, await key_for(app, Scope.READ)) as reader:
         assert [view["entry"]["answer"] for view in (await done(reader, "GET", "/faq?query=long"))["items"]] == [

@@ -169,6 +169,41 @@ async def edit_faq_entry(call: Call, faq_id: FaqId, body: FaqEdit, request: Requ
     return _tagged(view)
 
 
+class Wordings(Body, frozen=True, kw_only=True):
+    """Questions, as texts or ids of candidates; to join, none are all that seem to ask the same."""
+
+    wordings: _Wordings = ()
+    user_id: UserId | None = None
+
+
+class FaqLeft(msgspec.Struct, frozen=True, kw_only=True):
+    """The candidate or the entry as it is afterwards; neither where the candidate asks for no place any more."""
+
+    candidate: FaqCandidate | None = None
+    view: FaqView | None = None
+
+
+@faq.post("/faq/entries/{faq_id}/join", needs=Scope.ADMIN)
+async def join_faq_wordings(call: Call, faq_id: FaqId, body: Wordings) -> FaqLeft:
+    """Say that questions ask the same: they become wordings of a candidate, or of an entry once it is approved."""
+    return _left(await call.flywheel.faq.join(faq_id, *body.wordings, by=person_of(call, body.user_id)))
+
+
+@faq.post("/faq/entries/{faq_id}/split", needs=Scope.ADMIN)
+async def split_faq_wordings(call: Call, faq_id: FaqId, body: Wordings) -> FaqLeft:
+    """Say that wordings of a candidate or an entry ask something else.
+
+    They are never given its answer as a similar question.
+    """
+    if not body.wordings:
+        raise InputError("name the wordings that ask something else", param="wordings")
+    return _left(await call.flywheel.faq.split(faq_id, *body.wordings, by=person_of(call, body.user_id)))
+
+
+def _left(found: FaqCandidate | FaqView | None) -> FaqLeft:
+    return FaqLeft(view=found) if isinstance(found, FaqView) else FaqLeft(candidate=found)
+
+
 class Approval(Body, frozen=True, kw_only=True):
     """Who answers for it, and when it is to be looked at again (epoch seconds; 0: never)."""
 
