@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agentic_flywheel.curated import FaqState
@@ -48,6 +49,7 @@ async def examine(
     return [
         *_registry_checks(registry),
         *await _redis_checks(store),
+        *await _encryption_checks(store),
         *await _near_checks(store, near),
         *await _outbox_checks(store.outbox),
         *await _similar_checks(embedding, store),
@@ -56,6 +58,40 @@ async def examine(
         *await _trace_checks(traces),
         *await _flow_checks(registry, flows),
     ]
+
+
+async def _encryption_checks(store: Store) -> list[Check]:
+    """Which key encrypts, and what is missing; nothing where the tenant is plain."""
+    from agentic_flywheel.encryption import Encryption
+
+    name = "encryption"
+    try:
+        state = await Encryption(store).state()
+    except StoreError:
+        return []  # said already
+    if state.problem:
+        advice = "Give this process the key that the others have; `afw keys show` says which."
+        return [Check(name=name, state="fail", message=state.problem, advice=advice)]
+    if not state.origin:
+        return []
+    current = next(view.id for view in state.keys if view.current)
+    checks = [Check(name=name, state="ok", message=f"values are encrypted with {current}, from {state.origin}")]
+    if lacking := [view.id for view in state.keys if not view.here]:
+        message = f"values may be there that are encrypted with {', '.join(lacking)}, which is not configured here"
+        advice = "Add the key, or run `afw keys rotate` where it is configured."
+        checks.append(Check(name=name, state="warn", message=message, advice=advice))
+    if state.rotating:
+        message = "a rotation was begun, and is not at its end"
+        checks.append(Check(name=name, state="warn", message=message, advice="`afw keys rotate` goes on with it."))
+    file = store.link.settings.text("encryption.key_file")
+    if file and _open_to_all(Path(file)):
+        message = f"everybody on this machine may read the keys in {file}"
+        checks.append(Check(name=name, state="warn", message=message, advice=f"chmod 600 {file}"))
+    return checks
+
+
+def _open_to_all(path: Path) -> bool:
+    return bool(path.expanduser().stat().st_mode & 0o007)
 
 
 async def _similar_checks(embedding: Embedding, store: Store) -> list[Check]:

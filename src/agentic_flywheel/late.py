@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from agentic_flywheel.behind import WriteBehind
     from agentic_flywheel.calling import Calling
     from agentic_flywheel.curation import Flows
+    from agentic_flywheel.encryption import Encryption
     from agentic_flywheel.flights import Flights
     from agentic_flywheel.flows.clients import ClientPool
     from agentic_flywheel.flows.registry import Registry
@@ -142,6 +143,13 @@ class LateParts:
         from agentic_flywheel.access import ApiKeys
 
         return ApiKeys(self._store, self.audit, self.settings.text("tenant"))
+
+    @cached_property
+    def encryption(self) -> Encryption:
+        """The keys that values are sealed with: which there are, and sealing everything with the current one."""
+        from agentic_flywheel.encryption import Encryption
+
+        return Encryption(self._store)
 
     @cached_property
     def popular(self) -> Popular:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import contextlib
 import os
@@ -14,6 +15,8 @@ import zstandard
 
 from agentic_flywheel import Flywheel
 from agentic_flywheel.errors import KeyMissing, SettingsError, UnknownSession
+from agentic_flywheel.store.keyring import parsed
+from agentic_flywheel.store.sealing import Vault
 from flywheels import Oracle, opened, settings_for
 from meanings import Words
 from servers import Server, Servers, wait_until
@@ -213,3 +216,187 @@ async def test_a_file_and_a_command_give_keys_as_well(valkey: Server, tmp_path: 
             assert len((await flywheel.sessions.show("s1")).turns) == (1 if "encryption_key_file" in arguments else 2)
     with valkey.client() as redis:
         assert redis.hget("afw:v1:default:sealing", "index") == b"k2"
+
+
+QUESTION = "How long do answers stay good?"
+
+
+@pytest.mark.parametrize("how", ["swapped", "truncated", "changed", "foreign key", "foreign tenant", "replayed"])
+async def test_a_value_that_is_not_what_was_written_here_is_a_counted_miss(
+    valkey: Server, tmp_path: Path, how: str
+) -> None:
+    """Whatever is put under a stored answer's key: the flow is asked, and the damage is counted."""
+    oracle = Oracle()
+    key = key_line("k1")
+    async with opened(valkey, tmp_path, {"oracle": oracle}, encryption_keys=key, ttl_jitter=0.0) as flywheel:
+        first = await flywheel.ask(QUESTION, user="ann")
+        other = await flywheel.ask("Which flows are there?", user="ann")
+        assert (await flywheel.ask(QUESTION, user="bob")).outcome == "hit"
+        calls = oracle.calls
+        with valkey.client() as redis:
+            raw = redis.get(first.key)
+            match how:
+                case "swapped":
+                    redis.set(first.key, redis.get(other.key), keepttl=True)
+                case "truncated":
+                    redis.set(first.key, raw[:-5], keepttl=True)
+                case "changed":
+                    redis.set(first.key, raw[:-20] + bytes([raw[-20] ^ 1]) + raw[-19:], keepttl=True)
+                case "foreign key":
+                    vault = Vault(parsed(key_line("k1"), "elsewhere"))
+                    redis.set(first.key, vault.seal(b"anything", first.key), keepttl=True)
+                case "foreign tenant":
+                    name = first.key.replace("default", "other")
+                    vault = Vault(parsed(key, "here"))
+                    redis.set(first.key, vault.seal(b"anything", name), keepttl=True)
+                case "replayed":  # after its flow was cleared: the old answer, put back word for word
+                    await flywheel.cache.clear(flow="oracle", dry_run=False)
+                    redis.set(first.key, raw, px=1_000_000)
+        again = await flywheel.ask(QUESTION, user="carl")
+        assert again.outcome == "miss"
+        assert again.text != first.text
+        assert oracle.calls == calls + 1
+        counted = (await flywheel.encryption.state()).unreadable
+        assert counted == ({} if how == "replayed" else {"damaged": counted["damaged"]})
+        assert (await flywheel.ask(QUESTION, user="dora")).text == again.text
+
+
+async def test_turns_and_titles_that_were_moved_are_not_shown(valkey: Server, tmp_path: Path) -> None:
+    async with opened(valkey, tmp_path, {"oracle": Oracle()}, encryption_keys=key_line("k1")) as flywheel:
+        for session in ("s1", "s2"):
+            await flywheel.ask(f"What does session {session} hold?", session=session)
+            await flywheel.ask("And what else?", session=session)
+            await flywheel.sessions.tag(session, add=["important"])
+        with valkey.client() as redis:
+            one, two = (f"afw:v1:default:session:{{{name}}}" for name in ("s1", "s2"))
+            foreign, own = redis.xrange(f"{two}:turns")[0][1], redis.xrange(f"{one}:turns")[0][1]
+            redis.xadd(f"{one}:turns", foreign)  # a turn of another session
+            redis.xadd(f"{one}:turns", own)  # one of its own, once more
+            redis.hset(one, "title", redis.hget(two, "title"))
+            redis.hset(one, "tags", redis.hget(one, "title"))
+        page = await flywheel.sessions.show("s1")
+        assert [turn.question for turn in page.turns] == ["What does session s1 hold?", "And what else?"]
+        assert any("damaged" in warning for warning in page.warnings)
+        assert "s2" not in page.session.title
+        assert (await flywheel.ask("And then?", session="s1")).outcome == "miss"
+        assert [page.id for page in (await flywheel.sessions.list()).sessions] == ["s1", "s2"]
+
+
+async def test_turns_wait_sealed_and_bound_to_their_session(valkey: Server, tmp_path: Path) -> None:
+    key = key_line("k1")
+    async with opened(valkey, tmp_path, {"oracle": Oracle()}, encryption_keys=key) as flywheel:
+        await flywheel.ask("Is Redis there?", session="s1")
+    arguments = {"encryption_keys": key, "redis_command_timeout_seconds": 0.2, "redis_connect_timeout_seconds": 0.2}
+    valkey.pause()
+    try:
+        async with opened(valkey, tmp_path, {"oracle": Oracle()}, **arguments) as flywheel:
+            for number in (1, 2):
+                await flywheel.ask(f"Is the {MARK} kept, {number}?", session="s1")
+            assert (await flywheel.outbox.status()).waiting == 2
+            assert files_with(MARK, tmp_path) == []
+    finally:
+        valkey.resume()
+    async with opened(valkey, tmp_path, {"oracle": Oracle()}, encryption_keys=key_line("k2")) as flywheel:
+        with pytest.raises(KeyMissing):
+            await flywheel.outbox.deliver()
+        assert (await flywheel.outbox.status()).waiting == 2  # for whoever has the key
+    async with opened(valkey, tmp_path, {"oracle": Oracle()}, encryption_keys=key) as flywheel:
+        await flywheel.outbox.deliver()
+        turns = (await flywheel.sessions.show("s1")).turns
+        assert [turn.question for turn in turns][1:] == [f"Is the {MARK} kept, {number}?" for number in (1, 2)]
+        assert traces(valkey, tmp_path) == []
+
+
+def drop_leases(server: Server) -> None:
+    """Calls that ended are forgotten after 15 seconds; here at once."""
+    with server.client() as redis:
+        for key in redis.keys("*:lease:*"):
+            redis.delete(key)
+
+
+async def test_a_rotation_under_load_loses_nothing(valkey: Server, tmp_path: Path) -> None:
+    """Plain, then two keys one after the other, while sessions grow and questions are asked: all is there, and in the
+    end nothing is left that the last key does not open."""
+    old, new = key_line("old"), key_line("new")
+    here, there = tmp_path / "here", tmp_path / "there"
+    for folder in (here, there):
+        folder.mkdir()
+    async with opened(valkey, here, {"oracle": Oracle()}, given={"embedder": Words()}) as plain:
+        await lived(plain, "plain")
+    asked: dict[str, list[str]] = {f"s{number}": [] for number in range(4)}
+    done = asyncio.Event()
+
+    async def ask_on(flywheel: Flywheel) -> int:
+        number = 0
+        while not done.is_set():
+            for session, questions in asked.items():
+                question = f"What of the {MARK} number {number} in {session}?"
+                await flywheel.ask(question, session=session, user="ann")
+                questions.append(question)
+            number += 1
+        return number
+
+    async with opened(valkey, here, {"oracle": Oracle()}, encryption_keys=old) as flywheel:
+        await lived(flywheel, "first")
+        progress: list[tuple[int, int, int]] = []
+        loading = asyncio.create_task(ask_on(flywheel))
+        rotated = await flywheel.encryption.rotate(lambda *how: progress.append(how))
+        assert rotated.complete
+        assert rotated.sealed > 10
+        assert all(0 <= part <= whole for part, whole, _ in progress)
+        async with opened(valkey, there, {"oracle": Oracle()}, encryption_keys=f"{new},{old}") as other:
+            await other.encryption.rotate()
+            rotated_again = await other.encryption.rotate()
+            assert not rotated_again.complete or loading.done() or rotated_again.sealed >= 0
+            done.set()
+            assert await loading > 0
+            await flywheel.flush()
+            await flywheel.settled()
+            last = await other.encryption.rotate()
+            assert last.complete
+            assert last.unreadable == 0
+    drop_leases(valkey)
+    assert traces(valkey, there) == []
+    async with opened(valkey, there, {"oracle": Oracle()}, encryption_keys=new) as flywheel:
+        for session, questions in asked.items():
+            thread = await flywheel.sessions.show(session)
+            assert [turn.question for turn in thread.turns] == questions
+        for session in ("plain", "first"):
+            assert (await flywheel.sessions.show(session)).session.title == f"{MARK} thoughts"
+            assert (await flywheel.ask(f"How is the {MARK} {session} installed?", user="dora")).outcome == "hit"
+        assert (await flywheel.history.search(f"{MARK} installed", user="ann")).total >= 6
+        assert any(MARK in one.question for one in await flywheel.popular.list())
+        assert [report.note for report in await flywheel.similar.reports()] == [f"about {MARK}"] * 2
+        state = await flywheel.encryption.state()
+        assert [(view.id, view.used) for view in state.keys] == [("new", True)]
+        assert not state.unreadable
+
+
+async def test_a_rotation_that_is_stopped_is_gone_on_with(valkey: Server, tmp_path: Path) -> None:
+    class Stopped(Exception):
+        pass
+
+    def stop(done: int, total: int, number: int) -> None:
+        if done * 2 > total:
+            raise Stopped
+
+    async with opened(valkey, tmp_path, {"oracle": Oracle()}) as plain:
+        for number in range(60):
+            await plain.ask(f"What is {MARK} {number}?", session=f"s{number}")
+        await plain.flush()
+    monkey = pytest.MonkeyPatch()
+    monkey.setattr("agentic_flywheel.store.rotation._KEEP_EVERY", 1)
+    with monkey.context():
+        async with opened(valkey, tmp_path, {"oracle": Oracle()}, encryption_keys=key_line("k1")) as flywheel:
+            with pytest.raises(Stopped):
+                await flywheel.encryption.rotate(stop)
+            assert (await flywheel.encryption.state()).rotating
+            assert traces(valkey)
+            seen: list[tuple[int, int, int]] = []
+            rotated = await flywheel.encryption.rotate(lambda *how: seen.append(how))
+            assert rotated.complete
+            assert rotated.resumed
+            assert not (await flywheel.encryption.state()).rotating
+            drop_leases(valkey)
+            assert traces(valkey) == []
+    monkey.undo()

@@ -26,7 +26,7 @@ from servers import Server, Servers, wait_until
 pytestmark = pytest.mark.anyio
 
 #: Uses of one server without replicas; the cluster's and the sentinels' are tested where those are.
-USES = ("doctor", "near")
+USES = ("doctor", "near", "rotation")
 
 
 class Gate(asyncio.Event):
@@ -139,6 +139,16 @@ async def outage(link: Link) -> None:
     await link._connections._probe()
 
 
+async def rotation(url: str, folder: Path) -> None:
+    """Everything that sealing what was plain does with Redis."""
+    key = f"k1:{'A' * 43}="
+    async with opened(url, folder, {"oracle": Oracle()}, tenant="sealed") as flywheel:
+        await flywheel.ask("How long are answers kept?", session="a")
+        await flywheel.faq.add("Who asks?", "You do.", flow="oracle")
+    async with opened(url, folder, {"oracle": Oracle()}, tenant="sealed", encryption_keys=key) as flywheel:
+        assert (await flywheel.encryption.rotate()).complete
+
+
 def listening(flywheel: Flywheel) -> bool:
     return flywheel._store.leases._listeners > 0
 
@@ -164,6 +174,7 @@ async def walked(server: Server, folder: Path) -> set[str]:
             await walk(flywheel, other, gate)
             await similar(flywheel._store)
             await outage(flywheel._store.link)
+        await rotation(url, folder)
     finally:
         with server.client() as client:
             log = client.execute_command("ACL LOG")

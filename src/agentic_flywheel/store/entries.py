@@ -49,16 +49,17 @@ return {expired, #old, keys}
 """)
 
 
-# The beginning of a value, with its checksum; '' where there is none, or none of ours.
+# The beginning of a value, with its checksum or its nonce, behind '=' (so that it is not taken for a sealed value);
+# '=' alone where there is none, or none of ours.
 HEAD = Script("""
 local value = redis.pcall('GET', KEYS[1])
-return type(value) == 'string' and string.sub(value, 1, 10) or ''
+return '=' .. (type(value) == 'string' and string.sub(value, 1, 10) or '')
 """)
 
 # Removes a value that still begins so; returns how many there were.
 DROP = Script("""
 local value = redis.pcall('GET', KEYS[1])
-if (type(value) == 'string' and string.sub(value, 1, 10) or '') ~= ARGV[1] then return 0 end
+if '=' .. (type(value) == 'string' and string.sub(value, 1, 10) or '') ~= ARGV[1] then return 0 end
 return redis.call('UNLINK', KEYS[1])
 """)
 

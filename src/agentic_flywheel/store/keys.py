@@ -135,6 +135,10 @@ class Keys:
         """The session's turns, oldest first."""
         return f"{self.session(session)}:turns"
 
+    def anew(self, stream: str) -> str:
+        """The copy of a stream that takes its place, in the same slot: braces around a whole key name its own."""
+        return f"{stream}:anew" if "{" in stream else f"{PREFIX}:@anew:{{{stream}}}"
+
     def turn_ids(self, session: str) -> str:
         """Turn id -> place in the stream: what makes an append idempotent."""
         return f"{self.session(session)}:ids"

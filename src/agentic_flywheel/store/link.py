@@ -173,7 +173,7 @@ class Link:
         self.round_trips += 1
         seals = self.seals
         if seals.new and seals.touched(commands):
-            await self._look(slow=slow, waiting=waiting)
+            await self.look(slow=slow, waiting=waiting)
         elif seals.due() and self._looking is None:
             self._looking = asyncio.get_running_loop().create_task(self._look_again())
         seals.admit(commands)
@@ -187,11 +187,11 @@ class Link:
     async def meet(self) -> None:
         """Know whether the tenant is encrypted, and that this process may use it. Raises `StoreError`."""
         if self.seals.new:
-            await self._look()
+            await self.look()
         if self.seals.problem:
             raise self.seals.missing()
 
-    async def _look(self, *, slow: bool = False, waiting: bool = False) -> None:
+    async def look(self, *, slow: bool = False, waiting: bool = False) -> None:
         """Learn whether the tenant is encrypted, and with which keys."""
         (reply,) = await self._carry([self.seals.look], slow=slow, waiting=waiting)
         if not isinstance(reply, Refusal) or reply.status_code in ("NOPERM", "WRONGTYPE"):
@@ -199,7 +199,7 @@ class Link:
 
     async def _look_again(self) -> None:
         try:
-            await self._look()
+            await self.look()
         except StoreError as error:  # whoever asks for something is told; this is tried again with the next exchange
             _log.debug("whether the tenant is encrypted is not known: %s", error)
         finally:

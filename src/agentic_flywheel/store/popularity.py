@@ -419,6 +419,13 @@ class Popularity:
         return found
 
 
+def text_place(raw: bytes) -> int | None:
+    """Where the text of a record begins; None where it is none."""
+    if len(raw) < _HEAD.size or raw[0] != _VERSION:
+        return None
+    return _HEAD.size + 4 * raw[_HEAD.size - 1]
+
+
 def _record_of(raw: bytes, seals: Seals, at: str) -> Record | None:
     try:
         version, asked, served, saved_us, first, last, count = _HEAD.unpack_from(raw)

@@ -61,16 +61,19 @@ def recalled_of(replies: Sequence[Any]) -> Recalled:
 
 
 def turns_of(entries: Any) -> tuple[tuple[Turn, ...], int]:
-    """The turns in entries of a stream, and how many were damaged."""
-    turns: list[Turn] = []
+    """The turns in entries of a stream, and how many were damaged; one that comes up again was copied by somebody."""
+    turns: dict[str, Turn] = {}
     damaged = 0
     for _place, fields in entries:
         raw = fields.get(b"t") if isinstance(fields, dict) else fields[1]
         try:
-            turns.append(decode(raw or b"", Turn))
+            turn = decode(raw or b"", Turn)
         except StoreDamaged:
             damaged += 1
-    return tuple(turns), damaged
+        else:
+            damaged += turn.id in turns
+            turns.setdefault(turn.id, turn)
+    return tuple(turns.values()), damaged
 
 
 def earlier_of(values: Sequence[bytes]) -> list[tuple[Turn, int]]:

@@ -23,6 +23,7 @@ COMMANDS = tuple(
 MORE = {
     "doctor": ("info", "config|get"),
     "near": ("client|tracking", "client|trackinginfo"),
+    "rotation": ("hscan", "lset", "persist", "rename", "xlen"),
     "replicas": ("wait",),
     "sentinel": ("role",),
     "cluster": ("cluster|slots", "asking", "wait"),

@@ -48,13 +48,13 @@ class Scan:
     async def session_ids(self, *, user: str = "") -> AsyncIterator[list[str]]:
         """The ids of all sessions (of those that a user has a part in), in pages, by shard and id."""
         if user:
-            found = await self._members(self._keys.user_sessions(user))
+            found = await self.members(self._keys.user_sessions(user))
             shards = [sorted(id_ for id_ in found if shard_of(id_) == shard) for shard in range(SHARDS)]
             for ids in shards:
                 yield ids
             return
         for shard in range(SHARDS):
-            yield sorted(await self._members(self._keys.sessions(shard)))
+            yield sorted(await self.members(self._keys.sessions(shard)))
 
     async def headers(self, sessions: Sequence[str]) -> list[Session]:
         """What is known of sessions, in the order given; those that are gone or damaged are left out."""
@@ -111,7 +111,7 @@ class Scan:
         withdrawn ones are among them."""
         kept = {str(generation), str(LASTING_GENERATION)}
         for shard in range(SHARDS):
-            members = (one.split("|", 1) for one in await self._members(self._keys.entries(flow, shard)))
+            members = (one.split("|", 1) for one in await self.members(self._keys.entries(flow, shard)))
             yield sorted(key for of, key in members if of in kept)
 
     async def entries(self, keys: Sequence[str]) -> list[tuple[str, Looked, float]]:
@@ -164,7 +164,8 @@ class Scan:
                 return
             edge = "(" + reply[-1][0].decode()
 
-    async def _members(self, index: str) -> set[str]:
+    async def members(self, index: str) -> set[str]:
+        """All members of a sorted set, in no order."""
         cursor: Any = b"0"
         found: set[str] = set()
         while True:

@@ -18,7 +18,7 @@ import hmac
 import os
 from base64 import b64decode, b64encode
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from agentic_flywheel.errors import ExtraMissing, StoreDamaged
@@ -48,11 +48,13 @@ class Opened(bytes):
 
 class Vault:
     """Seals with the current key, opens with all of them. `unreadable` counts what could not be opened, by reason:
-    `unknown_key`, or `damaged` (changed, cut off, moved from elsewhere, or sealed with another key of this id)."""
+    `unknown_key`, or `damaged` (changed, cut off, moved from elsewhere, or sealed with another key of this id); `told`
+    hears of each."""
 
     def __init__(self, keyring: Keyring) -> None:
         self.keyring = keyring
         self.unreadable: Counter[str] = Counter()
+        self.told: Callable[[str], None] | None = None
         self._ciphers: dict[tuple[str, str], AESGCM] = {}
         try:
             import cryptography.exceptions  # noqa: F401 - said at once, not with the first question
@@ -84,14 +86,19 @@ class Vault:
 
         id_ = key_id(raw)
         if id_ not in self.keyring.keys:
-            self.unreadable["unknown_key" if id_ else "damaged"] += 1
+            self._count("unknown_key" if id_ else "damaged")
             return None
         nonce, sealed = raw[len(MARK) : len(MARK) + _NONCE], raw[_HEAD + len(id_) :]
         try:
             return self._cipher(id_, at).decrypt(nonce, sealed, _bound(id_.encode(), at))
         except InvalidTag:
-            self.unreadable["damaged"] += 1
+            self._count("damaged")
             return None
+
+    def _count(self, reason: str) -> None:
+        self.unreadable[reason] += 1
+        if self.told is not None:
+            self.told(reason)
 
     def knows(self, raw: bytes) -> bool:
         """Whether the key that a value was sealed with is here."""

@@ -9,7 +9,7 @@ import msgspec
 
 from agentic_flywheel.errors import StoreDamaged
 from agentic_flywheel.model import Session, Turn
-from agentic_flywheel.store.codec import place, stored
+from agentic_flywheel.store.codec import DAMAGED, place, stored
 from agentic_flywheel.store.keys import Keys
 from agentic_flywheel.store.link import Command
 from agentic_flywheel.titles import Titled, title_of, titled
@@ -29,7 +29,9 @@ def header_command(keys: Keys, session: str) -> Command:
 
 def header_of(reply: Sequence[bytes | None]) -> Session | None:
     """The reply to `header_command`, None where there is no such session. Raises `StoreDamaged`."""
-    raw: Mapping[str, bytes] = {name: value for name, value in zip(_FIELDS, reply, strict=True) if value is not None}
+    named = zip(_FIELDS, reply, strict=True)
+    # A title that cannot be opened costs nobody the session.
+    raw: Mapping[str, bytes] = {name: value for name, value in named if value is not None and value != DAMAGED}
     if "created_at" not in raw:
         return None
     try:

@@ -37,6 +37,7 @@ COMMANDS = {
     "redis": Late("redis", "redis", "The embedded Redis server."),
     "serve": Late("serve", "serve", "Serve a team over HTTP."),
     "key": Late("key", "key", "API keys of the service: make, list, revoke."),
+    "keys": Late("keys", "keys", "Keys that values are encrypted with: make, show, rotate."),
     "audit": Late("key", "audit", "Who administered what, when and why."),
     "mcp": Late("mcp", "mcp", "Serve MCP clients over stdio."),
     "tash": Late("plain", "tash", "Store a value under a key, as `coaia tash` does."),

@@ -51,6 +51,12 @@ class Metrics:
             ("end",),
             registry=registry,
         )
+        self._unreadable = Counter(
+            "afw_unreadable_values",
+            "Encrypted values that could not be read, each a miss: unknown_key, or damaged.",
+            ("reason",),
+            registry=registry,
+        )
         self._requests = Counter(
             "afw_http_requests",
             "Requests, by the pattern of their route.",
@@ -84,6 +90,10 @@ class Metrics:
     def traced(self, end: str, traces: int) -> None:
         """So many traces were sent, dropped or failed; called from another thread as well."""
         self._traces.labels(end).inc(traces)
+
+    def unreadable(self, reason: str) -> None:
+        """An encrypted value could not be read."""
+        self._unreadable.labels(reason).inc()
 
     def began(self) -> None:
         """A request came in."""

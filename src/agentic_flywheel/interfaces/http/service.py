@@ -60,7 +60,9 @@ class Service:
 
     def _open(self, tenant: str) -> Flywheel:
         settings = self.settings.overlaid({"tenant": tenant})
-        return Flywheel.open(settings=settings, registry=self.registry, listener=self.metrics)
+        flywheel = Flywheel.open(settings=settings, registry=self.registry, listener=self.metrics)
+        flywheel.encryption.on_unreadable(self.metrics.unreadable)
+        return flywheel
 
     @property
     def home(self) -> Flywheel:
