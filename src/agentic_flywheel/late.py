@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from agentic_flywheel.near import NearCache
     from agentic_flywheel.pinned import Pinned
     from agentic_flywheel.questions import Planner
+    from agentic_flywheel.repeats import Repeats
     from agentic_flywheel.search.embedding import Embedding
     from agentic_flywheel.sessions import Sessions
     from agentic_flywheel.settings import Settings
@@ -150,6 +151,13 @@ class LateParts:
         from agentic_flywheel.encryption import Encryption
 
         return Encryption(self._store)
+
+    @cached_property
+    def repeats(self) -> Repeats:
+        """Requests that may be sent again and are done once; for interfaces over HTTP."""
+        from agentic_flywheel.repeats import Repeats
+
+        return Repeats(self._store)
 
     @cached_property
     def popular(self) -> Popular:

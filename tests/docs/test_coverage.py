@@ -88,6 +88,7 @@ def test_the_key_table_has_every_key_and_no_other() -> None:
         "api_key": list(keys.api_key("K")),
         "rate": [keys.rate("W")],
         "mark": [keys.mark("M")],
+        "repeat": [keys.repeat("D")],
         "warm_job": list(keys.warm_job("J")),
         "popular": [keys.popular("F", "YYYYMMDD")],
         "paths": [keys.paths("F", "YYYYMMDD")],

@@ -195,6 +195,10 @@ class Keys:
         """The documents without a vector of an embedder."""
         return self.history(f"lacking:{short(embedder)}")
 
+    def repeat(self, name: str) -> str:
+        """A request with an `Idempotency-Key`, and what it came to."""
+        return f"{self.root}:repeat:{{{name}}}"
+
     def mark(self, name: str) -> str:
         """A mark that one process takes for all, for a while."""
         return f"{self.root}:mark:{name}"

@@ -22,6 +22,8 @@ from agentic_flywheel.store.link import Link
 from agentic_flywheel.store.outbox import Outbox
 from agentic_flywheel.store.popularity import SCRIPTS as POPULARITY
 from agentic_flywheel.store.popularity import Popularity
+from agentic_flywheel.store.repeats import SCRIPTS as REPEATS
+from agentic_flywheel.store.repeats import RepeatStore
 from agentic_flywheel.store.restoring import SCRIPTS as RESTORING
 from agentic_flywheel.store.session_scripts import SCRIPTS as OF_SESSIONS
 from agentic_flywheel.store.sessions import SessionStore
@@ -40,7 +42,7 @@ class Store:
 
     def __init__(self, settings: Settings) -> None:
         asked = (OBSERVE, TRIM, ACQUIRE, SPEAK, FINISH, ENTER, KEEP, NAME, TELL, WRITE)
-        more = (*SCRIPTS, *RESTORING, *API_KEYS, *POPULARITY, *COUNTING, HEAD, DROP, STAY, TAKE, NOTE)
+        more = (*SCRIPTS, *RESTORING, *API_KEYS, *POPULARITY, *COUNTING, HEAD, DROP, STAY, TAKE, NOTE, *REPEATS)
         self.link = Link(settings, (*OF_SESSIONS, *asked, *more))
         self.keys = Keys(settings.text("tenant"))
         self.sessions = SessionStore(self.link, self.keys)
@@ -57,6 +59,7 @@ class Store:
         self.api_keys = ApiKeyStore(self.link, self.keys)
         self.audit = AuditLog(self.link, self.keys)
         self.warm_jobs = WarmJobs(self.link, self.keys)
+        self.repeats = RepeatStore(self.link, self.keys)
         self.outbox = Outbox(settings, self.link)
         self.link.on_recovered(self.outbox.recovered)
 

@@ -75,7 +75,7 @@ class KeyMade(msgspec.Struct, frozen=True, kw_only=True):
     secret: str
 
 
-@access.post("/keys", needs=Scope.ADMIN, status=201, repeatable=False)
+@access.post("/keys", needs=Scope.ADMIN, status=201, repeats="refused")
 async def create_key(call: Call, body: NewKey) -> KeyMade:
     """Make an API key; its secret is in this answer alone."""
     made = await call.flywheel.api_keys.create(

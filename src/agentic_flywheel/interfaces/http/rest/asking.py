@@ -109,7 +109,7 @@ class ExplainedQuestion(AskedQuestion, frozen=True, kw_only=True):
     count: Annotated[int, Meta(ge=1, le=50, description="So many similar stored questions.")] = 5
 
 
-@asking.post("/explain", needs=Scope.ASK)
+@asking.post("/explain", needs=Scope.ASK, repeats="harmless")
 async def explain(call: Call, body: ExplainedQuestion, request: Request) -> Explanation:
     """What would become of a question, without asking it.
 
@@ -135,7 +135,7 @@ class EntryKey(msgspec.Struct, frozen=True):
     key: str
 
 
-@asking.post("/key", needs=Scope.ASK)
+@asking.post("/key", needs=Scope.ASK, repeats="harmless")
 async def entry_key(call: Call, body: KeyQuestion) -> EntryKey:
     """The Redis key of a question."""
     if body.session_id is not None:

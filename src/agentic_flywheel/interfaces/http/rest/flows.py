@@ -122,7 +122,7 @@ async def show_flow(call: Call, flow: FlowKey) -> FlowDetail:
     return msgspec.structs.replace(shown, state=await kept.state(spec.key), changes=changes)
 
 
-@flows.post("/flows/{flow}/check", needs=Scope.READ)
+@flows.post("/flows/{flow}/check", needs=Scope.READ, repeats="harmless")
 async def check_flow(call: Call, flow: FlowKey) -> FlowHealth:
     """Look whether a flow could be asked, without asking it."""
     return await call.flywheel.flows.check(flow)

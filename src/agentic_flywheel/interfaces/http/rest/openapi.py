@@ -14,6 +14,7 @@ import msgspec
 from agentic_flywheel import __version__
 from agentic_flywheel.interfaces.http.problems import MEDIA_TYPE
 from agentic_flywheel.interfaces.http.rest.operations import BASE, Operation, Operations
+from agentic_flywheel.interfaces.http.rest.repeating import HEADER
 from agentic_flywheel.interfaces.http.rest.shapes import shape_of
 from agentic_flywheel.interfaces.http.routes import INSIDE, PUBLIC
 
@@ -160,15 +161,19 @@ def _parameters(one: Operation, queries: dict[str, Any]) -> list[dict[str, Any]]
 
 
 def _headers(one: Operation) -> list[dict[str, Any]]:
-    if one.tagged and one.method != "GET":
-        return [
-            _header("If-Match", "The ETag of what was read: where somebody has changed it since, 412 and no change.")
-        ]
-    return []
+    found = []
+    if one.repeats == "once":
+        about = "Makes it done once, however often it is sent: the same key gives the same response, for a day."
+        found.append(_header(HEADER, about, minLength=16, maxLength=255, pattern="^[!-~]*$"))
+    if one.tagged and one.method != "GET" and one.wants_request:
+        about = "The ETag of what was read: where somebody has changed it since, 412 and no change."
+        found.append(_header("If-Match", about))
+    return found
 
 
-def _header(name: str, about: str) -> dict[str, Any]:
-    return {"name": name, "in": "header", "required": False, "description": about, "schema": {"type": "string"}}
+def _header(name: str, about: str, **bounds: Any) -> dict[str, Any]:
+    schema = {"type": "string", **bounds}
+    return {"name": name, "in": "header", "required": False, "description": about, "schema": schema}
 
 
 def _tidy(value: Any) -> Any:

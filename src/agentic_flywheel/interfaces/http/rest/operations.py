@@ -10,7 +10,7 @@ import inspect
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, Generic, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import msgspec
 from starlette.responses import Response
@@ -29,8 +29,9 @@ class Operation:
     """One method of one path. `path` has its parameters in braces; `query` and `body` are structs, None where it takes
     none. `returns` is what the response's JSON is made of, None where `produces` (media type -> what it is) says more.
 
-    `tagged` responses carry an ETag that `If-Match` may name; of a `repeatable` one a repetition is told by its
-    `Idempotency-Key`. `body_limit` is in bytes, None for the service's own.
+    `tagged` responses carry an ETag that `If-Match` may name; with an
+    `Idempotency-Key` it is done `once`; where it changes nothing, or always comes to the same, repeating is `harmless`;
+    where a key cannot be honoured it is `refused`. `body_limit` is in bytes, None for the service's own.
     """
 
     method: str
@@ -47,7 +48,7 @@ class Operation:
     takes: str = ""
     wants_request: bool = False
     tagged: bool = False
-    repeatable: bool = False
+    repeats: Literal["once", "harmless", "refused"] = "harmless"
     body_limit: int | None = None
 
     @property
@@ -104,7 +105,7 @@ class Operations:
                 (returns,) = get_args(returns)
             if returns is type(None) or (isinstance(returns, type) and issubclass(returns, Response)):
                 returns = None
-            plain = method == "POST" and not more.keys() & {"produces", "takes"}
+            repeats = "harmless" if method != "POST" else "refused" if more.keys() & {"produces", "takes"} else "once"
             made = Operation(
                 method=method,
                 path=path,
@@ -116,7 +117,7 @@ class Operations:
                 body=hints.get("body"),
                 returns=returns,
                 wants_request="request" in hints,
-                **{"repeatable": plain, **more},
+                **{"repeats": repeats, **more},
             )
             self.all.append(made)
             return handler

@@ -20,6 +20,7 @@ from agentic_flywheel.errors import InputError
 from agentic_flywheel.interfaces.http.call import Call, call_of
 from agentic_flywheel.interfaces.http.rest.operations import BASE, Items, Operation, Reply
 from agentic_flywheel.interfaces.http.rest.paging import opened, sealed
+from agentic_flywheel.interfaces.http.rest.repeating import HEADER, once
 from agentic_flywheel.interfaces.http.rest.shapes import shape_of
 from agentic_flywheel.interfaces.http.routes import AccessRoute
 
@@ -71,6 +72,14 @@ class RestRoute(AccessRoute):
             raise HTTPException(405, headers={"Allow": self._known}) from error
 
     async def _answer(self, request: Request) -> Response:
+        key = request.headers.get(HEADER)
+        if key is None or self._operation.repeats == "harmless":
+            return await self._done(request)
+        if self._operation.repeats == "refused":
+            raise InputError(f"{HEADER} cannot be honoured here: leave it out", param=HEADER)
+        return await once(call_of(request), request, key, lambda: self._done(request))
+
+    async def _done(self, request: Request) -> Response:
         operation, call = self._operation, call_of(request)
         arguments: dict[str, Any] = {
             name: _read(request.path_params[name], kind, name) for name, kind in operation.places.items()
@@ -79,8 +88,8 @@ class RestRoute(AccessRoute):
         if operation.query is not None:
             query = _query(request, operation.query)
             about = _about(operation, call, request.path_params, query)
-            if getattr(query, "cursor", ""):
-                query = msgspec.structs.replace(query, cursor=opened(getattr(query, "cursor"), about))  # noqa: B009
+            if cursor := getattr(query, "cursor", ""):
+                query = msgspec.structs.replace(query, cursor=opened(cursor, about))
             arguments["query"] = query
         if operation.body is not None:
             arguments["body"] = _body(await request.body(), operation.body)

@@ -65,7 +65,7 @@ async def begin_warm_up(call: Call, body: WarmWanted) -> WarmReport:
     return await _running(call, warm_up)
 
 
-@warming.post("/warm-ups/preview", needs=Scope.ADMIN)
+@warming.post("/warm-ups/preview", needs=Scope.ADMIN, repeats="harmless")
 async def preview_warm_up(call: Call, body: WarmWanted) -> WarmReport:
     """What a warm-up would ask; nothing is asked or written."""
     warm_up = await _ready(call, body, dry_run=True)
