@@ -7,14 +7,20 @@ from pathlib import Path
 
 import pytest
 
+from agentic_flywheel.curated import FaqState
 from agentic_flywheel.findings import SearchMode, SearchSort
 from agentic_flywheel.interfaces.http.console import words
 from agentic_flywheel.interfaces.http.console.screens import ALL
 from agentic_flywheel.interfaces.http.console.screens.home import WINDOWS
+from agentic_flywheel.interfaces.http.console.screens.privacy import DIRECTIVES, kept_of
 from agentic_flywheel.interfaces.http.console.words import LANGUAGES, Words, catalogue
-from agentic_flywheel.likeness import ReportKind
-from agentic_flywheel.model import Outcome, Reason
+from agentic_flywheel.likeness import ReportKind, SimilarMode
+from agentic_flywheel.model import FlowType, Outcome, Reason, Sharing
+from agentic_flywheel.policy.similarity.budget import Standing
+from agentic_flywheel.settings import load_settings
+from agentic_flywheel.warmups import NotWarmed, WarmBound, WarmOutcome
 
+KEPT = {one.what for one in kept_of(load_settings(environ={}))}
 CONSOLE = Path(words.__file__).parent.parent
 #: Messages whose names are put together of a word and a value.
 BUILT = {
@@ -31,6 +37,38 @@ BUILT = {
     "report.": set(ReportKind),
     "report.does_": set(ReportKind),
     "home.since_": set(WINDOWS),
+    "faq.": {"question", "wordings", "answer"},
+    "faq.state_": set(FaqState),
+    "faq.did_": {"added", "edited", "approved", "retired", "reported"},
+    "faq.fact_": {"owner", "review", "reason", "note", "flow", "turn"},
+    "flows.state_": {"ok", "failing", "unreachable", "unused", "inactive"},
+    "flows.sharing_": set(Sharing),
+    "flows.sharing_about_": set(Sharing),
+    "flows.type_": set(FlowType),
+    "flows.mode_": set(SimilarMode),
+    "flows.mode_about_": set(SimilarMode),
+    "flows.standing_": set(Standing),
+    "health.state_": {"ok", "warn", "fail"},
+    "privacy.kept_": KEPT,
+    "privacy.about_": KEPT,
+    "privacy.where_": {"redis", "disk", "logs", "off"},
+    "privacy.until_": {"turns", "index", "faq", "reports", "outbox", "audit", "logs"},
+    "privacy.directive_": {directive.replace("-", "_") for directive in DIRECTIVES},
+    "privacy.would_forget_": {"session", "user"},
+    "privacy.forgotten_": {"session", "user"},
+    "proposals.setting_": {"profile", "ttl"},
+    "proposals.effect_": {"profile", "ttl"},
+    "proposals.state_": {"accepted", "rejected"},
+    "receipt.kind_": {
+        *("sessions", "turns", "entries", "shared_answers", "reports", "counted_days", "faq_drafts", "faq_entries"),
+    },
+    "said.": {"terms_same"},
+    "warming.": {"refused", "failed"},
+    "warming.bound_": set(WarmBound),
+    "warming.cause_": {"schedule", "change"},
+    "warming.outcome_": set(WarmOutcome),
+    "warming.reason_": set(NotWarmed),
+    "warming.state_": {"running", "done", "left", "broken", "dry"},
 }
 
 #: Words that any screen may take, whether or not one does.

@@ -1,5 +1,26 @@
 """The screens of the console; each module has its `SCREENS` and `ACTIONS`. The package says how to add one."""
 
-from agentic_flywheel.interfaces.http.console.screens import asking, home, report, search, session, sessions, why
+from agentic_flywheel.interfaces.http.console.screens import (
+    asking,
+    faq,
+    faq_entry,
+    flow,
+    flows,
+    health,
+    home,
+    popular,
+    privacy,
+    proposals,
+    report,
+    search,
+    session,
+    sessions,
+    settings,
+    warming,
+    why,
+)
 
-ALL = (home, search, sessions, session, why, report, asking)
+ALL = (
+    *(home, search, sessions, session, why, report, asking),
+    *(faq, faq_entry, popular, flows, flow, proposals, warming, privacy, health, settings),
+)
