@@ -12,6 +12,8 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from agentic_flywheel.errors import IndexUnusable
 from agentic_flywheel.findings import (
     ANSWER_CHARACTERS,
@@ -128,9 +130,10 @@ class EngineIndex:
         if not plan.expression:
             return Hits(warnings=looked.warnings)
         page = await self._engine.find(looked.name, plan.expression, fields=("m", "q", "a"), count=count)
-        rows = engine_words.ranked(page.found, query, counts, looked.state)
-        hits = tuple(hit_of(one.name, score, facts) for one, score, facts in rows)
-        return _hits(hits, page.total, count, partial=plan.partial, warnings=looked.warnings)
+        rows, weights = engine_words.ranked(page.found, query, counts, looked.state)
+        hits = tuple(hit_of(one.name, score, facts, holds) for one, score, facts, holds in rows)
+        found = _hits(hits, page.total, count, partial=plan.partial, warnings=looked.warnings)
+        return msgspec.structs.replace(found, weights=weights)
 
     async def meaning(self, query: HistoryQuery, vector: Vector, *, embedder: str, count: int) -> Hits:
         """The nearest turns by their questions' vectors."""

@@ -125,7 +125,8 @@ class HistoryQuery(msgspec.Struct, gc=False, frozen=True, kw_only=True):
 class Hit(msgspec.Struct, gc=False, frozen=True):
     """A turn that an index found, without its texts: enough to rank it, to count it and to know its neighbours.
 
-    `words` says how many words the index holds of it, 0 where it does not say.
+    `words` says how many words the index holds of it, 0 where it does not say; `holds` which of the terms looked for:
+    bit n is that of `Hits.weights[n]`.
     """
 
     id: str
@@ -137,18 +138,21 @@ class Hit(msgspec.Struct, gc=False, frozen=True):
     user: str
     outcome: str
     words: int = 0
+    holds: int = 0
 
 
 class Hits(msgspec.Struct, gc=False, frozen=True):
     """The best that one way of looking found, best first; `total` are all that match, at least so many if `more`.
 
-    `warnings` are sentences for people: what could not be looked at.
+    `warnings` are sentences for people: what could not be looked at. `weights` are what the terms weigh that hits may
+    hold, by their rarity; none where it is not known which hold which.
     """
 
     hits: tuple[Hit, ...] = ()
     total: int = 0
     more: bool = False
     warnings: tuple[str, ...] = ()
+    weights: tuple[float, ...] = ()
 
 
 class Found(msgspec.Struct, gc=False, frozen=True, kw_only=True):

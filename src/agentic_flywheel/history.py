@@ -283,7 +283,7 @@ class History:
             kept = tuple(hit for hit in near.hits if hit.score >= FLOOR or hit.id in known)
             meaning = Hits(kept, len(kept), near.more and len(kept) == len(near.hits), near.warnings)
         mode = SearchMode.WORDS if vector is None else query.mode
-        hits = fused(words.hits, meaning.hits)
+        hits = fused(words.hits, meaning.hits, weights=words.weights)
         if query.sort is SearchSort.TIME and hits:
             good = [hit for hit in hits if hit.score >= _GOOD * hits[0].score]
             hits = sorted(good, key=lambda hit: (-hit.at, -hit.score, hit.id))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -10,10 +11,13 @@ from agentic_flywheel.search.history.fusion import NEIGHBOUR_BONUS, bonus_of, fu
 from agentic_flywheel.search.history.highlights import EXCERPT, excerpt_of, marks_of
 from agentic_flywheel.search.history.query import parse_query
 from agentic_flywheel.search.history.spoken import texts_of, without_names
+from agentic_flywheel.search.history.words import placed_stems_of
 
 
-def hit(name: str, score: float, *, place: int = 0, session: str = "", at: float = 0.0, words: int = 0) -> Hit:
-    return Hit(name, score, session or name, place, at, "", "", "", words)
+def hit(
+    name: str, score: float, *, place: int = 0, session: str = "", at: float = 0.0, words: int = 0, holds: int = 0
+) -> Hit:
+    return Hit(name, score, session or name, place, at, "", "", "", words, holds)
 
 
 def names(hits: list[Hit]) -> list[str]:
@@ -58,6 +62,26 @@ def test_what_stands_beside_counts_the_more_the_shorter_turns_are() -> None:
     assert bonus_of([]) == 0
 
 
+def test_words_of_a_neighbour_help_to_cover_the_query() -> None:
+    def order(words: int, beside: int) -> list[str]:
+        named = hit("named", 4.0, place=4, session="s", words=words, holds=0b001)
+        next_one = hit("next", 0.1, place=5, session="s", words=words, holds=beside)
+        same = hit("same", 0.1, place=6, session="t", words=words, holds=0b001)
+        other = hit("other", 4.1, place=5, session="t", words=words, holds=0b001)
+        order = names(fused([other, named, next_one, same], [], weights=(2.0, 2.0, 2.0)))
+        return [name for name in order if name in {"named", "other"}]
+
+    assert order(10, 0b110) == ["named", "other"]
+    assert order(10, 0b001) == ["other", "named"]  # what both hold covers nothing more
+    assert order(900, 0b110) == ["other", "named"]
+
+
+def test_the_length_of_a_turn_counts_for_less_than_indexes_make_of_it() -> None:
+    long, short = hit("long", 3.9, words=40, holds=1), hit("short", 4.0, words=10, holds=1)
+    assert names(fused([short, long], [], weights=(1.0,))) == ["long", "short"]
+    assert names(fused([short, hit("much longer", 2.0, words=160, holds=1)], [], weights=(1.0,)))[0] == "short"
+
+
 def test_how_long_a_single_turn_is_does_not_raise_it() -> None:
     good = hit("good", 9.0, place=4, session="s", words=50)
     short, long = (hit(f"{words}", 3.0, place=place, session="s", words=words) for place, words in ((3, 2), (5, 90)))
@@ -89,6 +113,22 @@ def test_words_are_marked_in_any_form_and_phrases_only_whole() -> None:
     assert [text[start:end] for start, end in marks_of(text, query)] == ["Persisting", "append", "only", "append"]
     phrase = HistoryQuery(phrases=((("append", "onli"),),))
     assert [text[start:end] for start, end in marks_of(text, phrase)] == ["append", "only"]
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.from_regex(r"[A-Za-z']{1,9}( |, |\+\+ )", fullmatch=True), max_size=12).map("".join), st.data())
+def test_words_are_found_as_if_every_word_had_been_cut(text: str, data: st.DataObject) -> None:
+    every = placed_stems_of(text)
+    wanted = data.draw(st.sets(st.sampled_from([cut for _, _, cut in every]))) if every else set()
+    assert placed_stems_of(text, wanted) == [one for one in every if one[2] in wanted]
+
+
+@pytest.mark.parametrize(
+    "text", ["We ate, they bought; people's mice", "Ils mangeaient les journaux", "eying dyes skies"]
+)
+def test_irregular_and_short_words_are_found(text: str) -> None:
+    for one in placed_stems_of(text):
+        assert one in placed_stems_of(text, {one[2]})
 
 
 def test_the_excerpt_shows_what_was_found() -> None:

@@ -121,6 +121,7 @@ def facts_of(raw: bytes) -> Facts:
         raise IndexUnusable(f"a document of the index of history is damaged: {error}", damaged=True) from error
 
 
-def hit_of(name: str, score: float, facts: Facts) -> Hit:
+def hit_of(name: str, score: float, facts: Facts, holds: int = 0) -> Hit:
     """A document that was found, as everybody knows it."""
-    return Hit(name, score, facts.session, facts.place, facts.at, facts.flow, facts.user, facts.outcome, facts.words)
+    f = facts
+    return Hit(name, score, f.session, f.place, f.at, f.flow, f.user, f.outcome, f.words, holds)

@@ -53,16 +53,18 @@ def plan(query: HistoryQuery, counts: Mapping[str, int], state: EngineState, sco
 
 def ranked(
     found: Sequence[EngineFound], query: HistoryQuery, counts: Mapping[str, int], state: EngineState
-) -> list[tuple[EngineFound, float, Facts]]:
-    """What was found, each with its score and facts, best first. Turns that the caller may not see are left out."""
+) -> tuple[list[tuple[EngineFound, float, Facts, int]], tuple[float, ...]]:
+    """What was found, each with its score, its facts and the terms that it holds (`Hit.holds`), best first; and what
+    the terms weigh. Turns that the caller may not see are left out."""
     size = max(state.docs, 1)
     average = max(state.words / size, 1.0)
     weights = [
-        (f" {token(term)} ".encode(), math.log(1 + (size - held + 0.5) / (held + 0.5)))
-        for term in query.terms
-        if (held := min(counts.get(term, 0), size))
+        (1 << place, f" {token(term)} ".encode(), math.log(1 + (size - held + 0.5) / (held + 0.5)))
+        for place, (term, held) in enumerate(
+            (term, min(counts[term], size)) for term in query.terms if counts.get(term)
+        )
     ]
-    whole = sum(weight for _, weight in weights) or 1.0
+    whole = sum(weight for _, _, weight in weights) or 1.0
     rows = []
     for one in found:
         facts = facts_of(one.fields[b"m"])
@@ -72,11 +74,13 @@ def ranked(
         answer = b" %b " % one.fields.get(b"a", b"")
         longer = _K1 * (1 - _B + _B * facts.words / average)
         score = covered = 0.0
-        for word, weight in weights:
+        holds = 0
+        for bit, word, weight in weights:
             often = question.count(word) + ANSWER_WEIGHT * answer.count(word)
             if often:
                 score += weight * often * (_K1 + 1) / (often + longer)
                 covered += weight
-        rows.append((one, score * (1 + COVERAGE * covered / whole) if weights else 1.0, facts))
+                holds |= bit
+        rows.append((one, score * (1 + COVERAGE * covered / whole) if weights else 1.0, facts, holds))
     rows.sort(key=lambda row: (-row[1], -row[2].at, row[0].name))
-    return rows
+    return rows, tuple(weight for _, _, weight in weights)

@@ -23,8 +23,8 @@ def marks_of(text: str, query: HistoryQuery) -> Marks:
     """
     if not query.worded:
         return ()
-    words = placed_stems_of(text)
     wanted = set(query.terms)
+    words = placed_stems_of(text, None if query.phrases else wanted)
     chosen = {place for place, (_, _, cut) in enumerate(words) if cut in wanted}
     if query.phrases:
         stems = [cut for _, _, cut in words]

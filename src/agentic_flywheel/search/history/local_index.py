@@ -187,8 +187,9 @@ class LocalIndex:
 
         def look(connection: sqlite3.Connection) -> Hits:
             scope = scope_of(connection, query)
-            rows, more = local_words.ranked(connection, self._vocabulary, query, scope, count)
-            return Hits(self._hits(connection, rows), len(rows), more)
+            found = local_words.ranked(connection, self._vocabulary, query, scope, count)
+            hits = self._hits(connection, found.rows)
+            return Hits(hits, len(hits), found.more, weights=found.weights)
 
         return await self._reader.read(look)
 
@@ -203,13 +204,7 @@ class LocalIndex:
             vectors.catch_up(connection)
             scope = scope_of(connection, query)
             wanted, unwanted = local_words.holding(connection, query)
-            near = vectors.nearest(connection, vector, scope, count=count, wanted=wanted, unwanted=unwanted)
-            scores = dict(near)
-            rows: list[local_words.Row] = []
-            for part in _parts(list(scores)):
-                sql = f"SELECT d.id, 0.0, {local_words.FACTS} FROM docs d WHERE d.id IN ({','.join(map(str, part))})"
-                rows += [(row[0], scores[row[0]], *row[2:]) for row in connection.execute(sql)]
-            rows.sort(key=lambda row: (-row[1], -row[0]))
+            rows = vectors.nearest(connection, vector, scope, count=count, wanted=wanted, unwanted=unwanted)
             return Hits(self._hits(connection, rows), len(rows), len(rows) == count)
 
         return await self._reader.read(look)
@@ -299,8 +294,8 @@ class LocalIndex:
         numbers = {number for row in rows for number in row[5:8]}
         names = {number: self._reader.names.name(connection, number) for number in numbers}
         return tuple(
-            Hit(str(id_), score, sessions[session], place, at, names[flow], names[user], names[outcome], words)
-            for id_, score, session, place, at, flow, user, outcome, words in rows
+            Hit(str(id_), score, sessions[session], place, at, names[flow], names[user], names[outcome], words, holds)
+            for id_, score, session, place, at, flow, user, outcome, words, holds in rows
         )
 
     def _doc(self, connection: sqlite3.Connection, number: int) -> HistoryDoc | None:
@@ -311,7 +306,7 @@ class LocalIndex:
         ).fetchone()
         if row is None:
             return None
-        turn, session_name, question, answer, stream, audience, session, place, at, flow, user, outcome, _ = row
+        turn, session_name, question, answer, stream, audience, session, place, at, flow, user, outcome, _, _ = row
         tags = connection.execute("SELECT tag FROM tags WHERE session = ? ORDER BY tag", (session,))
         name = self._reader.names.name
         return HistoryDoc(

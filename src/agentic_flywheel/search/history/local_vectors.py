@@ -8,9 +8,12 @@ vectors are then read from the file and compared in full (100,000 vectors: 5 MB 
 from __future__ import annotations
 
 import sqlite3
+from collections import OrderedDict
+from itertools import repeat
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from agentic_flywheel.search.history.local_scope import Scope
+from agentic_flywheel.search.history.local_words import Row
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,12 +25,15 @@ if TYPE_CHECKING:
 EXACT = 20_000
 RESCORED = 500
 _PAGE = 2000
+#: Scopes whose rows are remembered: 100 kB each with 100,000 turns.
+_SCOPES = 4
 #: Room for turns to come, beside a quarter of those that are there: a search after every turn must not copy them all.
 _ROOM = 1024
 
 
 class Facts(NamedTuple):
-    """What is filtered by, and where vectors stand in the file: one row for each turn with a vector, by `seq`."""
+    """What is filtered by and shown of hits, and where vectors stand in the file: one row for each turn with a vector,
+    by `seq`."""
 
     ids: NDArray[np.int64]
     seq: NDArray[np.int64]
@@ -37,6 +43,8 @@ class Facts(NamedTuple):
     outcome: NDArray[np.int32]
     audience: NDArray[np.int8]
     at: NDArray[np.float64]
+    place: NDArray[np.int32]
+    size: NDArray[np.int32]
 
 
 class VectorRows:
@@ -54,7 +62,9 @@ class VectorRows:
         import numpy as np
 
         self._count = 0
-        types = (np.int64, np.int64, np.int32, np.int32, np.int32, np.int32, np.int8, np.float64)
+        small = (np.int32, np.int32)
+        types = (np.int64, np.int64, *small, *small, np.int8, np.float64, *small)
+        self._left: OrderedDict[Scope, NDArray[np.bool_]] = OrderedDict()
         self._facts: list[NDArray[Any]] = [np.empty(0, kind) for kind in types]
         self._full = np.empty((0, self.dimension), np.float32)  # none beyond `EXACT`
         self._codes = np.empty((0, -(-self.dimension // 64)), np.uint64, order="F")  # one column after the other
@@ -78,13 +88,14 @@ class VectorRows:
         elif meta["removals"] != self._removals:
             there = [row[0] for row in connection.execute("SELECT id FROM docs")]
             self._keep(np.isin(self.facts.ids, there))
+            self._left.clear()
         self._generation, self._removals = meta["generation"], meta["removals"]
         known = connection.execute("SELECT id FROM embedders WHERE fingerprint = ?", (self.embedder,)).fetchone()
         if known is None:
             return
         # The plus sign keeps SQLite from sorting all vectors of the embedder: they are read as they came in.
         cursor = connection.execute(
-            "SELECT v.vector, d.id, v.seq, d.session, d.flow, d.user, d.outcome, d.audience, d.at"
+            "SELECT v.vector, d.id, v.seq, d.session, d.flow, d.user, d.outcome, d.audience, d.at, d.place, d.size"
             " FROM vectors v CROSS JOIN docs d ON d.id = v.doc WHERE v.seq > ? AND +v.embedder = ? ORDER BY v.seq",
             (self._after, known[0]),
         )
@@ -104,16 +115,16 @@ class VectorRows:
         count: int,
         wanted: list[int] | None,
         unwanted: list[int],
-    ) -> list[tuple[int, float]]:
-        """The `count` nearest that the scope leaves, by number; of `wanted` only (None: all), less `unwanted`."""
+    ) -> list[Row]:
+        """The `count` nearest that the scope leaves; of `wanted` only (None: all), less `unwanted`."""
         import numpy as np
 
         facts = self.facts
-        left = scope.mask(facts)
+        left = self._seen(scope)
         if wanted is not None:
-            left &= np.isin(facts.ids, wanted)
+            left = left & np.isin(facts.ids, wanted)
         if unwanted:
-            left &= ~np.isin(facts.ids, unwanted)
+            left = left & ~np.isin(facts.ids, unwanted)
         rows = np.flatnonzero(left)
         if not len(rows):
             return []
@@ -127,9 +138,23 @@ class VectorRows:
                 rows = self._agreeing(left, _codes(query.reshape(1, -1))[0], wide)
             rows, near = self._compared(connection, rows, query)
         best = np.argpartition(-near, count - 1)[:count] if len(near) > count else np.arange(len(near))
-        ids = facts.ids[rows[best]].tolist()
-        found = zip(ids, near[best].astype(np.float64).round(5).tolist(), strict=True)
-        return sorted(found, key=lambda pair: (-pair[1], -pair[0]))
+        chosen = rows[best]
+        shown = (facts.session, facts.place, facts.at, facts.flow, facts.user, facts.outcome, facts.size)
+        scores = near[best].astype(np.float64).round(5).tolist()
+        columns = (column[chosen].tolist() for column in shown)
+        found = zip(facts.ids[chosen].tolist(), scores, *columns, repeat(0), strict=False)
+        return sorted(found, key=lambda row: (-row[1], -row[0]))
+
+    def _seen(self, scope: Scope) -> NDArray[np.bool_]:
+        """Which rows a scope leaves; remembered for scopes that nothing was added since, as most searches have the
+        same."""
+        left = self._left.pop(scope, None)
+        if left is None or len(left) != self._count:
+            left = scope.mask(self.facts)
+        self._left[scope] = left
+        if len(self._left) > _SCOPES:
+            self._left.popitem(last=False)
+        return left
 
     def _agreeing(self, left: NDArray[np.bool_], code: NDArray[np.uint64], count: int) -> NDArray[np.intp]:
         """The `count` rows that are left whose signs differ least from a code, in order; of equals the newest.

@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import math
 import sqlite3
-from collections.abc import Iterable, Sequence
-from itertools import chain
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
 from typing import Any, NamedTuple
 
 from agentic_flywheel.findings import ANSWER_WEIGHT, COVERAGE, HistoryQuery
@@ -25,9 +25,17 @@ RANKED = 1000
 _ADDED = 4
 
 _RANK = f"bm25(words, 1.0, {ANSWER_WEIGHT})"
-#: id, score, session, place, at, flow, user, outcome, words, as numbers.
-Row = tuple[int, float, int, int, float, int, int, int, int]
-FACTS = "d.session, d.place, d.at, d.flow, d.user, d.outcome, d.size"
+#: id, score, session, place, at, flow, user, outcome, words, and which terms it holds (`Hit.holds`), as numbers.
+Row = tuple[int, float, int, int, float, int, int, int, int, int]
+FACTS = "d.session, d.place, d.at, d.flow, d.user, d.outcome, d.size, 0"
+
+
+class Ranked(NamedTuple):
+    """The best turns by words, whether there may be more than those, and what the terms weigh that they may hold."""
+
+    rows: list[Row]
+    more: bool = False
+    weights: tuple[float, ...] = ()
 
 
 class Vocabulary:
@@ -59,8 +67,8 @@ def last_id(connection: sqlite3.Connection) -> int:
 
 def ranked(
     connection: sqlite3.Connection, vocabulary: Vocabulary, query: HistoryQuery, scope: Scope, count: int
-) -> tuple[list[Row], bool]:
-    """The best `count` turns by words, and whether there may be more than those."""
+) -> Ranked:
+    """The best `count` turns by words."""
     terms = sorted(vocabulary.counts(connection, query.terms).items(), key=lambda item: (item[1], item[0]))
     size = last_id(connection)
     span = _Span(0, size)
@@ -69,15 +77,15 @@ def ranked(
         found = "SELECT min(id), max(id), count(*) FROM docs WHERE session = ?"
         first, last, turns = connection.execute(found, (scope.session,)).fetchone()
         if not turns:
-            return [], False
+            return Ranked([])
         span, few = _Span(first, last), turns <= RANKED
     if query.phrases:
         wanted = " AND ".join(f"({any_of(variants)})" for variants in query.phrases)
         named = any_of([(term,) for term, _ in terms] + list(query.phrases[0]))
         rows = _matching(connection, _less(f"({wanted}) AND ({named})", query), scope, span, count)
-        return rows, len(rows) == count
+        return Ranked(rows, len(rows) == count)
     if not terms:
-        return [], False
+        return Ranked([])
     chosen, left = 1, RANKED - terms[0][1]
     while chosen < len(terms) and (few or terms[chosen][1] <= left):
         left -= terms[chosen][1]
@@ -88,8 +96,9 @@ def ranked(
         partial = True
     rare = any_of([(term,) for term, _ in terms[:chosen]])
     rows = _matching(connection, _less(rare, query), scope, span, count)
-    weighed = _weighed(connection, rows, terms[:chosen], terms[chosen : chosen + _ADDED], size, span)
-    return weighed, partial or len(rows) == count
+    weights = {term: math.log(1 + (size - held + 0.5) / (held + 0.5)) for term, held in terms[: chosen + _ADDED]}
+    weighed = _weighed(connection, rows, weights, chosen, span)
+    return Ranked(weighed, partial or len(rows) == count, tuple(weights.values()))
 
 
 class _Span(NamedTuple):
@@ -103,30 +112,28 @@ class _Span(NamedTuple):
 
 
 def _weighed(
-    connection: sqlite3.Connection,
-    rows: list[Row],
-    rare: Sequence[tuple[str, int]],
-    common: Sequence[tuple[str, int]],
-    size: int,
-    span: _Span,
+    connection: sqlite3.Connection, rows: list[Row], weights: Mapping[str, float], rare: int, span: _Span
 ) -> list[Row]:
-    """Rows with the weight of common terms added, then raised by the share of the query that they cover."""
-    weights = {term: math.log(1 + (size - held + 0.5) / (held + 0.5)) for term, held in (*rare, *common)}
+    """Rows with the weight of common terms added, which are all but the first `rare`; then raised by the share of the
+    query that they cover."""
     whole = sum(weights.values())
     scores = {row[0]: row[1] for row in rows}
     covered = dict.fromkeys(scores, 0.0)
-    named = any_of([(term,) for term, _ in rare])
-    expressions = {term: _quoted((term,)) for term, _ in rare}
-    expressions |= {term: f"({named}) AND {_quoted((term,))}" for term, _ in common}
-    commoner = {term for term, _ in common}
+    holds = dict.fromkeys(scores, 0)
+    named = any_of([(term,) for term in islice(weights, rare)])
     sql = "SELECT rowid FROM words WHERE words MATCH ? AND rowid BETWEEN ? AND ?"
-    for term, weight in weights.items():
-        added = weight if term in commoner else 0.0
-        holding_it = connection.execute(sql, (expressions[term], *span)).fetchall()
-        for id_ in scores.keys() & set(chain.from_iterable(holding_it)):
-            scores[id_] += added
-            covered[id_] += weight
-    weighed = [(row[0], scores[row[0]] * (1 + COVERAGE * covered[row[0]] / whole), *row[2:]) for row in rows]
+    for place, (term, weight) in enumerate(weights.items()):
+        common = place >= rare
+        expression = f"({named}) AND {_quoted((term,))}" if common else _quoted((term,))
+        for (id_,) in connection.execute(sql, (expression, *span)).fetchall():
+            if id_ in holds:
+                holds[id_] |= 1 << place
+                covered[id_] += weight
+                if common:
+                    scores[id_] += weight
+    weighed = [
+        (row[0], scores[row[0]] * (1 + COVERAGE * covered[row[0]] / whole), *row[2:9], holds[row[0]]) for row in rows
+    ]
     return sorted(weighed, key=lambda row: (-row[1], -row[0]))
 
 

@@ -9,6 +9,7 @@ endings of verbs, no derivation.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import lru_cache
 
 _VOWELS = frozenset("aeiou")
@@ -70,6 +71,26 @@ def english(word: str) -> str:
     word = _replaced(word, _STEP_2)
     word = _replaced(word, _STEP_3)
     return _last_e(_without_suffix(word))
+
+
+def heads_of(stems: Iterable[str]) -> frozenset[str]:
+    """How folded words of these stems can begin, for `may_have`: no rule touches a first letter, nor the second one of
+    what stays three letters long.
+
+    >>> sorted(heads_of(["persist", "go"]))
+    ['g', 'pe']
+    """
+    return frozenset(stem[: 2 if len(stem) > 2 else 1] for stem in stems)
+
+
+def may_have(word: str, heads: frozenset[str]) -> bool:
+    """Whether a folded word of ASCII letters and digits can have one of the stems that `heads` were made of; sooner
+    asked than the word is cut.
+
+    >>> may_have("persisting", heads_of(["persist"])), may_have("bought", heads_of(["bui"])), may_have("a", frozenset())
+    (True, True, False)
+    """
+    return word[:2] in heads or word[:1] in heads or word in _IRREGULAR
 
 
 def _plural(word: str) -> str:
