@@ -151,7 +151,6 @@ class EngineIndex:
             fields=("m",),
             count=count,
             broad=not engine_query.narrow(query),
-            large=looked.state.large,
         )
         hits = _seen(query, page.found)
         return Hits(hits, len(hits), len(hits) == count, looked.warnings)

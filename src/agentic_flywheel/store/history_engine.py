@@ -211,11 +211,10 @@ class HistoryEngine:
         fields: Sequence[str],
         count: int,
         broad: bool,
-        large: bool,
     ) -> EnginePage:
         """The nearest by their vectors (float16); scores are cosines. `broad`: the expression leaves most of them."""
         how = f"KNN {count} @{vector_field(embedder)} $v"
-        if large:
+        if f":{_GRAPH}:" in index:  # an older one may still be searched while the graph is made
             how += f" EF_RUNTIME {max(_EF, count)}"
         if broad and expression != "*":
             how += " HYBRID_POLICY BATCHES"
@@ -250,11 +249,12 @@ class HistoryEngine:
 
     def _name(self, state: EngineState) -> str:
         vectors = [f"{name}-{size}" for name, size in sorted(state.embedders.items()) if size]
-        kind = ["graph" if state.large else "flat"] if vectors else []
+        kind = [_GRAPH if state.large else "flat"] if vectors else []
         return self._keys.history(":".join(("index", str(RELEASE), *kind, *vectors)))
 
 
 _OPTIONS = ("STOPWORDS", 0)
+_GRAPH = "graph"
 _EMPTY = "SKIPINITIALSCAN"
 
 
