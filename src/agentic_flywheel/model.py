@@ -157,6 +157,7 @@ class Turn(msgspec.Struct, gc=False, frozen=True, array_like=True):
     similarity: float | None = None  # of the stored question that this one was taken for; None where none was
     matched_question: str = ""
     faq: str = ""  # the FAQ entry whose approved answer this is; "" where it is none
+    counts_as: str = ""  # answered while Redis was away: the question, by its name, that it counts for when it is there
 
     def exchange(self) -> Exchange:
         """The two sides of the turn, as context for a later question."""

@@ -11,9 +11,11 @@ from agentic_flywheel.flights import Landed
 from agentic_flywheel.matching import Match
 from agentic_flywheel.model import Answer, Candidate, Reason, Turn, VerbatimAnswer
 from agentic_flywheel.policy.decision import Ask, Decision, Facts
+from agentic_flywheel.policy.identity import question_hash
+from agentic_flywheel.policy.sharing import Scope
 from agentic_flywheel.questions import Asked, Plan
 from agentic_flywheel.recollection import Read
-from agentic_flywheel.store.keys import flight_name
+from agentic_flywheel.store.keys import flight_name, team_question
 from agentic_flywheel.store.link import Patience
 
 
@@ -83,7 +85,23 @@ def turn_of(step: Step, answer: Answer) -> Turn:
         similarity=answer.similarity,
         matched_question=answer.matched_question,
         faq=answer.faq,
+        counts_as=_counts_as(step, answer),
     )
+
+
+def _counts_as(step: Step, answer: Answer) -> str:
+    """The question that a turn counts for which was answered while Redis was away; "" where it counts for none, or its
+    key says so.
+
+    As for other turns, the answer would have been kept for the whole team under its words alone. And no session was
+    named, or none of its turns was to count: what could not be read of one may have been private.
+    """
+    asked, plan = step.asked, step.plan
+    alone = not asked.resumed or asked.directives.standalone
+    if step.read.error is None or answer.key or not alone or plan.scope is not Scope.TEAM:
+        return ""
+    name = team_question(plan.wanted[0].key) if plan.wanted and isinstance(step.decision, Ask) else ""
+    return name if name == question_hash(plan.normal) else ""
 
 
 def answer_of(step: Step, **facts: Any) -> Answer:

@@ -94,6 +94,7 @@ def test_the_key_table_has_every_key_and_no_other() -> None:
         "paths": [keys.paths("F", "YYYYMMDD")],
         "joined": [keys.joined("F")],
         "hidden": [keys.hidden("F")],
+        "delivered": [keys.delivered("F")],
         "count": [keys.count("F", "YYYYMMDD"), keys.count("F", "YYYYMMDDHH")],
         "minutes": [keys.minutes("F", "YYYYMMDDHH")],
         "askers": [keys.askers("YYYYMMDD", 0)],

@@ -247,6 +247,45 @@ async def test_questions_without_a_session_are_kept_too(server: Server, tmp_path
         assert stored_turns(server, queued.session_id) == [queued.turn_id]
 
 
+async def test_questions_of_an_outage_are_counted_when_they_are_delivered(server: Server, tmp_path: Path) -> None:
+    ask = "How do I rotate the signing keys?"
+    flows = {"oracle": Oracle(), "mine": (Oracle(), {"sharing": "user"})}
+    async with opened(server, tmp_path, flows) as flywheel:
+        server.kill()
+        alone = [await flywheel.ask(ask, flow="oracle", user=user) for user in ("ann", "bob")]
+        await flywheel.ask(ask, flow="oracle", user="bob", session="s", directives=Directives(standalone=True))
+        # Nobody knows what came before these in their session, or they are not for all.
+        await flywheel.ask(ask, flow="oracle", user="bob", session="t")
+        await flywheel.ask("Where is the secret door?", flow="oracle", directives=Directives(private=True))
+        await flywheel.ask("Where is my secret door?", flow="oracle", user="cy")
+        await flywheel.ask("Which secret door is it?", flow="oracle", config={"temperature": 1})
+        await flywheel.ask("Where is a secret door?", flow="mine", user="cy")
+        log = flywheel.outbox.path / "turns.log"
+        kept = await asyncio.to_thread(log.read_bytes)
+        server.start()
+
+        async def counted() -> list[tuple[str, int, int]]:
+            return [(one.question, one.asked, one.askers) for one in await flywheel.popular.list()]
+
+        await delivered(flywheel)
+        await eventually(lambda: flywheel._store.link.health.state is State.CLOSED, "Redis to be asked again")
+        assert await counted() == [(ask, 3, 2)]
+        # A deliverer that dies before it takes the turns out of the log sends them again.
+        await asyncio.to_thread(log.write_bytes, kept)
+        await flywheel.outbox.deliver()
+        assert await counted() == [(ask, 3, 2)]
+        # What was counted for a turn is taken back with it, and does not come again.
+        await flywheel.sessions.delete_turn(alone[1].session_id, alone[1].turn_id, dry_run=False)
+        assert (await counted())[0][1] == 2
+        with server.client() as client:  # as if it had died before it counted
+            client.delete(*client.scan_iter("*:popular:*"))
+        await asyncio.to_thread(log.write_bytes, kept)
+        await flywheel.outbox.deliver()
+        assert await counted() == [(ask, 2, 2)]
+        await flywheel.sessions.delete("s", dry_run=False)
+        assert await counted() == [(ask, 1, 1)]
+
+
 async def test_no_store_leaves_nothing_on_disk(server: Server, tmp_path: Path) -> None:
     async with opened(server, tmp_path, {"oracle": Oracle()}) as flywheel:
         server.kill()

@@ -10,10 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentic_flywheel.insight import tally
-from agentic_flywheel.insight.askers import estimated, mark_of, smallest
+from agentic_flywheel.insight.askers import estimated, smallest
 from agentic_flywheel.insight.tally import Tally, asked_of, counted_for, name_of, node_of, step_of, steps_over
 from agentic_flywheel.model import Outcome, Reason, Turn
 from agentic_flywheel.policy.identity import question_hash
+from agentic_flywheel.store.askers import mark_of
 from agentic_flywheel.store.keys import Keys
 from agentic_flywheel.store.popularity import MARKS, Told
 

@@ -9,29 +9,10 @@ are put together without counting anybody twice, and an asker can be taken out a
 from __future__ import annotations
 
 from collections.abc import Iterable
-from contextlib import suppress
-from functools import lru_cache
-from hashlib import blake2b
 
 from agentic_flywheel.store.popularity import MARKS
 
 _SPACE = 2**32
-_GENERATED = len("s-") + 16
-
-
-def mark_of(asker: str, tenant: str) -> int:
-    """The mark of an asker: 32 bits of BLAKE2b, different in every tenant; of a session that got its id here, 32 of the
-    random bits that it has."""
-    if len(asker) == _GENERATED and asker.startswith("s-"):
-        with suppress(ValueError):
-            return int(asker[2:10], 16)
-    digest = blake2b(asker.encode("utf-8", "surrogatepass"), digest_size=4, key=_key(tenant))
-    return int.from_bytes(digest.digest(), "big")
-
-
-@lru_cache(maxsize=16)
-def _key(tenant: str) -> bytes:
-    return blake2b(tenant.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
 def smallest(marks: Iterable[int]) -> list[int]:

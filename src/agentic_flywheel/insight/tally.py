@@ -13,9 +13,9 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
-from agentic_flywheel.insight.askers import mark_of
 from agentic_flywheel.model import Outcome, Turn
 from agentic_flywheel.policy.identity import digest, normalise, question_hash
+from agentic_flywheel.store.askers import mark_of
 from agentic_flywheel.store.counters import day_of
 from agentic_flywheel.store.keys import scope_of_key, team_question
 from agentic_flywheel.store.popularity import STEP, Count, Told
@@ -57,8 +57,12 @@ def node_of(names: Sequence[str]) -> str:
 
 def asked_of(turn: Turn) -> Asked | None:
     """The question that a turn counts for, None where it counts for none."""
+    if turn.private:
+        return None
+    if turn.counts_as:
+        return Asked(turn.counts_as, turn.counts_as)
     stored = team_question(turn.entry_key)
-    if not stored or turn.private:
+    if not stored:
         return None
     own = name_of(turn.question)
     taken_for = name_of(turn.matched_question) if turn.matched_question else own

@@ -17,6 +17,7 @@ import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import TypeAlias
 
 import msgspec
 
@@ -26,6 +27,8 @@ from agentic_flywheel.store.codec import decode, place
 from agentic_flywheel.store.journal import Journal, Record, prepare_directory, take_lock
 from agentic_flywheel.store.keys import Keys
 from agentic_flywheel.store.link import Link
+from agentic_flywheel.store.popularity import KEPT as KEPT_COUNTS
+from agentic_flywheel.store.popularity import Popularity
 from agentic_flywheel.store.seals import Seals
 from agentic_flywheel.store.sessions import SessionStore
 from agentic_flywheel.store.tally import Tally
@@ -43,6 +46,8 @@ _PASSING = (StoreUnavailable, StoreFull, StoreRefused)
 _LOCKED = "turns wait in the outbox that were encrypted with a key that is not configured here"
 
 _log = logging.getLogger(__name__)
+#: Turns as they were kept, with their places in the log, by tenant and session.
+_Groups: TypeAlias = dict[tuple[str, str], list[tuple[int, "Kept", Turn]]]
 
 
 class Kept(msgspec.Struct, frozen=True, array_like=True):
@@ -198,11 +203,12 @@ class Delivery:
             raise failure
         return Delivered(delivered=len(sent), rejected=len(aside)) if contents.records or aside else None
 
-    async def _send(self, batch: Sequence[Record]) -> tuple[StoreError | None, set[int], dict[int, Rejected]]:
-        """Send records in one round trip: what failed for now, what was delivered, what is refused for good."""
+    def _opened(self, batch: Sequence[Record]) -> tuple[_Groups, dict[int, Rejected], StoreError | None]:
+        """Records as turns, by tenant and session; those that nobody can read; and what keeps others from being read
+        for now."""
         refused: dict[int, Rejected] = {}
         locked = False
-        groups: dict[tuple[str, str], list[tuple[int, Kept, Turn]]] = {}
+        groups: _Groups = {}
         for record in batch:
             try:
                 kept = KEPT.decode(record.payload)
@@ -214,11 +220,15 @@ class Delivery:
                 refused[record.offset] = _unreadable(record.payload, f"cannot be read: {error}")
             else:
                 groups.setdefault((kept.tenant, kept.session), []).append((record.offset, kept, turn))
+        return groups, refused, KeyMissing(_LOCKED) if locked else None
+
+    async def _send(self, batch: Sequence[Record]) -> tuple[StoreError | None, set[int], dict[int, Rejected]]:
+        """Send records in one round trip: what failed for now, what was delivered, what is refused for good."""
+        groups, refused, failure = self._opened(batch)
         commands, ends = [], []
         for (tenant, _), group in groups.items():
             commands += SessionStore(self._link, Keys(tenant)).append_commands(*(turn for _, _, turn in group))
             ends.append(len(commands))
-        failure: StoreError | None = KeyMissing(_LOCKED) if locked else None
         if not commands:
             return failure, set(), refused
         try:
@@ -226,7 +236,8 @@ class Delivery:
         except StoreError as error:
             return error, set(), refused
         sent: set[int] = set()
-        for start, end, group in zip([0, *ends], ends, groups.values(), strict=False):
+        counted: dict[int, tuple[str, Turn]] = {}
+        for start, end, ((tenant, _), group) in zip([0, *ends], ends, groups.items(), strict=False):
             errors = [self._link.error(r, "a delivery") for r in replies[start:end] if isinstance(r, Exception)]
             passing = next((error for error in errors if isinstance(error, _PASSING)), None)
             if passing is not None:
@@ -236,7 +247,35 @@ class Delivery:
                 refused |= {offset: Rejected(kept, errors[0].message, now) for offset, kept, _ in group}
             else:
                 sent |= {offset for offset, _, _ in group}
-        return failure, sent, refused
+                counted |= {offset: (tenant, turn) for offset, _, turn in group if turn.counts_as}
+        not_counted = await self._count(list(counted.values())) if counted else None
+        return failure or not_counted, sent - counted.keys() if not_counted else sent, refused
+
+    async def _count(self, turns: Sequence[tuple[str, Turn]]) -> StoreError | None:
+        """Count what was asked while Redis was away, each turn once, however often it comes here; what failed of it for
+        now. Turns that no count remembers any more are too late."""
+        since = time.time() - KEPT_COUNTS.total_seconds()
+        recent = [(tenant, turn) for tenant, turn in turns if turn.at >= since]
+        places = [
+            SessionStore(self._link, Keys(tenant)).present_command(turn.session_id, [turn.id])
+            for tenant, turn in recent
+        ]
+        try:
+            # After a crash it comes again, and somebody may have removed the turn since: it counts for nothing then.
+            there = await self._link.run(*places, slow=True) if places else []
+            commands = [
+                command
+                for (tenant, turn), (at,) in zip(recent, there, strict=True)
+                if at
+                for command in Popularity(self._link, Keys(tenant)).delivered_commands([turn])
+            ]
+            replies = await self._link.run_each(*commands, slow=True) if commands else []
+        except StoreError as error:
+            return error
+        errors = [self._link.error(r, "counting") for r in replies if isinstance(r, Exception)]
+        if errors:
+            _log.warning("what was asked during an outage is not counted (yet): %s", errors[0])
+        return next((one for one in errors if isinstance(one, _PASSING)), None)
 
 
 def outbox_place(tenant: str, session: str, turn: str) -> str:

@@ -250,6 +250,10 @@ class Keys:
         """Questions of a flow that are never counted, since somebody said that they are private."""
         return f"{self._popular(flow)}:hidden"
 
+    def delivered(self, flow: str) -> str:
+        """Turns to a flow that were kept while Redis was away, and counted when they were delivered."""
+        return f"{self._popular(flow)}:delivered"
+
     def _popular(self, flow: str) -> str:
         # Not under `flow:`: near caches are told of every change there, and this changes all the time.
         return f"{self.root}:popular:{{{safe(flow)}}}"

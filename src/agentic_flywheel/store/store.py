@@ -20,8 +20,8 @@ from agentic_flywheel.store.leases import ACQUIRE, FINISH, SPEAK, Leases
 from agentic_flywheel.store.limits import ENTER, STAY, Limits
 from agentic_flywheel.store.link import Link
 from agentic_flywheel.store.outbox import Outbox
-from agentic_flywheel.store.popularity import SCRIPTS as POPULARITY
 from agentic_flywheel.store.popularity import Popularity
+from agentic_flywheel.store.popularity_scripts import SCRIPTS as POPULARITY
 from agentic_flywheel.store.repeats import SCRIPTS as REPEATS
 from agentic_flywheel.store.repeats import RepeatStore
 from agentic_flywheel.store.restoring import SCRIPTS as RESTORING
