@@ -81,7 +81,7 @@ class Boundary:
         origin = headers.get(b"origin")
         if origin is None or not self.origins or not self.allows_origin(origin.decode("latin-1")):
             return []
-        shown = b"Retry-After, X-Request-ID, Age, X-AFW-Outcome, X-AFW-Reason, X-AFW-Entry, X-AFW-Trace"
+        shown = b"Retry-After, X-Request-ID, Age, ETag, Link, X-AFW-Outcome, X-AFW-Reason, X-AFW-Entry, X-AFW-Trace"
         return [
             (b"access-control-allow-origin", origin),
             (b"access-control-expose-headers", shown),

@@ -31,6 +31,10 @@ pre { background: var(--soft); overflow-x: auto; padding: .6rem; border-radius: 
 .fields { overflow-x: auto; }
 table { border-collapse: collapse; width: 100%; }
 th, td { border-bottom: 1px solid var(--line); padding: .3rem .5rem .3rem 0; text-align: left; vertical-align: top; }
+@media (max-width: 40rem) {
+  tr, td { display: block; } tr { border-bottom: 1px solid var(--line); padding: .3rem 0; }
+  td { border: 0; padding: 0; }
+}
 :focus-visible { outline: 2px solid var(--link); outline-offset: 2px; }
 """
 #: What the page may do: show itself, with this one style.
@@ -63,18 +67,19 @@ def _page(document: Mapping[str, Any], address: str) -> Iterator[str]:
         yield f'<h2 id="group-{_id(tag["name"])}">{escape(tag["name"])}</h2><p>{_text(tag["description"])}</p>'
         for path, method, one in operations:
             if tag["name"] in one["tags"]:
-                yield from _operation(path, method, one)
+                yield from _operation(path, method, one, schemas)
         yield "</section>"
     yield '<section aria-labelledby="schemas"><h2 id="schemas">schemas</h2>'
     for name, schema in schemas.items():
-        yield f'<details id="schema-{_id(name)}"><summary><code>{escape(name)}</code></summary>'
-        yield f"<p>{_text(schema.get('description', ''))}</p>"
+        # A link to what is inside opens it; one to the element itself does not.
+        yield f"<details><summary><code>{escape(name)}</code></summary>"
+        yield f'<p id="schema-{_id(name)}">{_text(schema.get("description", ""))}</p>'
         yield from _fields(schema) if "properties" in schema else [f"<p>{_type(schema)}</p>"]
         yield "</details>"
     yield "</section>\n</main>\n</body>\n</html>"
 
 
-def _operation(path: str, method: str, one: Mapping[str, Any]) -> Iterator[str]:
+def _operation(path: str, method: str, one: Mapping[str, Any], schemas: Mapping[str, Any]) -> Iterator[str]:
     yield f'<details id="{_id(one["operationId"])}"><summary><span class="method">{method.upper()}</span>'
     yield f'<code>{escape(path)}</code> <span class="what">{_text(one["summary"])}</span></summary>'
     yield from (f"<p>{_text(part)}</p>" for part in one["description"].split("\n\n"))
@@ -94,6 +99,7 @@ def _operation(path: str, method: str, one: Mapping[str, Any]) -> Iterator[str]:
         yield "<h3>Body</h3>"
         for media, content in one["requestBody"]["content"].items():
             yield f"<p><code>{escape(media)}</code>: {_type(content['schema'])}</p>"
+            yield from _fields(schemas.get(content["schema"].get("$ref", "").rpartition("/")[2], {}))
     yield "<h3>Answers</h3>"
     rows = []
     for status, response in one["responses"].items():
@@ -129,12 +135,14 @@ def _fields(schema: Mapping[str, Any]) -> Iterator[str]:
                 _type(part) + _bounds(part),
                 _text(part.get("description", "")),
             )
-            for name, part in schema["properties"].items()
+            for name, part in schema.get("properties", {}).items()
         ]
     )
 
 
 def _table(rows: list[tuple[str, str, str]]) -> Iterator[str]:
+    if not rows:
+        return
     yield '<div class="fields"><table>'
     yield from ("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
     yield "</table></div>"

@@ -117,7 +117,7 @@ def _read(value: Any, kind: Any, where: str) -> Any:
     try:
         return msgspec.convert(value, kind, strict=False)
     except msgspec.ValidationError as error:
-        raise InputError(f"{where} cannot be read: {error}", param=where) from error
+        raise _unread(error, where) from error
 
 
 def _query(request: Request, kind: type[msgspec.Struct]) -> Any:
@@ -131,7 +131,7 @@ def _query(request: Request, kind: type[msgspec.Struct]) -> Any:
             raise InputError(f"the parameter {name[:40]!r} is given more than once", param=name[:40])
         else:
             given[name] = value
-    return _read(given, kind, "the query")
+    return _read(given, kind, "query")
 
 
 def _is_list(kind: Any) -> bool:
@@ -143,15 +143,22 @@ def _body(raw: bytes, kind: type[msgspec.Struct]) -> Any:
     try:
         return msgspec.json.decode(raw or b"{}", type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise InputError(
-            f"the body cannot be read: {error}",
-            suggestions=(
-                "Send JSON, as UTF-8.",
-                f"See what it takes: {BASE}/openapi.json, or {BASE}/docs in a browser.",
-                "Field names are exact, and no others are accepted.",
-            ),
-            param="body",
-        ) from error
+        raise _unread(error, "body") from error
+
+
+def _unread(error: Exception, where: str) -> InputError:
+    """What could not be read: msgspec says at which place (`$.limit`)."""
+    why, _, place = str(error).partition(" - at `$")
+    param = place.removesuffix("`").removeprefix(".") or where
+    return InputError(
+        f"{param} cannot be read: {why[:1].lower()}{why[1:]}",
+        suggestions=(
+            f"See what it takes: {BASE}/docs in a browser, or {BASE}/openapi.json.",
+            "Names are exact, and no others are accepted; bodies are JSON in UTF-8.",
+            "Percent-encode what stands in a path or a query.",
+        ),
+        param=param,
+    )
 
 
 def _about(operation: Operation, call: Call, places: Mapping[str, Any], query: msgspec.Struct) -> bytes:
