@@ -25,6 +25,7 @@ ROWS: dict[str, tuple[str, str]] = {
     "GET /search.json": ("read", "/search.json"),
     "GET /why": ("ask", "/why?session=nowhere&turn=none"),
     "GET /why.json": ("ask", "/why.json?session=nowhere&turn=none"),
+    "POST /why/clear": ("admin", "/why/clear"),
     "GET /report": ("ask", "/report?session=nowhere&turn=none"),
     "GET /report.json": ("ask", "/report.json?session=nowhere&turn=none"),
     "POST /report": ("ask", "/report"),

@@ -217,6 +217,73 @@ async def test_another_users_session_is_as_unknown_as_none(guarded: App) -> None
         assert (session["title"], session["tags"]) == ("Mine", ["a", "b"])
 
 
+async def test_another_users_answer_is_as_unknown_as_none(guarded: App) -> None:
+    home = guarded.service.home
+    guarded.service.registry.register("oracle", lambda question: f"You said: {question}", sharing="user")
+    guarded.service.registry.register("team", lambda question: f"You said: {question}")
+    theirs = await home.ask("What is the plan?", session="of-bob", user="bob", flow="oracle")
+    shared = await home.ask("What is the plan?", session="of-bob", user="bob", flow="team")
+    async with client_of(guarded, await key_for(guarded, Scope.ASK, Scope.READ, user="ann")) as client:
+        refused = await client.get("/why.json", params={"key": theirs.key})
+        gone = await client.get("/why.json", params={"key": (theirs.key or "")[:-4] + "0000"})
+        assert (refused.status_code, refused.json()["code"]) == (gone.status_code, gone.json()["code"])
+        assert refused.json()["code"] == "unknown_key"
+        assert (await client.get("/why.json", params={"key": shared.key})).json()["stored"]["entry"]["asked"]
+        turn = await client.get("/why.json", params={"session": "of-bob", "turn": theirs.turn_id})
+        assert turn.json()["code"] == "unknown_session"
+        token = await token_of(client)
+        form = {"token": token, "session": "of-bob", "turn": theirs.turn_id, "kind": "wrong"}
+        reported = await client.post("/report", data=form, headers=OURS)
+        assert reported.status_code == 404
+        assert (
+            await client.post("/why/clear", data={"token": token, "key": shared.key}, headers=OURS)
+        ).status_code == 403
+    async with client_of(guarded, await key_for(guarded, Scope.ADMIN)) as client:
+        assert (await client.get("/why.json", params={"key": theirs.key})).json()["stored"]["scope"] == "user"
+        token = await token_of(client)
+        cleared = await client.post("/why/clear", data={"token": token, "key": shared.key}, headers=OURS)
+        assert cleared.headers["location"] == "/?said=cleared"
+        assert (await client.get("/why.json", params={"key": shared.key})).status_code == 404
+
+
+async def test_lists_go_on_with_their_filters(app: App) -> None:
+    app.service.registry.register("oracle", lambda question: f"You said: {question}")
+    for number in range(3):
+        await app.service.home.ask(f"What is step {number}?", session=f"s{number}", flow="oracle", user="ann")
+    async with client_of(app) as client:
+        for path, name, query in (("/sessions", "sessions", "user=ann&"), ("/search", "page", "q=step&mode=words&")):
+            seen: list[str] = []
+            address = f"{path}?{query}limit=2"
+            while address:
+                page = await client.get(address, headers=HTML)
+                view = (await client.get(address, headers={"Accept": "application/json"})).json()
+                rows = view[name] if path == "/sessions" else view["page"]["found"]
+                seen += [row.get("session_id", row.get("id")) for row in rows]
+                following = re.search(r'rel="next" href="([^"]+)"', page.text)
+                address = following[1].replace("&amp;", "&") if following else ""
+                assert not address or query.rstrip("&") in address
+            assert sorted(seen) == ["s0", "s1", "s2"], path
+
+
+async def test_parameters_that_mean_nothing_are_refused_kindly(app: App) -> None:
+    async with client_of(app) as client:
+        for path in (
+            *("/?since=yesteryear", "/sessions?limit=0", "/sessions?limit=x", "/sessions?cursor=x", "/session"),
+            *(
+                "/why",
+                "/why?key=a&turn=b",
+                "/why?turn=x",
+                "/search?mode=guess",
+                "/search?since=never",
+                "/search?person=%22",
+            ),
+            *("/report?session=x", "/session/export?id=x&form=pdf", "/search?limit=101", "/search?outcome=lucky"),
+        ):
+            page = await client.get(path, headers=HTML)
+            assert page.status_code == 400, path
+            assert 'class="problem"' in page.text
+
+
 async def test_pages_speak_the_language_that_is_asked_for(app: App) -> None:
     async with client_of(app) as client:
         for wanted, spoken in (("fr-CA,en;q=0.5", "fr"), ("de,en;q=0.7,fr;q=0.3", "en"), ("de", "en"), ("x;q=y", "en")):

@@ -6,7 +6,8 @@ import msgspec
 
 from agentic_flywheel.callers import Scope
 from agentic_flywheel.errors import InputError, UnknownKey, UnknownTurn
-from agentic_flywheel.interfaces.http.console.pages import Action, Page, Screen
+from agentic_flywheel.interfaces.http.console.forms import Form
+from agentic_flywheel.interfaces.http.console.pages import Action, Page, Screen, Went
 from agentic_flywheel.interfaces.http.console.visit import Visit
 from agentic_flywheel.interfaces.http.sight import admit_session
 from agentic_flywheel.likeness import Explanation
@@ -80,5 +81,14 @@ async def _stored(visit: Visit, key: str) -> StoredAnswer:
     return stored
 
 
+async def clear(visit: Visit, form: Form) -> Went:
+    """Have one stored answer served no more. Raises `UnknownKey`."""
+    key = form.required("key")
+    await _stored(visit, key)
+    await visit.flywheel.cache.clear(key=key, dry_run=False)
+    back = visit.link("/why", session=form.text("session"), turn=form.text("turn"))
+    return Went(back if form.text("turn") else "/", said="cleared")
+
+
 SCREENS = (Screen("/why", show, needs=Scope.ASK, name="why"),)
-ACTIONS: tuple[Action, ...] = ()
+ACTIONS = (Action("/why/clear", clear, needs=Scope.ADMIN),)
