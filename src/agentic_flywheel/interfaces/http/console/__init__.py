@@ -44,9 +44,10 @@ A screen is a module of `screens`, with a template, and words in both languages:
           {{ _("greetings.count", n=view.greetings | length) }}
         {% endblock %}
 
-   Every form that posts has `parts.token()`: it is refused without. Filters: `percent`, `number`, `duration` (seconds),
-   `milliseconds`, `size` (bytes), `markdown`, `marked` (text with offsets), `differing` (two texts, word by word).
-   `parts`: `badge`, `ago`, `pager`, `empty`, `note`, `chart`, `tile`. What should be fetched again when something was
+   Every form that posts has `parts.token()`: it is refused without. Filters: `percent`, `number`, `duration` (seconds)
+   and, in few letters, `span`, `milliseconds`, `size` (bytes), `moment`, `past`, `markdown`, `marked` (text with
+   offsets), `differing` (two texts, word by word).
+   `parts`: `badge`, `ago`, `pager`, `empty`, `notes`, `chart`, `tile`. What should be fetched again when something was
    asked stands in an element with an id and `{{ parts.live() }}`.
 
 3. `words/greetings.toml`: each message as `[English, French]`; with a count `n`, each as `[one, other]`:

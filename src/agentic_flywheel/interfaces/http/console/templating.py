@@ -19,11 +19,16 @@ from jinja2.runtime import Context
 from markupsafe import Markup, escape
 
 from agentic_flywheel.interfaces.http.console.markdown import rendered
-from agentic_flywheel.interfaces.http.console.words import Words
+from agentic_flywheel.interfaces.http.console.words import LANGUAGES, Words
 
 _WORDS = re.compile(r"\w+|\s+|[^\w\s]")
-#: Units of durations, longest first, in seconds, and their names among the words.
-_UNITS: Final = ((86400.0, "time.days"), (3600.0, "time.hours"), (60.0, "time.minutes"), (1.0, "time.seconds"))
+#: Units of durations, longest first: in seconds, their names among the words, and their letters in each language.
+_UNITS: Final = (
+    (86400.0, "time.days", ("d", "j")),
+    (3600.0, "time.hours", ("h", "h")),
+    (60.0, "time.minutes", ("min", "min")),
+    (1.0, "time.seconds", ("s", "s")),
+)
 _SIZES: Final = ("B", "kB", "MB", "GB", "TB")
 
 
@@ -45,6 +50,7 @@ def environment() -> Environment:
         "percent": _worded(percent),
         "number": _worded(lambda words, value, digits=0: words.number(value, digits)),
         "duration": _worded(duration),
+        "span": _worded(span),
         "milliseconds": _worded(milliseconds),
         "size": _worded(size),
         "past": _worded(past),
@@ -79,7 +85,7 @@ def duration(words: Words, seconds: float) -> str:
     ('1.5 hours', '2 jours')
     """
     seconds = max(0.0, seconds)
-    for length, name in _UNITS:
+    for length, name, _ in _UNITS:
         if seconds >= length:
             whole = round(seconds / length, 1 if seconds < 10 * length else 0)
             return words(name, n=int(whole)) if whole == int(whole) else _decimal(words, name, whole)
@@ -88,6 +94,20 @@ def duration(words: Words, seconds: float) -> str:
 
 def _decimal(words: Words, name: str, value: float) -> str:
     return words(name, n=value).replace(words.number(value), words.number(value, 1), 1)
+
+
+def span(words: Words, seconds: float) -> str:
+    """The same in as few letters as can be.
+
+    >>> span(Words("en"), 5400), span(Words("fr"), 2 * 86400), span(Words("en"), 0.0021)
+    ('1.5\\xa0h', '2\\xa0j', '2.1\\xa0ms')
+    """
+    if seconds < 60:
+        return milliseconds(words, seconds * 1000)
+    length, letter = next((one[0], one[2]) for one in _UNITS if seconds >= one[0])
+    value = seconds / length
+    digits = 1 if value < 10 and round(value, 1) != int(value) else 0
+    return f"{words.number(value, digits)}\N{NO-BREAK SPACE}{letter[LANGUAGES.index(words.language)]}"
 
 
 def milliseconds(words: Words, value: float) -> str:

@@ -9,7 +9,7 @@ const tell = (text) => { if (told()) told().textContent = text; };
 // --- Times: what was "5 minutes ago" goes on, and says the reader's own time of day when pointed at.
 const language = document.documentElement.lang;
 const relative = new Intl.RelativeTimeFormat(language, { numeric: "always" });
-const absolute = new Intl.DateTimeFormat(language, { dateStyle: "medium", timeStyle: "medium" });
+const absolute = new Intl.DateTimeFormat(language, { dateStyle: "medium", timeStyle: "medium", hourCycle: "h23" });
 const units = [["day", 86400], ["hour", 3600], ["minute", 60], ["second", 1]];
 
 function tick(root = document) {
@@ -180,7 +180,7 @@ class TimeChart extends HTMLElement {
   moments(at) {
     const wide = at.length > 1 ? at[1] - at[0] : 3600;
     const shown = new Intl.DateTimeFormat(language, wide >= 86400
-      ? { day: "numeric", month: "short" } : { hour: "2-digit", minute: "2-digit" });
+      ? { day: "numeric", month: "short" } : { hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
     const day = new Intl.DateTimeFormat(language, { day: "numeric", month: "short" });
     let before = "";
     return at.map((moment) => {
