@@ -63,21 +63,23 @@ class Console:
         self.page.goto(self.url + path)
         return self.page
 
-    def check(self, name: str = "") -> None:
-        """Nothing was complained of, nothing is wider than the screen, nothing stands in anybody's way; with a name,
-        a picture is kept where that is wanted."""
+    def check(self, name: str = "", *, barriers: bool = True) -> None:
+        """Nothing was complained of, nothing is wider than the screen, and (`barriers`, a second's work) nothing stands
+        in anybody's way; with a name, a picture is kept where that is wanted."""
         assert self.faults == [], f"{self.page.url}: {self.faults}"
         wider = self.page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
         assert wider <= 0, f"{self.page.url} is {wider} px wider than the screen ({self.size})"
         if name and PICTURES:
             self.page.screenshot(path=Path(PICTURES) / f"{name}-{self.size}.png", full_page=True)
+        if not barriers:
+            return
         self.page.evaluate(axe_source())
         # `target-size` is WCAG 2.2; the rest is up to 2.1 AA, and best practice.
         found = self.page.evaluate(
             "axe.run({runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa', 'best-practice']})"
         )
-        barriers = [f"{one['id']}: {node['html'][:200]}" for one in found["violations"] for node in one["nodes"]]
-        assert barriers == [], f"{self.page.url}: {barriers}"
+        found_barriers = [f"{one['id']}: {node['html'][:200]}" for one in found["violations"] for node in one["nodes"]]
+        assert found_barriers == [], f"{self.page.url}: {found_barriers}"
 
 
 @contextmanager
