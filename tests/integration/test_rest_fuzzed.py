@@ -68,7 +68,7 @@ def known(url: str) -> Mapping[str, str]:
     api = f"{url}/api/v2"
 
     def made(path: str, **body: Any) -> Any:
-        response = requests.post(api + path, json=body, timeout=60)
+        response = requests.post(api + path, json=body, timeout=180)
         assert response.ok, response.text
         return response.json()
 
@@ -100,7 +100,7 @@ def _tried(operation: Any, mode: GenerationMode, places: Mapping[str, str], sess
     @_BOUNDED
     @given(case=operation.as_strategy(mode, **fixed))
     def once(case: schemathesis.Case) -> None:
-        case.call_and_validate(session=session, checks=_CHECKS, timeout=60)
+        case.call_and_validate(session=session, checks=_CHECKS, timeout=180)
 
     once()
 

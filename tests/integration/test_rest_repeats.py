@@ -13,7 +13,7 @@ import pytest
 from agentic_flywheel.callers import Scope
 from agentic_flywheel.flows.protocol import FlowQuestion
 from agentic_flywheel.interfaces.http.app import App
-from flywheels import Oracle, text_anywhere, until
+from flywheels import Oracle, text_anywhere
 from http_app import app_on, client_of, key_for
 from servers import Server
 
@@ -28,11 +28,13 @@ class Waiting(Oracle):
 
     def __init__(self) -> None:
         super().__init__()
+        self.heard = asyncio.Event()
         self.may = asyncio.Event()
         self.may.set()
 
     async def answer(self, question: FlowQuestion) -> str:
         said = self(question)
+        self.heard.set()
         await self.may.wait()
         if "fail" in question.text:
             raise ValueError("no")
@@ -76,7 +78,7 @@ async def test_a_request_is_done_once_and_its_response_given_again(client: httpx
 async def test_one_that_comes_meanwhile_is_told_to_wait(client: httpx2.AsyncClient, oracle: Waiting) -> None:
     oracle.may.clear()
     first = asyncio.create_task(ask(client, "What takes long?"))
-    await until(lambda: oracle.calls == 1, "the flow to be asked")
+    await asyncio.wait_for(oracle.heard.wait(), 120)
     meanwhile = await ask(client, "What takes long?")
     assert (meanwhile.status_code, meanwhile.json()["code"]) == (409, "repeat_in_progress")
     assert int(meanwhile.headers["retry-after"]) >= 1
