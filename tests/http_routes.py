@@ -38,6 +38,7 @@ ROWS: dict[str, tuple[str, str]] = {
     "GET /faq/entry.json": ("read", "/faq/entry.json"),
     "POST /faq/save": ("admin", "/faq/save"),
     "POST /faq/approve": ("admin", "/faq/approve"),
+    "POST /faq/judge": ("admin", "/faq/judge"),
     "POST /faq/retire": ("admin", "/faq/retire"),
     "GET /popular": ("read", "/popular"),
     "GET /popular.json": ("read", "/popular.json"),

@@ -39,6 +39,7 @@ BUILT = {
     "home.since_": set(WINDOWS),
     "faq.": {"question", "wordings", "answer"},
     "faq.state_": set(FaqState),
+    "faq.does_": {"join", "split"},
     "faq.did_": {"added", "edited", "approved", "retired", "reported"},
     "faq.fact_": {"owner", "review", "reason", "note", "flow", "turn"},
     "flows.state_": {"ok", "failing", "unreachable", "unused", "inactive"},
@@ -62,7 +63,7 @@ BUILT = {
     "receipt.kind_": {
         *("sessions", "turns", "entries", "shared_answers", "reports", "counted_days", "faq_drafts", "faq_entries"),
     },
-    "said.": {"terms_same"},
+    "said.": {"terms_same", "faq_joined", "faq_split"},
     "warming.": {"refused", "failed"},
     "warming.bound_": set(WarmBound),
     "warming.cause_": {"schedule", "change"},

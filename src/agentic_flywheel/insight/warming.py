@@ -208,7 +208,8 @@ class Warming:
         """A warm-up as Redis knows it, whichever process runs it; "" is the last one. Raises `UnknownWarmUp`."""
         known = await self._known(job)
         found = await self._store.warm_jobs.items(known.order.id)
-        report = _report(known, await self._worded(found) if items else found, currency=self._currency(found))
+        shown = await self._worded(found) if items else found
+        report = _report(_as_of_now(known), shown, currency=self._currency(found))
         return report if items else msgspec.structs.replace(report, items=())
 
     async def recent(self, limit: int = 10) -> list[WarmReport]:
@@ -220,7 +221,7 @@ class Warming:
             known = await self._store.warm_jobs.read(job)
             if known is not None:
                 found = await self._store.warm_jobs.items(job)
-                report = _report(known, found, currency=self._currency(found))
+                report = _report(_as_of_now(known), found, currency=self._currency(found))
                 reports.append(msgspec.structs.replace(report, items=()))
         return reports
 
@@ -328,6 +329,14 @@ def _read(file: Path) -> str:
         raise InputError(f"{file} is not UTF-8 text (byte {error.start})", file=str(file)) from error
     except OSError as error:
         raise InputError(f"cannot read {file}: {error.strerror}", file=str(file)) from error
+
+
+def _as_of_now(job: WarmJob) -> WarmJob:
+    """A warm-up with the time that it has taken since it was heard of last."""
+    silent = time.time() - job.heard_at
+    if job.state != "running" or not 0 < silent < SILENT_SECONDS:
+        return job
+    return msgspec.structs.replace(job, seconds=job.seconds + silent)
 
 
 def _report(

@@ -51,7 +51,8 @@ class EntryRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CandidateRow(msgspec.Struct, frozen=True, kw_only=True):
-    """A question that asks for a place; `wordings` are the other ways in which people asked it."""
+    """A question that asks for a place; `wordings` are the other ways in which people asked it, `alike` questions that
+    seem to ask the same, which a person is to judge; `near` is the one before it that it may belong to."""
 
     id: str
     flow: str
@@ -61,6 +62,8 @@ class CandidateRow(msgspec.Struct, frozen=True, kw_only=True):
     askers: int
     last_at: float
     answered: bool
+    alike: tuple[str, ...]
+    near: str
 
     @classmethod
     def of(cls, found: FaqCandidate) -> Self:
@@ -74,6 +77,8 @@ class CandidateRow(msgspec.Struct, frozen=True, kw_only=True):
             askers=found.askers,
             last_at=found.last_at,
             answered=bool(found.answer),
+            alike=found.alike,
+            near=found.near,
         )
 
 

@@ -180,6 +180,15 @@ async def retire(visit: Visit, form: Form) -> Went:
     return Went(visit.link("/faq/entry", id=id_), said="faq_retired")
 
 
+async def judge(visit: Visit, form: Form) -> Went:
+    """Say that wordings ask what a candidate asks, or something else; none named: all that seem to ask the same."""
+    id_, wordings = form.required("id"), form.all("wording")
+    work = visit.flywheel.faq.split if form.text("does") == "split" else visit.flywheel.faq.join
+    left = await work(id_, *wordings, by=who(visit))
+    said = "faq_split" if form.text("does") == "split" else "faq_joined"
+    return Went("/faq", said=said) if left is None else Went(visit.link("/faq/entry", id=left.id), said=said)
+
+
 async def _saved(visit: Visit, form: Form) -> FaqView:
     """The entry with the words of the form; the answer of a turn takes the place of an empty one."""
     faq, by, id_ = visit.flywheel.faq, who(visit), form.text("id")
@@ -306,5 +315,6 @@ SCREENS = (Screen("/faq/entry", show, needs=Scope.READ, name="faq"),)
 ACTIONS = (
     Action("/faq/save", save, needs=Scope.ADMIN),
     Action("/faq/approve", approve, needs=Scope.ADMIN),
+    Action("/faq/judge", judge, needs=Scope.ADMIN),
     Action("/faq/retire", retire, needs=Scope.ADMIN),
 )

@@ -259,5 +259,9 @@ document.addEventListener("htmx:after:swap", () => {
 });
 addEventListener("pagehide", () => source?.close());
 
+// On a telephone the navigation is a strip: where one is stands in sight.
+const strip = $(".side"), here = $(".side [aria-current]");
+if (strip && here) strip.scrollLeft = here.offsetLeft - (strip.clientWidth - here.clientWidth) / 2;
+
 tick();
 listen();
