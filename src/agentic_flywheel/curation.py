@@ -311,6 +311,9 @@ class Flows:
         """Whom a Flowise flow's own settings let ask it, whether or not the registry has it. Raises `FlowError`."""
         from agentic_flywheel.flows.flowise import FlowiseClient, Restrictions
 
+        client = self._clients.at_hand(spec)
+        if isinstance(client, FlowiseClient) and (known := client.known_restrictions()) is not None:
+            return known
         async with self._clients.use(spec) as client:
             return await client.restrictions() if isinstance(client, FlowiseClient) else Restrictions()
 

@@ -232,9 +232,12 @@ class NearCache:
     def _unchanged(self, keys: tuple[bytes, ...], since: int) -> bool:
         if self._heard - since > len(self._changes):
             return False  # too much has changed meanwhile to know
-        return all(
-            moment <= since or (changed is not None and changed.isdisjoint(keys)) for moment, changed in self._changes
-        )
+        for moment, changed in reversed(self._changes):
+            if moment <= since:
+                break
+            if changed is None or not changed.isdisjoint(keys):
+                return False
+        return True
 
     def _changed(self, keys: list[bytes] | None) -> None:
         self._heard += 1

@@ -95,6 +95,11 @@ class ClientPool:
             if kept.retired and not kept.users:
                 await kept.client.aclose()
 
+    def at_hand(self, spec: FlowSpec) -> FlowClient | None:
+        """The flow's client if it is open, for a look that takes no time."""
+        kept = self._kept.get(spec.key)
+        return kept.client if kept is not None and kept.spec is spec else None
+
     def address(self, spec: FlowSpec) -> str:
         """Where a person looks at the flow, "" where there is no such place. Opens nothing."""
         return self._made(spec).address

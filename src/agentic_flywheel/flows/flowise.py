@@ -198,17 +198,23 @@ class FlowiseClient:
 
         Raises `FlowError` where nothing is known and Flowise cannot be asked, `FlowMissing` for an unknown flow.
         """
-        now = time.monotonic()
-        if self._restrictions is None or now - self._restrictions[1] >= _RESTRICTIONS_SECONDS:
-            try:
-                self._restrictions = (await self._read_restrictions(), now)
-            except FlowMissing:
-                self._restrictions = None
+        known = self.known_restrictions()
+        if known is not None:
+            return known
+        try:
+            self._restrictions = (await self._read_restrictions(), time.monotonic())
+        except FlowMissing:
+            self._restrictions = None
+            raise
+        except FlowError:
+            if self._restrictions is None:
                 raise
-            except FlowError:
-                if self._restrictions is None:
-                    raise
         return self._restrictions[0]
+
+    def known_restrictions(self) -> Restrictions | None:
+        """Those restrictions where they are known and not too old."""
+        known = self._restrictions
+        return known[0] if known is not None and time.monotonic() - known[1] < _RESTRICTIONS_SECONDS else None
 
     async def _read_restrictions(self) -> Restrictions:
         deadline = self._wire.check_deadline()

@@ -71,6 +71,9 @@ class Registry:
 
     def __init__(self, settings: Settings) -> None:
         self.problem: RegistryError | None = None
+        #: For programs that are asked thousands of times a second: no file is looked at again within so long.
+        self.look_every_seconds = 0.0
+        self._looked_at = float("-inf")
         named = settings.text("registry")
         self._named = Path(settings.directory, Path(named).expanduser()) if named else None
         self._project = project_folder(settings.directory)
@@ -84,6 +87,11 @@ class Registry:
 
     def current(self) -> RegistrySnapshot:
         """The registry as it is now. Raises `RegistryError` only if no reading has ever succeeded."""
+        if self.look_every_seconds and self._merged is not None:
+            now = time.monotonic()
+            if now < self._looked_at + self.look_every_seconds:
+                return self._merged
+            self._looked_at = now
         path, origin, stamp = self._in_force()
         if stamp != self._stamp or not self._settled:
             self._read(Path(path), origin, stamp)
@@ -228,6 +236,7 @@ class Registry:
             parse_registry(new, path, "")  # an edit that would break the file is refused
             if new != raw or created:
                 edits.write_whole(path, new)
+                self._looked_at = float("-inf")
         return RegistryChange(action=action, key=key, path=path, created=created, before=before, after=after)
 
     def _writable(self) -> Path:

@@ -6,13 +6,11 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
-from starlette.routing import Router
-
 from agentic_flywheel.errors import FlywheelError
 from agentic_flywheel.interfaces.http.gate import Gate
 from agentic_flywheel.interfaces.http.problems import known_error
 from agentic_flywheel.interfaces.http.rooms import Room, rooms_of
-from agentic_flywheel.interfaces.http.routes import AccessRoute
+from agentic_flywheel.interfaces.http.routes import AccessRoute, Switchboard
 from agentic_flywheel.interfaces.http.service import Service
 
 if TYPE_CHECKING:
@@ -35,7 +33,7 @@ class App(Gate):
         for route in routes:
             if not isinstance(route, AccessRoute):
                 raise TypeError(f"{route!r} does not say who may use it: it must be an AccessRoute")
-        router = Router(routes, redirect_slashes=False, default=self.not_found, lifespan=self._lifespan)
+        router = Switchboard(routes, default=self.not_found, lifespan=self._lifespan)
         super().__init__(service, router)
 
     async def failure(self, error: FlywheelError, call: Call, headers: dict[str, str], scope: Scope) -> Response:

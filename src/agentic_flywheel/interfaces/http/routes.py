@@ -7,23 +7,55 @@ included, so that who may not use a route learns nothing of it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
+import inspect
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, cast
 
-from starlette.routing import Route
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route, Router
 
 from agentic_flywheel.callers import Scope
 from agentic_flywheel.interfaces.http.call import call_of
 
 if TYPE_CHECKING:
-    from starlette.types import Receive, Send
+    from starlette.types import ASGIApp, Receive, Send
     from starlette.types import Scope as Connection
 
 #: A route that needs no credentials anywhere; it must tell nobody anything of the tenants.
 PUBLIC: Final = "public"
 #: A route that asks `Call.require` itself, because what it needs depends on what is asked of it.
 INSIDE: Final = "inside"
+#: Beginnings of paths whose routes are kept sorted out.
+_MOST_BEGINNINGS: Final = 500
 Needs: TypeAlias = Scope | Literal["public", "inside"]
+
+
+class Switchboard(Router):
+    """Starlette's router, which tries every route in turn, over those alone that a path's first two segments let in."""
+
+    def __init__(self, routes: Sequence[AccessRoute], **options: Any) -> None:
+        super().__init__(routes, redirect_slashes=False, **options)
+        self._routers: dict[str, Router] = {}
+
+    async def app(self, scope: Connection, receive: Receive, send: Send) -> None:
+        """Answer one request, or the lifespan."""
+        if scope["type"] != "http":
+            await super().app(scope, receive, send)
+            return
+        begins = "/".join(scope["path"].split("/", 3)[:3])
+        router = self._routers.get(begins)
+        if router is None:
+            if len(self._routers) >= _MOST_BEGINNINGS:  # somebody tries addresses
+                self._routers.clear()
+            fitting = [route for route in self.routes if _may_begin(route, begins)]
+            router = self._routers[begins] = Router(fitting, redirect_slashes=False, default=self.default)
+        await router.app(scope, receive, send)
+
+
+def _may_begin(route: BaseRoute, begins: str) -> bool:
+    said = cast("AccessRoute", route).path.partition("{")[0]
+    return said.startswith(begins) or begins.startswith(said)
 
 
 class AccessRoute(Route):
@@ -44,6 +76,8 @@ class AccessRoute(Route):
         body_limit: int | None = None,
     ) -> None:
         super().__init__(path, endpoint, methods=methods, name=name)
+        if inspect.iscoroutinefunction(endpoint):
+            self.app = _answering(endpoint)
         if methods is None:
             self.methods = None  # Starlette would take a function for an answer to GET alone
         self.needs = needs
@@ -60,3 +94,14 @@ class AccessRoute(Route):
         if self.body_limit is not None:
             call.body_limit = self.body_limit
         await super().handle(scope, receive, send)
+
+
+def _answering(endpoint: Callable[[Request], Awaitable[Response]]) -> ASGIApp:
+    """An endpoint as an application. Starlette's own way catches exceptions for handlers of which there are none: what
+    is raised here is the gate's."""
+
+    async def app(scope: Connection, receive: Receive, send: Send) -> None:
+        response = await endpoint(Request(scope, receive, send))
+        await response(scope, receive, send)
+
+    return app

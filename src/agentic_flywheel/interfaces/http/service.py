@@ -16,10 +16,13 @@ from agentic_flywheel.interfaces.http.authentication import Authentication
 from agentic_flywheel.interfaces.http.boundary import Boundary
 from agentic_flywheel.interfaces.http.call import Call
 from agentic_flywheel.interfaces.http.counting import Metrics
+from agentic_flywheel.interfaces.http.logs import log_request
 from agentic_flywheel.interfaces.http.tenants import Tenants
 from agentic_flywheel.interfaces.http.warm_ups import WarmUps
 from agentic_flywheel.settings import Settings
 
+#: Requests that come within so long share a look at the registry's file.
+_LOOK_SECONDS = 0.001
 _access = logging.getLogger("agentic_flywheel.access")
 
 if TYPE_CHECKING:
@@ -42,6 +45,7 @@ class Service:
     ) -> None:
         self.settings = settings
         self.registry = registry or Registry(settings)
+        self.registry.look_every_seconds = _LOOK_SECONDS
         self.body_limit = int(settings.number("serve.max_body_megabytes") * 1_000_000)
         self.tenants = Tenants(open_flywheel or self._open, most=int(settings["serve.max_tenants"]))
         self.warm_ups = WarmUps(self.tenants)
@@ -94,7 +98,7 @@ class Service:
                 "caller": caller.name if caller else "",
                 "tenant": caller.tenant if caller else "",
             }
-            _access.info("%(method)s %(route)s %(status)s", facts, extra={"facts": facts})
+            log_request(facts)
 
     async def ping(self) -> None:
         """Have Redis say that it is there. Raises `StoreError`."""

@@ -7,8 +7,6 @@ silence although it is no question (`{}`, null, a number) is refused.
 
 from __future__ import annotations
 
-import json
-import uuid
 from collections.abc import Mapping
 from typing import Any, Final
 from urllib.parse import parse_qsl
@@ -16,6 +14,7 @@ from urllib.parse import parse_qsl
 import msgspec
 
 from agentic_flywheel.errors import InputError
+from agentic_flywheel.identifiers import new_uuid
 from agentic_flywheel.model import Exchange
 
 #: What a plain question consists of; anything else that is not empty is more than a question.
@@ -49,7 +48,7 @@ class Prediction(msgspec.Struct, frozen=True, kw_only=True):
 
     def ids(self) -> tuple[str, str]:
         """`chatId` and `sessionId` as Flowise would give them in its reply."""
-        chat = self.chat_id or self.session_id or str(uuid.uuid4())
+        chat = self.chat_id or self.session_id or new_uuid()
         return chat, self.session_id or chat
 
 
@@ -58,8 +57,8 @@ def read_prediction(media_type: str, raw: bytes) -> Prediction | None:
     match media_type:
         case "application/json" | "":
             try:
-                body = json.loads(raw)
-            except ValueError:
+                body = msgspec.json.decode(raw)
+            except (ValueError, RecursionError):
                 return None  # Flowise has words of its own for that
         case "application/x-www-form-urlencoded":
             pairs = parse_qsl(raw.decode("utf-8", "replace"), keep_blank_values=True)

@@ -11,12 +11,14 @@ from __future__ import annotations
 
 import json
 import re
-import uuid
+import secrets
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any, Final
 
 from agentic_flywheel.errors import FlowMissing, FlywheelError, StoreError
 from agentic_flywheel.flows.flowise_reading import Said, said_in
+from agentic_flywheel.identifiers import new_uuid
 from agentic_flywheel.interfaces.http.problems import status_of
 from agentic_flywheel.model import Answer, Source, VerbatimAnswer
 
@@ -26,6 +28,12 @@ _OWN: Final = re.compile(r"afw-[0-9a-f]{16,40}")
 _PIECES: Final = re.compile(r"\s*\S+\s*|\s+")
 #: Ids that Flowise makes anew for every call.
 _FRESH: Final = re.compile(r'("(?:chatMessageId|executionId)":\s*)"([^"\\]*)"')
+#: Where a stored reply is cut for what is of each call alone; nobody who wrote a question or an answer knows it.
+_MARK: Final = f"<{secrets.token_hex(16)}>"
+_GAP_CHAT, _GAP_SESSION, _GAP_QUESTION = "chat", "session", "question"
+#: Replies that are kept cut, for answers that are given again and again, and the longest of them in bytes.
+_KEPT: Final = 512
+_LONGEST_KEPT: Final = 16_384
 _CHAT: Final = re.compile(r'("chatId":\s*)"afw-[0-9a-f]{16,40}"')
 
 
@@ -45,16 +53,17 @@ class Telling:
 
     def live(self, text: str) -> str:
         """What Flowise says just now: the conversation's ids are those of the client."""
-        text = _CHAT.sub(lambda match: match[1] + _text(self.chat_id), text)
-        return _OWN.sub(lambda _: _text(self.session_id)[1:-1], text)
+        return _of_call(text, _text(self.chat_id), _text(self.session_id)[1:-1])
 
     def body(self, answer: Answer) -> bytes:
         """The plain reply."""
-        said = said_by(answer)
-        if said.body:
-            return self._again(said.body).encode()
+        wire = answer.wire if isinstance(answer, VerbatimAnswer) else b""
+        written = _written(wire) if len(wire) <= _LONGEST_KEPT else _written.__wrapped__(wire)
+        if written:
+            return self._filled(written).encode()
+        said = said_in(wire)
         reply: dict[str, Any] = {"text": answer.text, "question": self.question, "chatId": self.chat_id}
-        reply |= {"chatMessageId": str(uuid.uuid4()), "isStreamValid": False, "sessionId": self.session_id}
+        reply |= {"chatMessageId": new_uuid(), "isStreamValid": False, "sessionId": self.session_id}
         for name, payload in _payloads(said.frames):
             if name == "metadata":
                 told = ("followUpPrompts", "memoryType")
@@ -70,7 +79,7 @@ class Telling:
         said = said_by(answer)
         if said.frames:
             for told in said.frames:
-                yield frame(self._again(told))
+                yield frame(self._filled(_with_gaps(told)))
             return
         yield from self.begin()
         yield from (self.token(piece) for piece in _PIECES.findall(answer.text))
@@ -93,25 +102,57 @@ class Telling:
             yield frame(_event("usedTools", used))
         if documents := reply.get("sourceDocuments") or _documents(answer.sources):
             yield frame(_event("sourceDocuments", documents))
-        about = {"chatId": self.chat_id, "chatMessageId": str(uuid.uuid4()), "question": self.question}
+        about = {"chatId": self.chat_id, "chatMessageId": new_uuid(), "question": self.question}
         about["sessionId"] = self.session_id
         yield frame(_event("metadata", about | ({"memoryType": m} if (m := reply.get("memoryType")) else {})))
         yield frame(END)
 
-    def _again(self, text: str) -> str:
-        """What Flowise said once, with the ids of this call."""
-        text = _FRESH.sub(lambda match: f'{match[1]}"{self._fresh(match[2])}"', self.live(text))
-        if '"question":' not in text:
-            return text
+    def _filled(self, written: tuple[str, ...]) -> str:
+        """What Flowise said once, with the ids and the question of this call in its gaps."""
+        parts = list(written)
+        for place in range(1, len(parts), 2):
+            gap = parts[place]
+            if gap == _GAP_CHAT:
+                parts[place] = _text(self.chat_id)
+            elif gap == _GAP_SESSION:
+                parts[place] = _text(self.session_id)[1:-1]
+            elif gap == _GAP_QUESTION:
+                parts[place] = _text(self.question)
+            else:
+                parts[place] = self._made.get(gap) or self._made.setdefault(gap, new_uuid())
+        return "".join(parts)
+
+
+@lru_cache(maxsize=_KEPT)
+def _written(wire: bytes) -> tuple[str, ...]:
+    """The plain reply that an answer was computed with, with gaps; empty where there is none."""
+    body = said_in(wire).body
+    return _with_gaps(body) if body else ()
+
+
+def _with_gaps(text: str) -> tuple[str, ...]:
+    """What Flowise said, cut where each call says something of its own: pieces and the names of gaps in turn.
+
+    A gap for an id that Flowise makes anew is called by the id that it made, so that equal ones stay equal.
+    """
+    text = _of_call(text, f'"{_MARK}{_GAP_CHAT}{_MARK}"', _MARK + _GAP_SESSION + _MARK)
+    text = _FRESH.sub(lambda match: f'{match[1]}"{_MARK}id {match[2]}{_MARK}"' if match[2] else match[0], text)
+    if '"question":' in text:
         told = json.loads(text)
         holder = told.get("data") if isinstance(told, dict) and told.get("event") == "metadata" else told
-        if not isinstance(holder, dict) or "question" not in holder:
-            return text
-        holder["question"] = self.question
-        return _json(told)
+        if isinstance(holder, dict) and "question" in holder:
+            holder["question"] = f"{_MARK}{_GAP_QUESTION}{_MARK}"
+            text = _json(told)
+    for gap in (_GAP_CHAT, _GAP_QUESTION):  # these are whole texts, written with their quotation marks
+        text = text.replace(f'"{_MARK}{gap}{_MARK}"', _MARK + gap + _MARK)
+    return tuple(text.split(_MARK))
 
-    def _fresh(self, old: str) -> str:
-        return self._made.setdefault(old, str(uuid.uuid4())) if old else old
+
+def _of_call(text: str, chat: str, session: str) -> str:
+    """A text with the ids of the conversation that the call ran in replaced: `chat` is written as JSON, `session` as
+    the inside of a text of JSON."""
+    text = _CHAT.sub(lambda match: match[1] + chat, text)
+    return _OWN.sub(lambda _: session, text)
 
 
 def said_by(answer: Answer) -> Said:
