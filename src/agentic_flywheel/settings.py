@@ -280,6 +280,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("serve.max_body_megabytes", 8.0, "Largest request body, in MB (10^6 bytes).", minimum=0.001),
     Setting("serve.max_import_megabytes", 1024.0, "Largest backup that REST puts back, in MB.", minimum=0.001),
     Setting("serve.flowise_url", "", "Flowise behind the service, whose clients are served at /api/v1; empty: none."),
+    Setting("serve.client_seconds", 30.0, "Longest wait for a client that is sending a request.", minimum=0.1),
     Setting("serve.max_tenants", 32, "Tenants that one process keeps open at a time.", minimum=1),
     Setting("serve.drain_seconds", 0.0, "After SIGTERM, serve on for so long while /readyz says no.", minimum=0),
     Setting("serve.grace_seconds", 30.0, "Then, longest wait for requests under way.", minimum=0),

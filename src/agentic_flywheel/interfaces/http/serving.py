@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib.util
 import logging
 import os
 import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import msgspec
 import uvicorn
@@ -118,16 +120,26 @@ def _leave_after(seconds: float, code: int) -> threading.Timer:
     return timer
 
 
+def _protocol(client_seconds: float) -> Any:
+    if importlib.util.find_spec("httptools") is None:
+        return "auto"  # the other one is made for small things, and knows no such bound
+    from agentic_flywheel.interfaces.http.slow_clients import impatient
+
+    return impatient(client_seconds)
+
+
 class _Server(uvicorn.Server):
     """uvicorn, with our beginning and our end."""
 
     def __init__(self, app: App, settings: Settings, ready: Callable[[], None]) -> None:
         config = uvicorn.Config(
             app,
+            http=_protocol(settings.number("serve.client_seconds")),
             lifespan="off",  # ours is entered around it, so that a second signal cannot skip it
             log_config=None,
             access_log=False,
             server_header=False,
+            proxy_headers=False,  # nothing here goes by the client's address, so nobody need be believed about it
             ws="none",
             backlog=_BACKLOG,
             timeout_keep_alive=_KEEP_ALIVE,

@@ -6,8 +6,10 @@ never does, and nothing of either body is kept. Cookies are not passed on: they 
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Mapping
 from typing import TYPE_CHECKING, Final
+from urllib.parse import unquote_to_bytes
 
 import httpx2
 from starlette.responses import Response, StreamingResponse
@@ -29,6 +31,10 @@ _HOP: Final = frozenset(
 )  # fmt: skip
 #: Flowise's own rules for pages; ours are looked at before.
 _THEIRS: Final = ("access-control-",)
+_DOTS: Final = frozenset({".", ".."})
+_CONTROLS: Final = re.compile(r"[\x00-\x1f\x7f]")
+#: How often a path may be percent-encoded.
+_MOST_CODINGS: Final = 4
 _CONNECT_SECONDS: Final = 5.0
 _READ_SECONDS: Final = 600.0
 
@@ -54,7 +60,7 @@ class Upstream:
             headers["authorization"] = call.upstream_authorization
         content = body if body is not None else _sent(request)
         built = self._client.build_request(
-            request.method, self.base_url + _target(request), headers=headers, content=content
+            request.method, self.base_url + target_of(request), headers=headers, content=content
         )
         if body is None and "content-length" in request.headers:
             built.headers["content-length"] = request.headers["content-length"]
@@ -80,14 +86,31 @@ def told_headers(headers: Mapping[str, str]) -> dict[str, str]:
     }
 
 
-def _target(request: Request) -> str:
+def target_of(request: Request) -> str:
     """Path and query as they were sent. Raises `UnknownAddress` for a path that leaves the interface."""
     raw = request.scope.get("raw_path", request.url.path.encode()).decode("latin-1")
-    folded = raw.lower().replace("%2e", ".").replace("%2f", "/").replace("%5c", "/").replace("\\", "/")
-    if not raw.startswith("/api/v1/") or ".." in folded.split("/") or "//" in folded:
+    plain = _plain(raw)
+    if not raw.startswith("/api/v1/") or "//" in plain or not _DOTS.isdisjoint(plain.split("/")):
         raise UnknownAddress("nothing is served at this address")
     query = request.scope["query_string"].decode("latin-1")
     return f"{raw}?{query}" if query else raw
+
+
+def _plain(raw: str) -> str:
+    """A path as the most obliging reader would take it. Raises `UnknownAddress` for one that no two read alike."""
+    for _ in range(_MOST_CODINGS):
+        before = raw
+        try:
+            raw = unquote_to_bytes(before).decode()
+        except UnicodeDecodeError as error:  # overlong forms of "." and "/" among others
+            raise UnknownAddress("nothing is served at this address") from error
+        if raw == before:
+            break
+    else:
+        raise UnknownAddress("nothing is served at this address")
+    if _CONTROLS.search(raw):
+        raise UnknownAddress("nothing is served at this address")
+    return raw.replace("\\", "/")
 
 
 async def _sent(request: Request) -> AsyncIterator[bytes]:

@@ -21,7 +21,7 @@ from agentic_flywheel.flows.protocol import FlowSpec, Frame, Progress, StreamEve
 from agentic_flywheel.flows.replies import Page
 from agentic_flywheel.interfaces.http.caching import directives_of, provenance_of
 from agentic_flywheel.interfaces.http.call import Call, call_of
-from agentic_flywheel.interfaces.http.flowise.passing import Upstream, told_headers
+from agentic_flywheel.interfaces.http.flowise.passing import Upstream, target_of, told_headers
 from agentic_flywheel.interfaces.http.flowise.reading import Prediction, read_prediction
 from agentic_flywheel.interfaces.http.flowise.writing import END, Telling, error_frames, failure, frame, said_by
 from agentic_flywheel.interfaces.http.problems import as_told, known_error
@@ -85,7 +85,7 @@ class Proxy:
             if prediction is None:
                 return await self._passed(request, call, raw)
             try:
-                spec, allowed = await self._flow(call, request.path_params["id"])
+                spec, allowed = await self._flow(request, call)
             except FlowMissing as error:
                 if prediction.streaming:  # Flowise would not answer at all
                     return _failed(error, call)
@@ -129,14 +129,16 @@ class Proxy:
             pieces = _pieces(first, events, telling, call)
         return StreamingResponse(_told(pieces), 200, headers | {"Content-Type": "text/event-stream"})
 
-    async def _flow(self, call: Call, flow_id: str) -> tuple[FlowSpec | None, Restrictions]:
+    async def _flow(self, request: Request, call: Call) -> tuple[FlowSpec | None, Restrictions]:
         """The flow of an id, and whom Flowise lets ask it; None for one that is switched off in the registry.
 
         A flow that the registry does not know is one with all defaults. Raises `FlowError`.
         """
-        flywheel = call.flywheel
+        flywheel, flow_id = call.flywheel, request.path_params["id"]
         known = [s for s in flywheel.flows.list(inactive=True) if s.kind == "flowise" and s.id == flow_id]
         spec = known[0] if known else FlowSpec(key=flow_id, id=flow_id, kind="flowise", base_url=self.upstream.base_url)
+        if not known:
+            target_of(request)  # what is no id asks Flowise nothing
         allowed = await flywheel.flows.restrictions(spec)
         if not known:
             flywheel.registry.adopt(spec)

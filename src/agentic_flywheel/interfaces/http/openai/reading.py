@@ -80,7 +80,9 @@ def read_chat(raw: bytes) -> ChatRequest:
     try:
         plain = msgspec.json.decode(raw)
         body = msgspec.convert(plain, _Body)
-    except msgspec.DecodeError as error:
+    except RecursionError as error:
+        raise InputError("the body is nested too deeply", suggestions=_ADVICE) from error
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise InputError(f"the body is not a chat completion request: {error}", suggestions=_ADVICE) from error
     for name in _REFUSED:
         if plain.get(name):
