@@ -56,6 +56,7 @@ bench: $(DEV) ## Measure; the figures depend on the machine
 	$(BIN)/python bench/similar --write
 	$(BIN)/python bench/history --write
 	$(BIN)/python bench/bench_peers.py --write
+	$(BIN)/python bench/bench_service.py --write
 	$(BIN)/python bench/bench_growth.py --write
 	$(BIN)/python bench/bench_footprint.py --write
 	$(BIN)/python bench/bench_usage.py --write

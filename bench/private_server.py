@@ -36,10 +36,8 @@ def private_server(wanted: str) -> Iterator[PrivateServer]:
         yield PrivateServer("given", {wanted.partition(":")[0]: wanted})
         return
     command, environ, name = _command(wanted)
-    with tempfile.TemporaryDirectory(prefix="afw-bench-") as folder, socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-        probe.close()
+    port = free_port()
+    with tempfile.TemporaryDirectory(prefix="afw-bench-") as folder:
         path = Path(folder, "redis.sock")
         options = ["--unixsocket", str(path), "--bind", "127.0.0.1", "--port", str(port), "--dir", folder]
         log = Path(folder, "server.log")
@@ -51,6 +49,13 @@ def private_server(wanted: str) -> Iterator[PrivateServer]:
         finally:
             process.terminate()
             process.wait(20)
+
+
+def free_port() -> int:
+    """A loopback port that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def _command(wanted: str) -> tuple[list[str], dict[str, str], str]:

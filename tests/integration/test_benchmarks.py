@@ -72,3 +72,11 @@ def test_what_counting_questions_costs_is_measured() -> None:
     ]
     assert [(day["asked"], day["kept"]) for day in figures["days"]] == [(100, 100), (1000, 1000)]
     assert all(50 < day["bytes_each"] < 500 for day in figures["days"])
+
+
+def test_the_service_is_measured_beside_a_bare_endpoint() -> None:
+    options = ("--no-litellm", "--rounds", "1", "--seconds", "0.2", "--questions", "20", "--only", "near")
+    bare, *ours = _figures("bench_service.py", *options)
+    assert bare["many"]["share"] == 1.0
+    assert {row["name"] for row in ours} >= {"Flowise proxy, near cache", "OpenAI proxy, near cache", "MCP, near cache"}
+    assert all(row[many]["per_second"] > 0 and row[many]["p50_ms"] > 0 for row in ours for many in ("one", "many"))
