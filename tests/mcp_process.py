@@ -33,6 +33,9 @@ TOOLS = {
     "flowise_set_ttl",
     "flowise_warm_cache",
     "flowise_report_answer",
+    "flowise_trace_view",
+    "flowise_trace_search",
+    "flowise_quality_score",
     "coaia_tash",
     "coaia_fetch",
 }
@@ -43,6 +46,7 @@ RESOURCES = {
     "flowise://config-schema",
     "flowise://cache-metrics",
     "flowise://flow-health",
+    "flowise://traces",
 }
 
 

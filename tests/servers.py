@@ -45,6 +45,7 @@ LASTING_KEYS = (
     "afw:v1:*:session:{*}",
     "afw:v1:*:session:{*}:turns",
     "afw:v1:*:session:{*}:ids",
+    "afw:v1:*:session:{*}:judged",
     "afw:v1:*:sessions:*",
     "afw:v1:*:user:{*}:sessions",
     "afw:v1:*:feed:*",

@@ -95,9 +95,8 @@ class Familiar:
             self._forget(name)
             return None
         elapsed = (time.perf_counter() - started) * 1000
-        again = Repeat(
-            known.turn, new_session_id(), new_id(), trace or new_id(), now, elapsed, known.counted, near=False
-        )
+        id_ = new_id()
+        again = Repeat(known.turn, new_session_id(), id_, trace or id_, now, elapsed, known.counted, near=False)
         if not self._behind.repeat(again):
             return None
         if name in self._known:

@@ -256,14 +256,15 @@ class Flywheel(LateParts):
         """
         plain = not (config or domain or history or instructions or turn_id or (verbatim and verbatim.credential))
         if session is None and plain and directives in (None, _NO_DIRECTIVES):
-            trace = "" if self._tracing is None else self._tracing.joined()
+            caller = None if self._tracing is None else self._tracing.caller()
+            trace = "" if caller is None else caller[0]
             if self._near is not None:
                 at_hand = self._near.answer(question, flow, user, intent, trace=trace)
             else:
                 at_hand = await self._familiar.answer(question, flow, user, intent, trace=trace)
             if at_hand is not None:
                 if self._tracing is not None:
-                    self._tracing.at_hand(at_hand, self._planner.user if user is None else user)
+                    self._tracing.at_hand(at_hand, self._planner.user if user is None else user, caller)
                 return at_hand if self._listening is None else self._listening.answered(at_hand)
         if self._housekeeping is not None:
             self._housekeeping.look()

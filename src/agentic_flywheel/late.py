@@ -42,6 +42,8 @@ if TYPE_CHECKING:
     from agentic_flywheel.sessions import Sessions
     from agentic_flywheel.settings import Settings
     from agentic_flywheel.store.store import Store
+    from agentic_flywheel.traces import Traces
+    from agentic_flywheel.tracing import Tracing
     from agentic_flywheel.watching import FlowWatch
 
 
@@ -70,6 +72,7 @@ class LateParts:
     _pinned: Pinned
     _housekeeping: Housekeeping | None
     _schedule: WarmSchedule | None
+    _tracing: Tracing | None
     _forget: Callable[[], None]
 
     @cached_property
@@ -158,6 +161,13 @@ class LateParts:
         from agentic_flywheel.repeats import Repeats
 
         return Repeats(self._store)
+
+    @cached_property
+    def traces(self) -> Traces:
+        """Answered questions, one by one, and what people think of them."""
+        from agentic_flywheel.traces import Traces
+
+        return Traces(self.registry, self._store, self._behind, self.history, self._tracing)
 
     @cached_property
     def popular(self) -> Popular:

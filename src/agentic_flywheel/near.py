@@ -159,7 +159,8 @@ class NearCache:
         if self._registry.current() is not kept.registry:
             return None
         elapsed = (time.perf_counter() - started) * 1000
-        again = Repeat(kept.turn, new_session_id(), new_id(), trace or new_id(), now, elapsed, kept.counted)
+        id_ = new_id()
+        again = Repeat(kept.turn, new_session_id(), id_, trace or id_, now, elapsed, kept.counted)
         if not self._behind.repeat(again):
             return None  # too much is waiting to be written: an asker who waits for Redis lets it drain
         self._kept.move_to_end(name)

@@ -128,14 +128,16 @@ class Planner:
     ) -> Asked:
         """Check everything that was given, before anything is touched. Raises `InputError`."""
         started = time.perf_counter()
-        marks = None if self._tracing is None else self._tracing.begin()
+        turn = new_id() if turn_id is None else admit_id(turn_id, "turn")
+        trace = turn if turn_id is None else new_id()
+        marks = None if self._tracing is None else self._tracing.begin(trace)
         user = self.user if user is None else user
         return Asked(
             text=admit_question(question, longest=self._longest),
             session=new_session_id() if session is None else admit_id(session, "session"),
             resumed=session is not None,
-            turn=new_id() if turn_id is None else admit_id(turn_id, "turn"),
-            trace=new_id() if marks is None else marks.trace,
+            turn=turn,
+            trace=trace if marks is None else marks.trace,
             user="" if user == "" else admit_id(user, "user"),
             flow=None if flow is None else admit_text(flow, "flow"),
             intent=None if intent is None else admit_text(intent, "intent"),

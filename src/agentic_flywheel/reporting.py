@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from agentic_flywheel.asking import Asking
 from agentic_flywheel.behind import WriteBehind
 from agentic_flywheel.comparing import Said
-from agentic_flywheel.errors import EmbedderError, UnknownSession, UnknownTurn
+from agentic_flywheel.errors import EmbedderError
 from agentic_flywheel.flows.registry import Registry
 from agentic_flywheel.identifiers import new_id
 from agentic_flywheel.insight.popular import forget_names
@@ -30,6 +30,8 @@ from agentic_flywheel.policy.similarity.probes import Probe
 from agentic_flywheel.questions import Planner
 from agentic_flywheel.store.keys import flight_name
 from agentic_flywheel.store.store import Store
+from agentic_flywheel.traced import Judgement, reported_as
+from agentic_flywheel.turns import find_turn
 
 if TYPE_CHECKING:
     from agentic_flywheel.insight.faq import Faq
@@ -70,7 +72,7 @@ class Reporting:
         self, turn_id: str, kind: ReportKind, *, note: str, session: str | None, user: str | None, fresh: bool
     ) -> tuple[ReportReceipt, Answer | None]:
         """See `Similar.report`."""
-        turn = await self._turn(turn_id, session, user)
+        turn = await find_turn(self._store, self._behind, turn_id, session=session, user=user)
         now = time.time()
         report = Report(
             id=new_id(),
@@ -102,8 +104,10 @@ class Reporting:
             blocked = (turn.question, turn.matched_question)
             cut = await self._block(turn, entry)
         await self._store.similar.add_report(report)
+        judgement = judgement_of(report)
+        await self._store.judgements.put(turn.session_id, judgement)
         if self._tracing is not None:
-            self._tracing.reported(turn, report)
+            self._tracing.judged(turn, judgement)
         self._behind.count(turn.flow, now, **{f"report:{kind.value}": 1})
         self._forget()
         answer = await self._fresh(turn, kind) if fresh else None
@@ -118,23 +122,6 @@ class Reporting:
             cut=cut,
             done=(*_done(turn, removed, blocked, cut, kind), *([curated] if curated else [])),
         ), answer
-
-    async def _turn(self, turn_id: str, session: str | None, user: str | None) -> Turn:
-        await self._behind.flush()
-        place = session or await self._store.sessions.find(turn_id)
-        turns, _ = await self._store.sessions.turns(place) if place else ((), 0)
-        found = next((turn for turn in turns if turn.id == turn_id), None)
-        if turn_id == "last" and turns:
-            found = turns[-1]
-        if found is None:
-            where = f"session {session!r}" if session else "any session"
-            raise UnknownTurn(f"there is no turn {turn_id!r} in {where}", turn_id=turn_id)
-        header = await self._store.sessions.header(found.session_id)
-        if user and header is not None and header.owner and header.owner != user:
-            raise UnknownSession(
-                f"user {user!r} has no session {found.session_id!r}", session_id=found.session_id, user=user
-            )
-        return found
 
     async def _withdraw(self, key: str, entry: Entry, kind: ReportKind) -> dict[str, int]:
         """Take a stored answer out of use; what was removed."""
@@ -222,3 +209,9 @@ def _done(
         state = "Nothing is served to similar questions now" if cut.value is None else f"The cut is {cut.value:.3f} now"
         done.append(f"{state}: {cut.why}.")
     return done
+
+
+def judgement_of(report: Report) -> Judgement:
+    """A report as what was said of an answer; a note on a private one stays with the report alone."""
+    why = "" if report.kind is ReportKind.PRIVATE else report.note
+    return Judgement(reported_as(report.kind.value), report.turn_id, 1.0, why, report.by, report.at)

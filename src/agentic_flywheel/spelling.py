@@ -156,10 +156,13 @@ class Spelling:
 
     def _scored(self, told: Scored) -> Record:
         why = self._shown(told.why) if told.why and self._shown is not None else ""
-        trace, span = told.trace, span_id(told.turn, Span.ASK)
+        span = span_id(told.turn, Span.ASK) if told.turn else ""
         if self._langfuse:
-            name = f"{told.turn}-{told.name}" if told.truth else f"{told.turn}-{told.name}-{told.by}"
-            return ScoreRecord(outward_id(name), trace, span, told.name, told.value, why, told.at, told.truth)
+            session = outward_id(told.session)
+            id_ = outward_id(f"{told.turn or session}-{told.name}" + (f"-{told.by}" if told.by else ""))
+            trace = told.trace if told.turn else ""
+            return ScoreRecord(id_, trace, span, session, told.name, told.value, why, told.at, told.truth)
+        trace = told.trace
         said = self._common(told.session, told.user)
         said |= {Attribute.SCORE_NAME: told.name, Attribute.SCORE_VALUE: told.value}
         if why:

@@ -17,8 +17,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from agentic_flywheel.errors import FlywheelError
 from agentic_flywheel.flows.protocol import AnswerDone
-from agentic_flywheel.identifiers import new_id
-from agentic_flywheel.likeness import Report, ReportKind
 from agentic_flywheel.model import Answer, Entry, Turn
 from agentic_flywheel.observe.marks import CALLER, Marks, context_of
 from agentic_flywheel.observe.names import Score
@@ -28,6 +26,7 @@ from agentic_flywheel.observe.texts import shown_by
 from agentic_flywheel.questions import Asked
 from agentic_flywheel.settings import Settings
 from agentic_flywheel.steps import Step
+from agentic_flywheel.traced import QUALITY, Judgement
 
 if TYPE_CHECKING:
     from agentic_flywheel.observe.courier import HttpCourier
@@ -75,7 +74,7 @@ class Called(NamedTuple):
 
 
 class Scored(NamedTuple):
-    """What was said of an answer afterwards."""
+    """What was said of an answer afterwards; `turn` is "" where it was said of its session."""
 
     turn: str
     trace: str
@@ -89,6 +88,8 @@ class Scored(NamedTuple):
     by: str = ""
 
 
+#: A caller's trace, its span, and whether it is recorded.
+Context = tuple[str, str, bool]
 Told = Answered | AtHand | Failed | Called | Scored
 
 
@@ -109,18 +110,17 @@ class Tracing:
             told=told,
         )
 
-    def begin(self) -> Marks:
-        """The trace of a question that is asked now: a new one, or the one that its caller is in."""
+    def begin(self, own: str) -> Marks:
+        """The trace of a question that is asked now: its `own`, or the one that its caller is in."""
         context = _caller()
         if context is None:
-            return Marks(new_id())
+            return Marks(own)
         trace, span, wanted = context
         return Marks(trace, span, wanted=wanted)
 
-    def joined(self) -> str:
-        """The trace that whoever asks now is in; "" for none."""
-        context = _caller()
-        return "" if context is None else context[0]
+    def caller(self) -> Context | None:
+        """The trace that whoever asks now is in, None for none."""
+        return _caller()
 
     def answered(self, step: Step, answer: Answer, origin: Entry | None) -> None:
         """A question was answered, and its turn remembered."""
@@ -128,11 +128,12 @@ class Tracing:
         if marks is not None and marks.wanted:
             self._sender.put(Answered(step, answer, origin))
 
-    def at_hand(self, answer: Answer, user: str) -> None:
+    def at_hand(self, answer: Answer, user: str, caller: Context | None) -> None:
         """A question was answered without going the whole way."""
-        context = _caller()
-        if context is None or context[2]:
-            self._sender.put(AtHand(answer, user, "" if context is None else context[1], time.time()))
+        if caller is None:
+            self._sender.put(AtHand(answer, user, "", time.time()))
+        elif caller[2]:
+            self._sender.put(AtHand(answer, user, caller[1], time.time()))
 
     def failed(self, asked: Asked, error: FlywheelError, step: Step | None = None) -> None:
         """A question was not answered."""
@@ -153,15 +154,22 @@ class Tracing:
             code, message = (error.code, error.message) if error else ("", "")
             self._sender.put(Called(step, purpose, began, time.perf_counter(), done, code, message))
 
-    def scored(self, turn: Turn, name: str, value: float, *, why: str = "", truth: bool = True, by: str = "") -> None:
-        """Something was said of an answer."""
-        at = time.time()
-        self._sender.put(Scored(turn.id, turn.trace_id, turn.session_id, turn.user, name, value, why, at, truth, by))
-
-    def reported(self, turn: Turn, report: Report) -> None:
-        """Somebody reported an answer; a note on a private one stays here."""
-        why = "" if report.kind is ReportKind.PRIVATE else report.note
-        self.scored(turn, Score.REPORTED[report.kind.value], 1.0, why=why)
+    def judged(self, turn: Turn, judgement: Judgement) -> None:
+        """Somebody said something of an answer, or ("" as the judgement's turn) of its session."""
+        self._sender.put(
+            Scored(
+                judgement.turn_id,
+                turn.trace_id,
+                turn.session_id,
+                turn.user,
+                judgement.name,
+                judgement.value,
+                judgement.why,
+                judgement.at,
+                truth=judgement.name != QUALITY,
+                by=judgement.by,
+            )
+        )
 
     def audited(self, step: Step, *, right: bool) -> None:
         """A similar question's answer was checked by asking the flow."""
@@ -225,7 +233,7 @@ class Tracing:
         )
 
 
-def _caller() -> tuple[str, str, bool] | None:
+def _caller() -> Context | None:
     """The trace that whoever asks is in: as the call says that is being served, or as the program's own OpenTelemetry
     says (which is where the MCP SDK leaves what its clients say)."""
     if written := CALLER.get():

@@ -63,6 +63,7 @@ def test_the_key_table_has_every_key_and_no_other() -> None:
         "session": [keys.session("S")],
         "turns": [keys.turns("S")],
         "anew": [keys.anew(keys.turns("S")), keys.anew(keys.reports), keys.anew(keys.audit)],
+        "judgements": [keys.judgements("S")],
         "turn_ids": [keys.turn_ids("S")],
         "sessions": [keys.sessions(0)],
         "user_sessions": [keys.user_sessions("U")],

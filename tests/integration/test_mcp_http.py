@@ -198,7 +198,7 @@ async def test_callers_see_and_use_what_they_may(valkey: Server, tmp_path: Path)
             async with client_of(app, who) as client:
                 tools = {tool.name for tool in (await client.list_tools()).tools}
                 allowed = {name for name, wanted in access.TOOLS.items() if wanted in need or who == "admin"}
-                assert tools == allowed | ({"flowise_configure"} if who != "admin" else set()), who
+                assert tools == allowed | set(access.OWN_SESSION), who
                 for name in TOOLS - tools:
                     error = await refused(client, name)
                     assert error["error_type"] == "not_allowed", (who, name)
@@ -218,12 +218,17 @@ async def test_tenants_and_users_do_not_meet(valkey: Server, tmp_path: Path) -> 
             assert mine["session_id"] == "anns"
             listed = await resource(ann, "flowise://sessions")
             assert [one["session_id"] for one in listed["sessions"]] == ["anns"]
+            assert (await called(ann, "flowise_trace_view", trace_id=mine["trace_id"]))["cache_hit"] is False
+            scored = await called(ann, "flowise_quality_score", score=9, session_id="anns")
+            assert scored["judgement"]["by"] == "ann"
             taken = await refused(ann, "flowise_query", question="How?", user_id="bob")
             assert taken["error_type"] == "not_allowed"
         async with client_of(app, "bob") as bob:
             for tool, more in (
                 ("flowise_session_history", {}),
                 ("flowise_session_info", {}),
+                ("flowise_trace_view", {}),
+                ("flowise_quality_score", {"score": 1}),
                 ("flowise_query", {"question": "And then?"}),
                 ("flowise_configure", {"flow_id": "oracle", "config": {"temperature": 0.1}}),
             ):
@@ -232,6 +237,12 @@ async def test_tenants_and_users_do_not_meet(valkey: Server, tmp_path: Path) -> 
             assert (await resource(bob, "flowise://sessions"))["sessions"] == []
             report = await refused(bob, "flowise_report_answer", turn_id=mine["turn_id"], kind="wrong")
             assert report["error_type"] == "unknown_session"
+            seen = await refused(bob, "flowise_trace_view", trace_id=mine["trace_id"])
+            assert seen["error_type"] == "unknown_session"
+        async with client_of(app, "ask") as asks:  # without a conversation, that takes the scope read
+            seen = await refused(asks, "flowise_trace_view", trace_id=mine["trace_id"])
+            assert seen["error_type"] == "not_allowed"
+            assert await called(asks, "flowise_trace_view", trace_id=mine["trace_id"], session_id="anns")
         async with client_of(app, "other") as other:
             assert (await refused(other, "flowise_session_history", session_id="anns"))[
                 "error_type"

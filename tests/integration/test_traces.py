@@ -137,6 +137,7 @@ async def test_each_way_of_a_question_is_one_trace(valkey: Server, tmp_path: Pat
 async def test_callers_of_every_kind_are_traced_alike(valkey: Server, tmp_path: Path, taken: Sink) -> None:
     afw = Afw(tmp_path / "afw", valkey.url)
     afw.environ |= {"AFW_TRACE_EXPORTER": "otlp", "AFW_TRACE_ENDPOINT": f"{taken.url}/v1/traces"}
+    afw.environ["AFW_TRACE_CLOSE_SECONDS"] = "60"  # a busy machine may take long to begin
 
     def arrived(trace: str) -> list[tuple[str, str]]:
         spans = taken.trace(trace, spans=10)

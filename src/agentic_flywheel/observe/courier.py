@@ -105,8 +105,7 @@ def _score(score: ScoreRecord) -> Mapping[str, Any]:
     """A score as Langfuse's interface takes it; the same `id` replaces what was said before."""
     return {
         "id": score.id,
-        "traceId": score.trace,
-        "observationId": score.span,
+        **({"traceId": score.trace, "observationId": score.span} if score.trace else {"sessionId": score.session}),
         "name": score.name,
         "value": score.value,
         "dataType": "BOOLEAN" if score.truth else "NUMERIC",

@@ -138,7 +138,8 @@ class Langfuse:
 
 
 class Score:
-    """What answers are judged by: 1 where it is so, else 0."""
+    """What answers are judged by: `QUALITY` from 1 to 10, as people gave it; else 1 where it is so, and 0."""
 
+    QUALITY: Final = "quality"
     REPORTED: Final = {kind: f"reported_{kind}" for kind in ("wrong", "outdated", "private")}
     AUDIT: Final = "similar_answer_right"

@@ -43,11 +43,13 @@ class SpanRecord(NamedTuple):
 
 
 class ScoreRecord(NamedTuple):
-    """What was said of an answer. `id` makes it one score however often it is sent; `value` may be text."""
+    """What was said of an answer, or (where `trace` is "") of its session. `id` makes it one score however often it is
+    sent."""
 
     id: str
     trace: str
     span: str
+    session: str
     name: str
     value: float
     why: str

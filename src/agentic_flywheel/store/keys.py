@@ -143,6 +143,10 @@ class Keys:
         """Turn id -> place in the stream: what makes an append idempotent."""
         return f"{self.session(session)}:ids"
 
+    def judgements(self, session: str) -> str:
+        """What people said of the session's answers."""
+        return f"{self.session(session)}:judged"
+
     def sessions(self, shard: int) -> str:
         """One shard of the session index: ids by last activity."""
         return f"{self.root}:sessions:{shard}"

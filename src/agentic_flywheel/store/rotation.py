@@ -240,6 +240,9 @@ class Rotation:
         await self._replace(changes)
         for id_ in ids:
             await self._stream(self._keys.turns(id_))
+            judged = self._keys.judgements(id_)
+            async for page in self._pages(judged):
+                await self._replace(self._replacing(judged, page))
 
     async def _entries(self, keys: Sequence[str]) -> None:
         values = await self._link.run_each(*(("GET", key) for key in keys), slow=True)

@@ -17,6 +17,7 @@ import msgspec
 from agentic_flywheel.errors import StoreDamaged, StoreFull
 from agentic_flywheel.model import Session, Turn
 from agentic_flywheel.store.codec import encode
+from agentic_flywheel.store.judgements import unjudge_command
 from agentic_flywheel.store.keys import SHARDS, Keys, shard_of
 from agentic_flywheel.store.link import Command, Link
 from agentic_flywheel.store.recalled import Recalled, earlier_of, recalled_of, turns_of
@@ -266,7 +267,7 @@ class SessionStore:
         """
         keys, id_ = self._keys, session.id
         commands: list[Command] = [
-            ("UNLINK", keys.session(id_), keys.turns(id_), keys.turn_ids(id_)),
+            ("UNLINK", keys.session(id_), keys.turns(id_), keys.turn_ids(id_), keys.judgements(id_)),
             ("ZREM", keys.sessions(shard_of(id_)), id_),
         ]
         if session.owner:
@@ -288,9 +289,10 @@ class SessionStore:
         without it, where nobody gave it a title."""
         keys, session = self._keys, turn.session_id
         own = (keys.session(session), keys.turns(session), keys.turn_ids(session))
-        (removed, _) = await self._link.run(
+        removed, *_ = await self._link.run(
             REMOVE.call(own, turn.id, title_word(title, own[0]), title.turn),
             self._told(session, "gone_turn", turn.id, "session", session),
+            unjudge_command(keys, session, turn.id),
             slow=True,
         )
         return bool(removed)

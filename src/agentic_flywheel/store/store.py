@@ -15,6 +15,8 @@ from agentic_flywheel.store.entries import DROP, HEAD, TRIM, EntryStore
 from agentic_flywheel.store.faq import WRITE, FaqStore
 from agentic_flywheel.store.feed import Feed
 from agentic_flywheel.store.flow_states import OBSERVE, FlowStates
+from agentic_flywheel.store.judgements import SCRIPTS as JUDGING
+from agentic_flywheel.store.judgements import Judgements
 from agentic_flywheel.store.keys import Keys
 from agentic_flywheel.store.leases import ACQUIRE, FINISH, SPEAK, Leases
 from agentic_flywheel.store.limits import ENTER, STAY, Limits
@@ -42,7 +44,20 @@ class Store:
 
     def __init__(self, settings: Settings) -> None:
         asked = (OBSERVE, TRIM, ACQUIRE, SPEAK, FINISH, ENTER, KEEP, NAME, TELL, WRITE)
-        more = (*SCRIPTS, *RESTORING, *API_KEYS, *POPULARITY, *COUNTING, HEAD, DROP, STAY, TAKE, NOTE, *REPEATS)
+        more = (
+            *SCRIPTS,
+            *RESTORING,
+            *API_KEYS,
+            *POPULARITY,
+            *COUNTING,
+            HEAD,
+            DROP,
+            STAY,
+            TAKE,
+            NOTE,
+            *REPEATS,
+            *JUDGING,
+        )
         self.link = Link(settings, (*OF_SESSIONS, *asked, *more))
         self.keys = Keys(settings.text("tenant"))
         self.sessions = SessionStore(self.link, self.keys)
@@ -56,6 +71,7 @@ class Store:
         self.vectors = VectorStore(self.link, self.keys)
         self.similar = SimilarStates(self.link, self.keys)
         self.faq = FaqStore(self.link, self.keys)
+        self.judgements = Judgements(self.link, self.keys)
         self.api_keys = ApiKeyStore(self.link, self.keys)
         self.audit = AuditLog(self.link, self.keys)
         self.warm_jobs = WarmJobs(self.link, self.keys)

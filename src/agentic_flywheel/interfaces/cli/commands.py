@@ -13,6 +13,7 @@ COMMANDS = {
     "ask": Late("ask", "ask", "Ask a question; the answer is remembered."),
     "chat": Late("chat", "chat", "Talk in one session."),
     "report": Late("report", "report", "Say that an answer is wrong, outdated or private."),
+    "trace": Late("trace", "trace", "What became of a question, and the link to its trace."),
     "explain": Late("explain", "explain", "What would become of a question, without asking it."),
     "session": Late("session", "session", "List, read, resume, tag and delete sessions."),
     "search": Late("search", "search", "Search what was asked and answered."),

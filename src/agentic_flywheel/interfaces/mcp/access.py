@@ -32,17 +32,24 @@ TOOLS: Final[Mapping[str, Scope | Need]] = {
     "flowise_flow_health": Scope.READ,
     "flowise_list_flows": Scope.ASK,
     "flowise_popular_questions": Scope.READ,
+    "flowise_quality_score": Scope.READ,  # of a conversation that is named: `OWN_SESSION`
     "flowise_query": Scope.ASK,
     "flowise_report_answer": Scope.ASK,
     "flowise_search_history": Scope.READ,
     "flowise_session_history": Scope.ASK,
     "flowise_session_info": Scope.ASK,
     "flowise_set_ttl": Scope.ADMIN,
+    "flowise_trace_search": Scope.READ,
+    "flowise_trace_view": Scope.READ,  # in a conversation that is named: `OWN_SESSION`
     "flowise_usage_analytics": Scope.READ,
     "flowise_warm_cache": Scope.ADMIN,
 }
 #: With `session_id` these touch that session alone.
-OWN_SESSION: Final[Mapping[str, Scope]] = {"flowise_configure": Scope.ASK}
+OWN_SESSION: Final[Mapping[str, Scope]] = {
+    "flowise_configure": Scope.ASK,
+    "flowise_quality_score": Scope.ASK,
+    "flowise_trace_view": Scope.ASK,
+}
 RESOURCES: Final[Mapping[str, Scope | Need]] = {
     "flowise://cache-metrics": Scope.READ,
     "flowise://config-schema": Scope.ASK,
@@ -50,6 +57,7 @@ RESOURCES: Final[Mapping[str, Scope | Need]] = {
     "flowise://flow-health": Scope.READ,
     "flowise://flows": Scope.ASK,
     "flowise://sessions": Scope.READ,
+    "flowise://traces": Scope.READ,
 }
 
 

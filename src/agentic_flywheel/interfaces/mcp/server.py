@@ -55,6 +55,7 @@ def build_server(flywheel: Flywheel, kind: type[FlywheelServer] | None = None) -
     from agentic_flywheel.interfaces.mcp.resources import add_resources
     from agentic_flywheel.interfaces.mcp.sessions import add_session_tools
     from agentic_flywheel.interfaces.mcp.surface import FlywheelServer
+    from agentic_flywheel.interfaces.mcp.traces import add_trace_tools
     from agentic_flywheel.interfaces.mcp.usage import add_usage_tools
     from agentic_flywheel.interfaces.mcp.warming import add_warming_tools
 
@@ -71,6 +72,7 @@ def build_server(flywheel: Flywheel, kind: type[FlywheelServer] | None = None) -
     add_usage_tools(server)
     add_warming_tools(server)
     add_reporting_tools(server)
+    add_trace_tools(server)
     add_coaia_tools(server)
     add_resources(server)
     return server
