@@ -35,7 +35,7 @@ from agentic_flywheel.store.store import Store
 _NAMED = 20
 
 #: What is nobody's own.
-_OF_THE_TEAM = ("policies", "faq")
+_OF_THE_TEAM = ("policies", "faq", "counts")
 
 #: Told how many records are done so far.
 Progress = Callable[[int], None]
@@ -110,9 +110,9 @@ class Backup:
     ) -> BackupReceipt:
         """Write sessions, policies, the FAQ and answers to a file (compressed if it ends in `.zst`), or to `-`.
 
-        `sections` are some of "sessions", "policies", "faq", "entries" (all without any named). With `user`, only that
-        user's sessions and answers; `since` (epoch seconds) leaves out sessions and answers that are older. The file is
-        called `NAME.part` until it is whole, and `resume` goes on with one that was cut off.
+        `sections` are some of "sessions", "policies", "faq", "counts", "entries" (all without any named). With `user`,
+        only that user's sessions and answers; `since` (epoch seconds) leaves out sessions, counts and answers that are
+        older. The file is called `NAME.part` until it is whole, and `resume` goes on with one that was cut off.
 
         Raises `InputError` and `StoreError`.
         """

@@ -1,8 +1,8 @@
 """What goes into a backup: the records of a tenant in their order, page by page.
 
-Invariant: flows, policies and the FAQ come first, then sessions (each with its turns behind it), then answers; sessions
-and answers are in the order of `store.scan`, so that an export that was cut off goes on behind its last record. What is
-limited to a user never holds another user's words.
+Invariant: flows, policies, the FAQ and counts come first, then sessions (each with its turns behind it), then answers;
+sessions and answers are in the order of `store.scan`, so that an export that was cut off goes on behind its last
+record. What is limited to a user never holds another user's words.
 """
 
 from __future__ import annotations
@@ -13,8 +13,10 @@ from collections.abc import AsyncIterator, Sequence
 import msgspec
 
 from agentic_flywheel.backup_records import (
+    AskedOn,
     BlockedPair,
     Header,
+    JoinedWording,
     KnownFlow,
     Record,
     SetLifetime,
@@ -23,8 +25,11 @@ from agentic_flywheel.backup_records import (
 )
 from agentic_flywheel.curated import FaqRecord
 from agentic_flywheel.flows.registry import Registry
+from agentic_flywheel.insight.popular import days_of
 from agentic_flywheel.model import Entry, Session, Turn
+from agentic_flywheel.store.counters import day_of
 from agentic_flywheel.store.keys import shard_of
+from agentic_flywheel.store.popularity import KEPT
 from agentic_flywheel.store.scan import Scan
 from agentic_flywheel.store.store import Store
 
@@ -55,14 +60,8 @@ class BackupSource:
         sections = self._header.sections
         flows = await self._flows()
         if after is None:
-            if "entries" in sections:
-                yield await self._known_flows(flows)
-            if "policies" in sections:
-                async for page in self._policies(flows):
-                    yield page
-            if "faq" in sections:
-                for flow in await self._store.faq.versions(flows):
-                    yield await self._faq(flow)
+            async for page in self._of_the_team(flows):
+                yield page
         if "sessions" in sections and (after is None or isinstance(after.value, Session)):
             async for page in self._sessions(after.value if after else None):
                 yield page
@@ -72,6 +71,20 @@ class BackupSource:
                 if done is None or flow >= done.entry.flow:
                     async for page in self._entries(flow, done if done and flow == done.entry.flow else None):
                         yield page
+
+    async def _of_the_team(self, flows: Sequence[str]) -> AsyncIterator[Page]:
+        sections = self._header.sections
+        if "entries" in sections:
+            yield await self._known_flows(flows)
+        if "policies" in sections:
+            async for page in self._policies(flows):
+                yield page
+        if "faq" in sections:
+            for flow in await self._store.faq.versions(flows):
+                yield await self._faq(flow)
+        for flow in flows if "counts" in sections else ():
+            async for page in self._counts(flow):
+                yield page
 
     async def _flows(self) -> Sequence[str]:
         return sorted({*await self._store.flows.known(), *self._registry.current().flows})
@@ -119,6 +132,21 @@ class BackupSource:
             Record("faq", FaqRecord(entry=entry, changes=tuple(await self._store.faq.changes(flow, entry.id))))
             for entry in entries
         ]
+
+    async def _counts(self, flow: str) -> AsyncIterator[Page]:
+        popularity, since = self._store.popularity, day_of(self._header.since or 0.0)
+        joined = await popularity.joined_on(flow)
+        yield [
+            Record("joined", JoinedWording(flow=flow, name=name, leads_to=head, day=day))
+            for name, (head, day) in sorted(joined.items())
+        ]
+        for day in (day for day in days_of(KEPT.days) if day >= since):
+            for steps in (False, True):
+                async for _, records in popularity.days([flow], [day], steps=steps):
+                    yield [
+                        Record("asked", AskedOn(flow=flow, day=day, name=name, **record._asdict()))
+                        for name, record in sorted(records.items())
+                    ]
 
     async def _sessions(self, first: Session | None) -> AsyncIterator[Page]:
         begin = (shard_of(first.id), first.id) if first else (0, "")

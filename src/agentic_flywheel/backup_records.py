@@ -27,7 +27,7 @@ from agentic_flywheel.model import Entry, FlowChange, Session, Turn
 FORMAT = "agentic-flywheel backup"
 VERSION = 1
 #: What may be chosen to be in a backup. What is known of flows is in every one that has answers.
-SECTIONS = ("policies", "faq", "sessions", "entries")
+SECTIONS = ("policies", "faq", "counts", "sessions", "entries")
 #: A longer line is no record: the largest value that is ever stored has 64 MiB.
 LONGEST_LINE = 160 * 1024 * 1024
 
@@ -105,6 +105,31 @@ class StoredEntry(msgspec.Struct, frozen=True, kw_only=True):
     entry: Entry
 
 
+class AskedOn(msgspec.Struct, frozen=True, kw_only=True):
+    """How often a question, in one wording, was asked of a flow on one day (`yyyymmdd`, UTC), or a step was taken
+    (`name` has both ends): see `store.popularity`. `marks` are those of the askers."""
+
+    flow: str
+    day: str
+    name: str
+    asked: int
+    served: int
+    saved_us: int
+    first: int
+    last: int
+    marks: tuple[int, ...]
+    text: str
+
+
+class JoinedWording(msgspec.Struct, frozen=True, kw_only=True):
+    """A wording (by its name) that is another wording of a question, and the day on which that was last seen."""
+
+    flow: str
+    name: str
+    leads_to: str
+    day: str
+
+
 class Kind(NamedTuple):
     """One kind of record: which section it belongs to, and what it holds."""
 
@@ -120,6 +145,8 @@ KINDS: Mapping[str, Kind] = {
     "report": Kind("policies", Report),
     "proposal": Kind("policies", Proposal),
     "faq": Kind("faq", FaqRecord),
+    "joined": Kind("counts", JoinedWording),
+    "asked": Kind("counts", AskedOn),
     "session": Kind("sessions", Session),
     "turn": Kind("sessions", Turn),
     "entry": Kind("entries", StoredEntry),

@@ -17,7 +17,9 @@ from typing import Any
 import msgspec
 
 from agentic_flywheel.backup_records import (
+    AskedOn,
     BlockedPair,
+    JoinedWording,
     KnownFlow,
     Record,
     SetLifetime,
@@ -28,7 +30,10 @@ from agentic_flywheel.curated import FaqRecord
 from agentic_flywheel.likeness import Proposal, Report
 from agentic_flywheel.model import LASTING_GENERATION, Entry, FlowState, Session, Turn
 from agentic_flywheel.policy.faq import taken_by
+from agentic_flywheel.store.counters import day_of
 from agentic_flywheel.store.keys import Keys, safe
+from agentic_flywheel.store.popularity import KEPT, STEP
+from agentic_flywheel.store.popularity import Record as Counts
 from agentic_flywheel.store.restoring import Restored, Restoring, SessionPart
 from agentic_flywheel.store.scan import Scan
 from agentic_flywheel.store.store import Store
@@ -37,6 +42,7 @@ DECIDED_HERE = "decided otherwise here"
 EXPIRED = "expired since"
 FLOW_CHANGED = "another configuration of the flow"
 FLOW_UNKNOWN = "nothing is known of the flow"
+PRIVATE = "called private here"
 NO_KEY = "not under the key of an answer"
 SOMEBODY_ELSES = "the session is another user's here"
 
@@ -76,6 +82,10 @@ class BackupTarget:
             some = list(run)
             if group == "turn":
                 await self._sessions(some)
+            elif group == "asked":
+                await self._asked([one.value for one in some])
+            elif group == "joined":
+                await self._joined([one.value for one in some])
             elif group == "entry":
                 await self._entries([one.value for one in some])
             else:
@@ -117,6 +127,45 @@ class BackupTarget:
         if root == self._from_root or not turn.entry_key.startswith(self._from_root):
             return turn
         return msgspec.structs.replace(turn, entry_key=root + turn.entry_key.removeprefix(self._from_root))
+
+    async def _asked(self, counted: Sequence[AskedOn]) -> None:
+        """Counts of questions and steps: of two for one day, that which counts more stays."""
+        popularity, now = self._store.popularity, time.time()
+        oldest = day_of(now - KEPT.total_seconds())
+        days: dict[tuple[str, str, bool], dict[str, Counts]] = {}
+        for one in counted:
+            record = Counts(one.asked, one.served, one.saved_us, one.first, one.last, one.marks, one.text)
+            days.setdefault((one.flow, one.day, STEP in one.name), {})[one.name] = record
+        for (flow, day, is_step), records in days.items():
+            if day < oldest:
+                self._count("asked", EXPIRED, len(records))
+            elif self.dry_run:
+                here = {
+                    name: record
+                    async for _, some in popularity.days([flow], [day], steps=is_step)
+                    for name, record in some.items()
+                }
+                more = sum(name not in here or here[name].asked < one.asked for name, one in records.items())
+                self._count("asked", True, more)
+                self._count("asked", False, len(records) - more)
+            else:
+                done = await popularity.restore(flow, day, records, is_step=is_step, now=now)
+                self._count("asked", True, done.count(1))
+                self._count("asked", False, done.count(0))
+                if hidden := done.count(-1):
+                    self._count("asked", PRIVATE, hidden)
+
+    async def _joined(self, joined: Sequence[JoinedWording]) -> None:
+        by_flow: dict[str, dict[str, tuple[str, str]]] = {}
+        for one in joined:
+            by_flow.setdefault(one.flow, {})[one.name] = (one.leads_to, one.day)
+        for flow, some in by_flow.items():
+            known = await self._store.popularity.joined(flow)
+            new = {name: said for name, said in some.items() if name not in known}
+            if new and not self.dry_run:
+                await self._store.popularity.rejoin(flow, new)
+            self._count("joined", True, len(new))
+            self._count("joined", False, len(some) - len(new))
 
     async def _entries(self, stored: Sequence[StoredEntry]) -> None:
         now = time.time()

@@ -122,7 +122,7 @@ async def test_all_of_a_tenant_comes_back_on_another_family_of_servers(
         exported = await source.backup.export(tmp_path / name)
         assert exported.records == {
             "flow": 1, "lifetime": 2, "similar": 1, "blocked": 1, "report": 2, "proposal": 1, "session": 3, "turn": 5,
-            "entry": 5, "faq": 2,
+            "entry": 5, "faq": 2, "asked": 5,
         }  # fmt: skip
         put = await target.backup.restore(tmp_path / name)
         assert put.records == exported.records
@@ -245,7 +245,7 @@ async def test_expired_and_withdrawn_answers_do_not_come_back(here: Server, ther
             path, ended, lambda kind, value: msgspec.structs.replace(value, ends_at=1.0) if kind == "entry" else value
         )
         put = await target.backup.restore(ended)
-        assert put.skipped == {"entry: expired since": 2}
+        assert put.skipped == {"entry: expired since": 2, "asked: called private here": 1}
 
 
 async def test_what_was_called_private_there_is_private_here(here: Server, there: Server, tmp_path: Path) -> None:
@@ -517,7 +517,7 @@ async def test_the_command_line_tells_what_it_did(valkey: Server, tmp_path: Path
     afw = Afw(tmp_path, valkey.url)
     afw.ok("ask", "echo one", "--flow", "echo", "--session", "talk", "--user", "ann")
     done = afw.ok("export", "x.jsonl")
-    assert "wrote 1 flow, 1 session, 1 turn, 1 entry" in done.out
+    assert "wrote 1 flow, 1 counted question, 1 session, 1 turn, 1 entry" in done.out
     assert "Vectors are not in it" in done.out
     assert (afw.work / "x.jsonl").stat().st_mode & 0o777 == 0o600
     receipt = afw.json("export", "--since", "2020-01-01", "--user", "ann")
@@ -530,7 +530,7 @@ async def test_the_command_line_tells_what_it_did(valkey: Server, tmp_path: Path
     ]  # fmt: skip
     assert "wrote 1 session, 1 turn" in piped.err
     would = afw.ok("import", "x.jsonl", "--tenant", "other", "--dry-run")
-    assert "would put back 1 flow, 1 session, 1 turn, 1 entry" in would.out
+    assert "would put back 1 flow, 1 counted question, 1 session, 1 turn, 1 entry" in would.out
     assert "Nothing has been put back" in would.err
     assert "the tenant 'default'" in would.err
     put = afw.ok("import", "-", "--tenant", "other", stdin=piped.out)
@@ -541,10 +541,10 @@ async def test_the_command_line_tells_what_it_did(valkey: Server, tmp_path: Path
     assert "are done. Go on:" not in afw.run("import", "x.jsonl").err
     error = afw.json("import", "x.jsonl", code=2)
     assert_error(error, "invalid_input")
-    assert error["details"]["line"] == 4
+    assert error["details"]["line"] == 5
     passed = afw.run("import", "x.jsonl", "--skip-damaged")
     assert passed.code == 1
-    assert "1 damaged line(s) passed over: 4" in passed.err
+    assert "1 damaged line(s) passed over: 5" in passed.err
     assert_error(afw.json("import", "nowhere", code=2), "invalid_input")
     assert afw.run("export", "--resume").code == 2
     assert afw.run("export", "-", "--json").code == 2

@@ -14,7 +14,9 @@ from agentic_flywheel.backup_records import (
     ENDS,
     KINDS,
     SECTIONS,
+    AskedOn,
     BlockedPair,
+    JoinedWording,
     KnownFlow,
     LineDamaged,
     Record,
@@ -146,6 +148,21 @@ VALUES["faq"] = st.builds(
         st.builds(FaqChange, NUMBER, TEXT, TEXT, st.integers(1, 1000), st.dictionaries(TEXT, TEXT, max_size=3)),
         max_size=3,
     ).map(tuple),
+)
+COUNT = st.integers(0, 2**32 - 1)
+VALUES["joined"] = st.builds(JoinedWording, flow=TEXT, name=TEXT, leads_to=TEXT, day=TEXT)
+VALUES["asked"] = st.builds(
+    AskedOn,
+    flow=TEXT,
+    day=TEXT,
+    name=TEXT,
+    asked=COUNT,
+    served=COUNT,
+    saved_us=COUNT,
+    first=COUNT,
+    last=COUNT,
+    marks=st.lists(COUNT, max_size=3).map(tuple),
+    text=TEXT,
 )
 RECORDS = st.one_of([st.tuples(st.just(kind), values) for kind, values in VALUES.items()])
 TURN = Turn("t", "s", 1.0, "Why?", "So.", "f", "fp", Outcome.MISS, Reason.NOT_STORED, "trace")

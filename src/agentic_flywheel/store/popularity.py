@@ -22,7 +22,7 @@ import struct
 import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
 from agentic_flywheel.errors import StoreDamaged
@@ -32,7 +32,7 @@ from agentic_flywheel.store.codec import Stored, place, stored
 from agentic_flywheel.store.counters import day_of
 from agentic_flywheel.store.keys import Keys
 from agentic_flywheel.store.link import Command, Link
-from agentic_flywheel.store.popularity_scripts import COUNT, JOIN, PART, SUBTRACT
+from agentic_flywheel.store.popularity_scripts import COUNT, JOIN, KEEP, PART, REJOIN, SUBTRACT
 from agentic_flywheel.store.seals import Seals
 
 KEPT = timedelta(days=90)
@@ -137,10 +137,37 @@ class Popularity:
         at = place(self._key_of(told.flow, told.day, is_step=told.is_step), told.name)
         return stored(head + count.text[:LONGEST_TEXT].encode(), at, lead=len(head))
 
+    async def restore(
+        self, flow: str, day: str, records: Mapping[str, Record], *, is_step: bool, now: float
+    ) -> list[int]:
+        """Put records of a day back: for each 1 where that was done, 0 where as much was counted here already, -1
+        where it is never counted."""
+        left = (datetime.strptime(day, "%Y%m%d").replace(tzinfo=UTC) + timedelta(days=1) + KEPT).timestamp() - now
+        keys, done = (self._key_of(flow, day, is_step=is_step), self._keys.hidden(flow)), list[int]()
+        named = list(records.items())
+        for start in range(0, len(named), _BATCH):
+            words: list[str | bytes] = []
+            for name, record in named[start : start + _BATCH]:
+                words += (name, self._written(Told(flow, day, name), record))
+            (reply,) = await self._link.run(KEEP.call(keys, max(1, int(left)), *words), slow=True)
+            done += map(int, reply)
+        return done
+
+    async def rejoin(self, flow: str, joined: Mapping[str, tuple[str, str]]) -> int:
+        """Put back which wordings are one question, as `joined_on` gave it; how many were not known here."""
+        words = [word for name, (head, day) in joined.items() for word in (name, head + day)]
+        kept = int(KEPT.total_seconds())
+        (reply,) = await self._link.run(REJOIN.call((self._keys.joined(flow),), kept, *words), slow=True)
+        return sum(map(int, reply))
+
+    async def joined_on(self, flow: str) -> dict[str, tuple[str, str]]:
+        """What `joined` says, each with the day on which that was last seen."""
+        (reply,) = await self._link.run(("HGETALL", self._keys.joined(flow)), slow=True)
+        return {name.decode(): (raw[:32].decode(), raw[32:].decode()) for name, raw in _pairs(reply)}
+
     async def joined(self, flow: str) -> dict[str, str]:
         """Which of a flow's wordings are other wordings of which; those that stand for all lead to themselves."""
-        (reply,) = await self._link.run(("HGETALL", self._keys.joined(flow)), slow=True)
-        return {name.decode(): raw[:32].decode() for name, raw in _pairs(reply)}
+        return {name: head for name, (head, _) in (await self.joined_on(flow)).items()}
 
     async def days(
         self, flows: Sequence[str], days: Sequence[str], *, steps: bool = False, after: Iterable[str] | None = None

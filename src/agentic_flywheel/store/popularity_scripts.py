@@ -217,7 +217,7 @@ return 1
 # Puts records of a backup back. KEYS: the day's records, what is hidden. ARGV: how long they are kept, in seconds, then
 # for each its name and itself. For each 1 where it was put there, 0 where as much is counted there, -1 where hidden.
 KEEP = Script("""
-local records, hidden, kept, done = KEYS[1], KEYS[2], tonumber(ARGV[1]), {}
+local records, hidden, kept, done = KEYS[1], KEYS[2], ARGV[1], {}
 local function asked_of(raw)
     if not raw or #raw < 26 or string.byte(raw) ~= 1 then return -1 end
     local _, asked = struct.unpack('>BI4', raw)
@@ -225,8 +225,8 @@ local function asked_of(raw)
 end
 for i = 2, #ARGV, 2 do
     local name, state = ARGV[i], 0
-    if redis.call('SISMEMBER', hidden, string.sub(name, 1, 32)) == 1
-            or redis.call('SISMEMBER', hidden, string.sub(name, -32)) == 1 then
+    local parts = redis.call('SMISMEMBER', hidden, string.sub(name, 1, 32), string.sub(name, -32))
+    if parts[1] == 1 or parts[2] == 1 then
         state = -1
     elseif asked_of(redis.call('HGET', records, name)) < asked_of(ARGV[i + 1]) then
         redis.call('HSET', records, name, ARGV[i + 1])
@@ -234,7 +234,7 @@ for i = 2, #ARGV, 2 do
     end
     done[#done + 1] = state
 end
-if redis.call('TTL', records) < kept then redis.call('EXPIRE', records, kept) end
+redis.call('EXPIRE', records, kept)
 return done
 """)
 

@@ -24,6 +24,8 @@ _NOUNS = {
     "report": "reports",
     "proposal": "proposals",
     "faq": "FAQ entries",
+    "joined": "joined wordings",
+    "asked": "counted questions",
     "session": "sessions",
     "turn": "turns",
     "entry": "entries",
@@ -35,6 +37,7 @@ _NOUNS = {
 @click.option("--sessions", is_flag=True, help="Sessions with their turns.")
 @click.option("--policies", is_flag=True, help="Lifetimes, decisions on similar questions, reports, proposals.")
 @click.option("--faq", is_flag=True, help="The FAQ with its history.")
+@click.option("--counts", is_flag=True, help="What was asked how often, and what next.")
 @click.option("--entries", is_flag=True, help="Stored answers.")
 @click.option("--user", metavar="ID", default="", help="Only sessions and answers of this user.")
 @click.option("--since", metavar="WHEN", help="Only what was active since: 7d, 36h, 2026-11-01.")
@@ -46,6 +49,7 @@ def export(
     sessions: bool,
     policies: bool,
     faq: bool,
+    counts: bool,
     entries: bool,
     user: str,
     since: str | None,
@@ -53,8 +57,8 @@ def export(
 ) -> None:
     """Write a backup to FILE, compressed if it ends in .zst; `-` is stdout.
 
-    Without --sessions, --policies, --faq or --entries it has all of them. Without FILE its name says tenant and time.
-    It works while others ask; only you may read the file.
+    Without --sessions, --policies, --faq, --counts or --entries it has all of them. Without FILE its name says tenant
+    and time. It works while others ask; only you may read the file.
     """
     from agentic_flywheel.interfaces.cli.terminal import print_json
 
@@ -62,7 +66,7 @@ def export(
         raise click.UsageError("--resume needs the FILE that was being written.")
     if file == STANDARD and invocation.as_json:
         raise click.UsageError("With --json the receipt would stand among the records: name a FILE.")
-    chosen = {"sessions": sessions, "policies": policies, "faq": faq, "entries": entries}
+    chosen = {"sessions": sessions, "policies": policies, "faq": faq, "counts": counts, "entries": entries}
     moment = _moment(since) if since else None
     named = file or _name(invocation.settings().text("tenant"))
     with _Progress("records", "" if file == STANDARD else f"export {named}") as progress:
