@@ -1,7 +1,7 @@
 """How long a search of history takes, by the number of turns, on both indexes; and what the indexes cost.
 
-    python bench/bench_history_speed.py [--index local,engine] [--sizes N,N] [--samples N] [--quick] [--json] [--check]
-                                        [--write]
+    python bench/bench_history_speed.py [--index local,engine] [--sizes N,N] [--most engine=N] [--samples N] [--quick]
+                                        [--json] [--check] [--write]
 
 At each size a private Redis holds so many turns (bench/made_up_turns.py says what they are like), put there as asking
 puts them. The index is made by `history.rebuild`; then searches of several kinds run in turns through
@@ -338,6 +338,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--index", default=",".join(INDEXES), help="indexes, separated by commas (default: all)")
     parser.add_argument("--sizes", default="", help="turns, separated by commas (default: 10000,100000)")
+    parser.add_argument("--most", default="", help="no more turns than this on an index: engine=10000")
     parser.add_argument("--quick", action="store_true", help="a thousand turns")
     parser.add_argument("--samples", type=int, default=200, help="per kind of search and size (default 200)")
     parser.add_argument("--json", action="store_true", help="figures as JSON")
@@ -346,8 +347,10 @@ def main() -> int:
     given = parser.parse_args()
     points: list[Point] = []
     servers = []
+    bounds = {index: int(most) for index, _, most in (one.partition("=") for one in given.most.split(",") if one)}
     for index in given.index.split(","):
         sizes = [int(size) for size in given.sizes.split(",") if size] or list(SIZES)
+        sizes = [size for size in sizes if size <= bounds.get(index, size)]
         server, found = asyncio.run(measure(index, [QUICK] if given.quick else sizes, given.samples))
         servers.append(f"{server} ({index} index)")
         points += found

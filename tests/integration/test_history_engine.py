@@ -12,9 +12,11 @@ import numpy as np
 import pytest
 from test_history_contract import EMBEDDER, asked, doc, embed, found, named
 
-from agentic_flywheel.errors import IndexUnusable
+from agentic_flywheel.errors import IndexUnusable, StoreError
+from agentic_flywheel.search.history.engine_docs import token
 from agentic_flywheel.store import history_engine, history_lease
 from agentic_flywheel.store.rights import access_list
+from agentic_flywheel.store.wire import Refusal
 from flywheels import Oracle, opened
 from histories import Home, Kept, kept
 from meanings import Words
@@ -303,6 +305,16 @@ async def test_common_words_are_bounded_and_the_newest_come_first(made: Kept, mo
     assert newest.hits
     whole = await made.index.words(asked("common", session="s"), count=100)
     assert len(whole.hits) == 21
+
+
+async def test_a_term_that_a_busy_engine_had_no_time_to_count_is_counted_all_the_same(made: Kept) -> None:
+    await made.put([doc(n, "redis" if n % 2 else "other") for n in range(10)])
+    engine = made.store.history_engine
+    name = (await engine.look()).name
+    late = Refusal("Timeout limit was reached")
+    assert await engine._count(name, token("redi"), late) == 5
+    with pytest.raises(StoreError, match="Syntax"):
+        await engine._count(name, token("redi"), Refusal("Syntax error at offset 1"))
 
 
 # Several processes
