@@ -172,8 +172,9 @@ class Link:
     async def _exchange(self, commands: Sequence[Command], *, slow: bool, waiting: bool) -> list[Any]:
         self.round_trips += 1
         seals = self.seals
-        if seals.new and seals.touched(commands):
-            await self.look(slow=slow, waiting=waiting)
+        if seals.new:
+            if seals.touched(commands):
+                await self.look(slow=slow, waiting=waiting)
         elif seals.due() and self._looking is None:
             self._looking = asyncio.get_running_loop().create_task(self._look_again())
         seals.admit(commands)

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from agentic_flywheel.errors import ExtraMissing, StoreDamaged
 from agentic_flywheel.store.codec import DAMAGED, MARK, Stored, place
+from agentic_flywheel.store.keys import PREFIX
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -30,10 +31,14 @@ if TYPE_CHECKING:
     from agentic_flywheel.store.keyring import Keyring
 
 _NONCE = 12
-_HEAD = len(MARK) + _NONCE + 1
+_MARK = len(MARK)
+_HEAD = _MARK + _NONCE + 1
 _TAG = 16
 _SCRIPTS = ("EVALSHA", "EVAL", "EVAL_RO", "EVALSHA_RO")
 _BEFORE = ("HSET", "HSETNX", "HMSET")
+
+#: Where the tenant's name begins in a key.
+_TENANT = len(PREFIX) + 1
 
 Command = Sequence[Any]
 
@@ -43,7 +48,16 @@ class Opened(bytes):
     what was read compare those. `key_id` is empty where it could not be opened."""
 
     sealed = b""
-    key_id = ""
+
+    @property
+    def key_id(self) -> str:
+        """The key that it was sealed with."""
+        return "" if self == DAMAGED else key_id(self.sealed)
+
+
+_TOUCHED = frozenset({Stored, Opened})
+#: Commands that carry values; others carry keys, places and numbers.
+_WRITES = frozenset({"EVAL", "EVALSHA", "GETSET", "HMSET", "HSET", "HSETNX", "LPUSH", "LSET", "RPUSH", "SET", "XADD"})
 
 
 class Vault:
@@ -56,10 +70,13 @@ class Vault:
         self.unreadable: Counter[str] = Counter()
         self.told: Callable[[str], None] | None = None
         self._ciphers: dict[tuple[str, str], AESGCM] = {}
+        self._secrets: dict[tuple[str, str], bytes] = {}
+        self._last: tuple[str, str, AESGCM, bytes] | None = None  # a session's turns all lie in one place
         try:
-            import cryptography.exceptions  # noqa: F401 - said at once, not with the first question
+            from cryptography.exceptions import InvalidTag
         except ImportError as error:
             raise ExtraMissing("encryption", "encryption") from error
+        self._invalid = InvalidTag
 
     def seal(self, raw: bytes, at: str) -> bytes:
         """Bytes, sealed for a place."""
@@ -68,32 +85,28 @@ class Vault:
 
     def _seal(self, raw: bytes, at: str, id_: str, nonce: bytes) -> bytes:
         name = id_.encode()
-        sealed = self._cipher(id_, at).encrypt(nonce, raw, _bound(name, at))
-        return b"".join((MARK, nonce, bytes((len(name),)), name, sealed))
+        cipher, bound = self._ready(id_, at)
+        return b"".join((MARK, nonce, bytes((len(name),)), name, cipher.encrypt(nonce, raw, bound)))
 
     def open(self, raw: bytes, at: str) -> bytes:
         """What was sealed for a place, as `Opened` (`DAMAGED` where it cannot be opened); what is not, as it is."""
         if not raw.startswith(MARK):
             return raw
-        opened = self._open(raw, at)
-        value = Opened(DAMAGED if opened is None else opened)
+        value = Opened(self._open(raw, at))
         value.sealed = raw
-        value.key_id = "" if opened is None else key_id(raw)
         return value
 
-    def _open(self, raw: bytes, at: str) -> bytes | None:
-        from cryptography.exceptions import InvalidTag
-
+    def _open(self, raw: bytes, at: str) -> bytes:
         id_ = key_id(raw)
         if id_ not in self.keyring.keys:
             self._count("unknown_key" if id_ else "damaged")
-            return None
-        nonce, sealed = raw[len(MARK) : len(MARK) + _NONCE], raw[_HEAD + len(id_) :]
+            return DAMAGED
+        cipher, bound = self._ready(id_, at)
         try:
-            return self._cipher(id_, at).decrypt(nonce, sealed, _bound(id_.encode(), at))
-        except InvalidTag:
+            return cipher.decrypt(raw[_MARK : _MARK + _NONCE], raw[_HEAD + len(id_) :], bound)
+        except self._invalid:
             self._count("damaged")
-            return None
+            return DAMAGED
 
     def _count(self, reason: str) -> None:
         self.unreadable[reason] += 1
@@ -129,38 +142,46 @@ class Vault:
 
     def digest(self, text: str, at: str, key: str) -> bytes:
         """A keyed digest of a text (HMAC-SHA256, 16 bytes): nobody without the key can tell what it is of."""
-        secret = self._derived(key, at, b"afw digests ")
+        secret = self._secrets.get((key, root := _root(at)))
+        if secret is None:
+            secret = self._secrets[key, root] = self._derived(key, at, b"afw digests ")
         return hmac.digest(secret, text.encode("utf-8", "surrogatepass"), "sha256")[:16]
 
     def command(self, command: Command) -> Command:
         """A command with everything in it that is to be sealed sealed, and what was opened as it was read."""
-        for argument in command:
-            if isinstance(argument, (Stored, Opened)):
-                return [self._argument(command, at) for at in range(len(command))]
-        return command
+        if command[0] not in _WRITES or _TOUCHED.isdisjoint(map(type, command)):
+            return command
+        return [
+            self._argument(command, at) if type(command[at]) in _TOUCHED else command[at] for at in range(len(command))
+        ]
 
     def _argument(self, command: Command, index: int) -> Any:
         argument = command[index]
         if isinstance(argument, Opened):
             return argument.sealed
-        if not isinstance(argument, Stored):
-            return argument
-        at = argument.at or _place_of(command, index)
-        return argument[: argument.lead] + self.seal(argument[argument.lead :], at)
+        sealed = self.seal(argument[argument.lead :], argument.at or _place_of(command, index))
+        return argument[: argument.lead] + sealed if argument.lead else sealed
 
     def reply(self, command: Command, reply: Any) -> Any:
         """A reply with everything in it that is sealed opened."""
-        if isinstance(reply, bytes):
+        kind = type(reply)
+        if kind is bytes:
             if not reply.startswith(MARK):
                 return reply
-            field = place(_text(command[1]), _text(command[2])) if _name(command) == "HGET" else _key(command)
+            field = place(_text(command[1]), _text(command[2])) if command[0] == "HGET" else _key(command)
             return self.open(reply, field)
-        if not isinstance(reply, (list, dict)) or not reply:
+        if not reply or (kind is not list and kind is not dict):
             return reply
-        match _name(command):
+        match command[0]:
             case "HMGET":
-                names = command[2:]
-                return [self._field(command, name, value) for name, value in zip(names, reply, strict=False)]
+                if kind is not list:
+                    return reply
+                return [
+                    self._field(command, command[at], value)
+                    if type(value) is bytes and value.startswith(MARK)
+                    else value
+                    for at, value in enumerate(reply, 2)
+                ]
             case "HGETALL":
                 if isinstance(reply, dict):
                     return {name: self._field(command, name, value) for name, value in reply.items()}
@@ -171,18 +192,26 @@ class Vault:
         return self._within(reply, _key(command))
 
     def _field(self, command: Command, name: Any, value: Any) -> Any:
-        if isinstance(value, bytes) and value.startswith(MARK):
+        if type(value) is bytes and value.startswith(MARK):
             return self.open(value, place(_text(command[1]), _text(name)))
         return value
 
     def _within(self, reply: Any, at: str) -> Any:
-        if isinstance(reply, bytes):
+        kind = type(reply)
+        if kind is bytes:
             return self.open(reply, at) if reply.startswith(MARK) else reply
-        if isinstance(reply, list):
+        if kind is list:
             return [self._within(one, at) for one in reply]
-        if isinstance(reply, dict):
+        if kind is dict:
             return {name: self._within(one, at) for name, one in reply.items()}
         return reply
+
+    def _ready(self, id_: str, at: str) -> tuple[AESGCM, bytes]:
+        """The cipher of a key for a place's tenant, and what is authenticated with each value there."""
+        last = self._last
+        if last is None or last[0] != at or last[1] != id_:
+            last = self._last = (at, id_, self._cipher(id_, at), _bound(id_.encode(), at))
+        return last[2], last[3]
 
     def _cipher(self, id_: str, at: str) -> AESGCM:
         known = self._ciphers.get((id_, root := _root(at)))
@@ -213,11 +242,11 @@ def _bound(name: bytes, at: str) -> bytes:
 
 def _root(at: str) -> str:
     """The tenant's part of a place: what all its keys begin with."""
-    return ":".join(at.split(":", 3)[:3])
+    return at[: at.find(":", _TENANT)]
 
 
 def _place_of(command: Command, index: int) -> str:
-    name = _name(command)
+    name = command[0]
     if name in _SCRIPTS:  # a mistake of ours, which any run with a key shows
         raise TypeError("a value in a script's arguments does not say where it will be stored")
     if name in _BEFORE:
@@ -226,16 +255,12 @@ def _place_of(command: Command, index: int) -> str:
 
 
 def _key(command: Command) -> str:
-    name = _name(command)
+    name = command[0]
     if name in _SCRIPTS:
         return _text(command[3])
     if name == "XREAD":
         return _text(command[list(command).index("STREAMS") + 1])
     return _text(command[1]) if len(command) > 1 else ""
-
-
-def _name(command: Command) -> str:
-    return str(command[0])
 
 
 def _text(word: Any) -> str:
