@@ -58,6 +58,7 @@ bench: $(DEV) ## Measure; the figures depend on the machine
 	$(BIN)/python bench/bench_peers.py --write
 	$(BIN)/python bench/bench_service.py --write
 	$(BIN)/python bench/bench_growth.py --write
+	$(BIN)/python bench/bench_encryption.py --write
 	$(BIN)/python bench/bench_footprint.py --write
 	$(BIN)/python bench/bench_usage.py --write
 	$(BIN)/python bench/bench_outage.py --write

@@ -51,6 +51,12 @@ def test_what_an_outage_adds_is_measured() -> None:
     assert all(0 <= row["p50_ms"] <= row["p95_ms"] <= row["p99_ms"] <= row["most_ms"] for row in rows)
 
 
+def test_what_encryption_adds_is_measured() -> None:
+    rows = _figures("bench_encryption.py", "--questions", "10", "--turns", "20")
+    assert [row["arm"] for row in rows] == ["one-off", "fresh", "sixth", "search"]
+    assert all(min(row["plain_ms"], row["sealed_ms"], row["plain_cpu_ms"], row["sealed_cpu_ms"]) > 0 for row in rows)
+
+
 def test_what_counting_costs_is_measured() -> None:
     figures = _figures("bench_usage.py", "--days", "2")
     quiet, team, busy = figures["weights"]

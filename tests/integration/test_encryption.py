@@ -15,9 +15,11 @@ import zstandard
 
 from agentic_flywheel import Flywheel
 from agentic_flywheel.errors import KeyMissing, SettingsError, UnknownSession
+from agentic_flywheel.flows.protocol import FlowQuestion
+from agentic_flywheel.likeness import Proposal
 from agentic_flywheel.store.keyring import parsed
 from agentic_flywheel.store.sealing import Vault
-from flywheels import Oracle, opened, settings_for
+from flywheels import Oracle, opened, settings_for, until
 from meanings import Words
 from servers import Server, Servers, wait_until
 
@@ -147,6 +149,58 @@ async def test_a_life_leaves_nothing_that_can_be_read(servers: Servers, tmp_path
         assert traces_on_disk(server) == []
         await flywheel.sessions.delete_turn("s1", page.turns[2].id, dry_run=False)
         assert (await flywheel.history.search(f'"my {MARK}"', user="ann")).total == 0
+
+
+async def test_nothing_else_that_is_written_can_be_read(valkey: Server, tmp_path: Path) -> None:
+    """What the life above does not write: two processes on one call, warm-ups, the FAQ, proposals, threads, imports."""
+    gate, key = asyncio.Event(), key_line("k1")
+
+    async def slowly(question: FlowQuestion) -> str:
+        await gate.wait()
+        return f"{MARK} says {question.text}"
+
+    flows = {"oracle": Oracle(), "slow": slowly}
+    exported = tmp_path / "export.jsonl"
+    folders = [tmp_path / name for name in ("here", "there")]
+    for folder in folders:
+        folder.mkdir()
+    async with (
+        opened(valkey, folders[0], flows, encryption_keys=key) as flywheel,
+        opened(valkey, folders[1], flows, encryption_keys=key) as other,
+    ):
+        both = [asyncio.create_task(one.ask(f"Who is {MARK}?", flow="slow")) for one in (flywheel, other)]
+        await until(
+            lambda: any(one._store.leases._listeners for one in (flywheel, other)), "one to listen to the other"
+        )
+        gate.set()
+        assert {answer.text for answer in await asyncio.gather(*both)} == {f"{MARK} says Who is {MARK}?"}
+        await flywheel.warming.run([f"What is warm of {MARK}?"], flow="oracle")
+        job = (await other.warming.recent())[0].job
+        assert [item.question for item in (await other.warming.show(job)).items] == [f"What is warm of {MARK}?"]
+        draft = await flywheel.faq.add(f"What is {MARK}?", f"{MARK} is a word.", flow="oracle", wordings=[f"{MARK}?"])
+        await flywheel.faq.edit(draft.id, answer=f"{MARK} is a long word.")
+        await flywheel.faq.approve(draft.id, by="ann")
+        assert (await other.ask(f"What is {MARK}?", flow="oracle")).text == f"{MARK} is a long word."
+        proposal = Proposal(id="p", flow="oracle", setting="ttl", now="1 h", proposed="2 h", evidence=MARK, at=1.0)
+        await flywheel._store.similar.put_proposal(proposal)
+        decided = await other._store.similar.decide_proposal("p", "accepted", by="ann", reason=MARK, at=2.0)
+        assert decided is not None
+        assert decided.reason == MARK
+        await flywheel.ask(f"Does {MARK} begin?", session="s1", flow="oracle")
+        await flywheel.sessions.configure("s1", {"prompt": MARK})
+        await flywheel.backup.export(exported)
+        assert traces(valkey, *folders) == []
+    assert MARK in exported.read_text()
+    with valkey.client() as redis:
+        redis.flushall()
+    async with opened(valkey, folders[0], flows, encryption_keys=key) as flywheel:
+        receipt = await flywheel.backup.restore(exported)
+        assert receipt.records
+        thread = await flywheel.sessions.show("s1")
+        assert [turn.question for turn in thread.turns] == [f"Does {MARK} begin?"]
+        assert thread.session.config == {"prompt": MARK}
+        assert (await flywheel.ask(f"Does {MARK} begin?", flow="oracle")).outcome == "hit"
+        assert traces(valkey, *folders) == []
 
 
 async def test_what_was_plain_stays_readable_and_a_process_without_the_key_says_what_is_missing(

@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from agentic_flywheel.store.keyring import Keyring
 
 _NONCE = 12
+#: Values that are remembered as they were opened lately, and how large each may be.
+_LATELY = 256
+_LATELY_BYTES = 16_384
 _MARK = len(MARK)
 _HEAD = _MARK + _NONCE + 1
 _TAG = 16
@@ -70,6 +73,8 @@ class Vault:
         self.unreadable: Counter[str] = Counter()
         self.told: Callable[[str], None] | None = None
         self._ciphers: dict[tuple[str, str], AESGCM] = {}
+        #: Answers and turns that are asked for again and again; only used on the event loop.
+        self._lately: dict[tuple[str, bytes], Opened] = {}
         self._secrets: dict[tuple[str, str], bytes] = {}
         self._last: tuple[str, str, AESGCM, bytes] | None = None  # a session's turns all lie in one place
         try:
@@ -92,8 +97,15 @@ class Vault:
         """What was sealed for a place, as `Opened` (`DAMAGED` where it cannot be opened); what is not, as it is."""
         if not raw.startswith(MARK):
             return raw
+        known = self._lately.get((at, raw))
+        if known is not None:
+            return known
         value = Opened(self._open(raw, at))
         value.sealed = raw
+        if value != DAMAGED and len(raw) <= _LATELY_BYTES:
+            if len(self._lately) >= _LATELY:
+                del self._lately[next(iter(self._lately))]
+            self._lately[at, raw] = value
         return value
 
     def _open(self, raw: bytes, at: str) -> bytes:
@@ -119,14 +131,16 @@ class Vault:
 
     def certain(self, raw: bytes, at: str) -> bytes:
         """As `open`, for what is no reply of Redis. Raises `StoreDamaged`."""
-        opened = self.open(raw, at)
-        if isinstance(opened, Opened) and not opened.key_id:
+        if not raw.startswith(MARK):
+            return raw
+        opened = self._open(raw, at)
+        if opened == DAMAGED:
             named = key_id(raw)
             why = "is damaged, or was not written for this place"
             if named and named not in self.keyring.keys:
                 why = f"was sealed with the key {named}, which is not configured here"
             raise StoreDamaged(f"a sealed value {why}", size_bytes=len(raw))
-        return bytes(opened)
+        return opened
 
     def same(self, text: str, at: str, key: str) -> str:
         """A text, sealed so that equal texts stay equal (for filters), as text; `opened_text` reads it."""
