@@ -98,15 +98,16 @@ class Vault:
         if not raw.startswith(MARK):
             return raw
         known = self._lately.get((at, raw))
-        if known is not None:
-            return known
-        value = Opened(self._open(raw, at))
-        value.sealed = raw
-        if value != DAMAGED and len(raw) <= _LATELY_BYTES:
+        return self._remember(self._open(raw, at), raw, at) if known is None else known
+
+    def _remember(self, value: bytes, sealed: bytes, at: str) -> Opened:
+        opened = Opened(value)
+        opened.sealed = sealed
+        if value != DAMAGED and len(sealed) <= _LATELY_BYTES:
             if len(self._lately) >= _LATELY:
                 del self._lately[next(iter(self._lately))]
-            self._lately[at, raw] = value
-        return value
+            self._lately[at, sealed] = opened
+        return opened
 
     def _open(self, raw: bytes, at: str) -> bytes:
         id_ = key_id(raw)
@@ -173,8 +174,12 @@ class Vault:
         argument = command[index]
         if isinstance(argument, Opened):
             return argument.sealed
-        sealed = self.seal(argument[argument.lead :], argument.at or _place_of(command, index))
-        return argument[: argument.lead] + sealed if argument.lead else sealed
+        at = argument.at or _place_of(command, index)
+        if argument.lead:
+            return argument[: argument.lead] + self.seal(argument[argument.lead :], at)
+        sealed = self.seal(argument, at)
+        self._remember(argument, sealed, at)  # a session's next question reads its turns
+        return sealed
 
     def reply(self, command: Command, reply: Any) -> Any:
         """A reply with everything in it that is sealed opened."""
