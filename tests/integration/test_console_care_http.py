@@ -124,6 +124,17 @@ async def test_the_faq_leaves_as_a_document_and_odd_forms_are_refused(guarded: A
         assert document.headers["content-type"].startswith("text/markdown")
         assert document.headers["content-disposition"] == 'attachment; filename="faq.md"'
         assert (await client.get("/faq/export?form=json")).json()["entries"]
+        left = await posted(client, "/faq", "/faq/retire", id=draft.id, reason="it is over")
+        assert left.headers["location"] == f"/faq/entry?id={draft.id}&said=faq_retired"
+        again = await posted(
+            client, "/faq", "/faq/approve", id=draft.id, question="What is <b>kept</b>?", answer="All."
+        )
+        assert again.headers["location"] == f"/faq/entry?id={draft.id}&said=faq_approved"
+        done, _ = await home.audit.list(limit=2)
+        assert [(one.action, one.target, one.why) for one in done] == [
+            ("faq.approve", draft.id, ""),
+            ("faq.retire", draft.id, "it is over"),
+        ]
         shown = (await client.get(f"/faq/entry.json?id={draft.id}")).json()["entry"]
         assert (shown["state"], shown["approval"]["answer"], shown["history"][0]["what"]) == (
             "published",

@@ -15,7 +15,7 @@ import msgspec
 from agentic_flywheel.callers import Scope
 from agentic_flywheel.curated import FaqCandidate, FaqChange, FaqState, FaqView, Publication
 from agentic_flywheel.errors import EditConflict, FlywheelError, InputError, UnknownFaqEntry
-from agentic_flywheel.interfaces.http.console.doing import who
+from agentic_flywheel.interfaces.http.console.doing import who, written_down
 from agentic_flywheel.interfaces.http.console.forms import Form
 from agentic_flywheel.interfaces.http.console.pages import Action, Page, Screen, Went
 from agentic_flywheel.interfaces.http.console.screens.faq import CandidateRow, shared_flows
@@ -163,6 +163,7 @@ async def approve(visit: Visit, form: Form) -> Page | Went:
             view = await _saved(visit, form)
             id_, revision = view.id, view.entry.revision
         owner = form.text("owner")
+        await written_down(visit, "faq.approve", id_)
         view = await visit.flywheel.faq.approve(id_, owner=owner, review_at=review_at, by=who(visit), revision=revision)
     except (InputError, EditConflict) as error:
         return await _not_taken(visit, form, error)
@@ -172,7 +173,9 @@ async def approve(visit: Visit, form: Form) -> Page | Went:
 async def retire(visit: Visit, form: Form) -> Went:
     """Take an entry out of service, or a candidate off the list; with `purge` it is removed with its history."""
     id_, purge = form.required("id"), form.ticked("purge")
-    await visit.flywheel.faq.retire(id_, reason=form.text("reason"), purge=purge, by=who(visit), dry_run=False)
+    reason = form.text("reason")
+    await written_down(visit, "faq.purge" if purge else "faq.retire", id_, why=reason)
+    await visit.flywheel.faq.retire(id_, reason=reason, purge=purge, by=who(visit), dry_run=False)
     if purge:
         return Went("/faq", said="faq_purged")
     if form.ticked("candidate"):

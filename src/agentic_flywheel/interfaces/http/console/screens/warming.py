@@ -95,7 +95,9 @@ async def begin(visit: Visit, form: Form) -> Page | Went:
 async def stop(visit: Visit, form: Form) -> Went:
     """Stop a warm-up, whichever process runs it."""
     job = form.required("id")
-    await visit.flywheel.warming.stop(job)
+    report = await visit.flywheel.warming.show(job, items=False)
+    await written_down(visit, "warm.stop", report.job)
+    await visit.flywheel.warming.stop(report.job)
     return Went(visit.link("/warming/job", id=job), said="warm_stopping")
 
 
