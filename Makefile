@@ -62,6 +62,7 @@ bench: $(DEV) ## Measure; the figures depend on the machine
 	$(BIN)/python bench/bench_footprint.py --write
 	$(BIN)/python bench/bench_usage.py --write
 	$(BIN)/python bench/bench_outage.py --write
+	$(BIN)/python bench/bench_traces.py --write
 	$(BIN)/python bench/bench_start.py
 	$(BIN)/python bench/bench_embedding.py --write
 	$(BIN)/python bench/bench_similar_lookup.py --write
