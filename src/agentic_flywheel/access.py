@@ -1,4 +1,4 @@
-"""API keys as people and the service use them, and the audit log.
+"""API keys as people and the service use them.
 
 Invariant: the secret of a key leaves `create` and is nowhere afterwards. Making and revoking a key is in the audit log
 before it holds.
@@ -14,7 +14,8 @@ from base64 import b32encode
 from collections.abc import Collection
 from datetime import timedelta
 
-from agentic_flywheel.callers import ApiKey, AuditEntry, Caller, NewApiKey, Scope
+from agentic_flywheel.auditing import Audit
+from agentic_flywheel.callers import ApiKey, Caller, NewApiKey, Scope
 from agentic_flywheel.errors import CredentialsRefused, InputError, RateLimited, UnknownApiKey
 from agentic_flywheel.model import Receipt
 from agentic_flywheel.policy.admission import admit_id
@@ -27,29 +28,6 @@ _KEY = re.compile(r"afw_([0-9a-f]{12})_([a-z2-7]{52})")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._@-]{0,63}")
 _LONGEST_LIFE = timedelta(days=3650)
 _MOST_A_MINUTE = 1_000_000
-
-
-class Audit:
-    """The audit log of one tenant."""
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
-
-    async def record(self, action: str, target: str, *, by: str, why: str = "", **facts: object) -> AuditEntry:
-        """Write down what `by` is about to do; do it afterwards. Raises `StoreError`: then do not."""
-        shown = {name: str(value) for name, value in facts.items() if value is not None}
-        entry = AuditEntry(action=action, target=target, by=by, at=time.time(), why=why, facts=shown)
-        await self._store.audit.append(entry)
-        return entry
-
-    async def list(self, *, limit: int = 50, cursor: str = "") -> tuple[list[AuditEntry], str]:
-        """Entries, newest first; the cursor continues the list, "" at its end."""
-        if not 1 <= limit <= 1000:
-            raise InputError(f"a page holds 1 to 1000 entries, not {limit}")
-        if not re.fullmatch(r"(\d+-\d+)?", cursor):
-            raise InputError(f"{cursor!r} is not a cursor of this list; start again without one")
-        found = await self._store.audit.newest(limit + 1, before=cursor)
-        return found[:limit], found[limit - 1].id if len(found) > limit else ""
 
 
 class ApiKeys:

@@ -83,8 +83,8 @@ class NewApiKey(msgspec.Struct, frozen=True, kw_only=True):
 class AuditEntry(msgspec.Struct, frozen=True, kw_only=True):
     """What somebody did: `action` (`key.create`) to `target`, at `at` (epoch seconds), `why` in their own words.
 
-    `by` is who: `key:NAME`, `token:SUBJECT`, `cli:LOGIN`. `facts` never hold a secret or anybody's words. `id` is given
-    by the log.
+    `by` is who: `key:NAME`, `token:SUBJECT`, `cli:LOGIN`. `facts` never hold a secret or anybody's words. The log gives
+    `id`, `number` (1 for the first) and `digest`, which depends on every entry before.
     """
 
     action: str
@@ -94,3 +94,33 @@ class AuditEntry(msgspec.Struct, frozen=True, kw_only=True):
     why: str = ""
     facts: dict[str, str] = {}
     id: str = ""
+    number: int = 0
+    digest: str = ""
+
+    @property
+    def head(self) -> str:
+        """What to note elsewhere: it proves this entry and all before."""
+        return f"{self.number}:{self.digest}"
+
+
+class AuditVerdict(msgspec.Struct, frozen=True, kw_only=True):
+    """Whether the audit log is as it was written: so many `entries` in an unbroken chain, `head` at its end.
+
+    Where it is not `intact`, `broken_at` is the number of the first entry that should be there as it was, and `fault`
+    what is wrong with it.
+    """
+
+    intact: bool
+    entries: int
+    head: str
+    broken_at: int = 0
+    fault: str = ""
+
+
+class ReceiptVerdict(msgspec.Struct, frozen=True, kw_only=True):
+    """Whether a receipt is what was given: `faults` are what speaks against it."""
+
+    valid: bool
+    signer: str
+    audit: str
+    faults: tuple[str, ...] = ()

@@ -1,4 +1,4 @@
-"""Removes what came of a conversation, or of a person, wherever it is kept.
+"""Removes what came of a conversation, of a person or of certain words, wherever it is kept.
 
 Invariant: what is named is gone from every process as soon as this returns: the turns, the answers that were computed
 for them (those that others share included), their vectors, counts, wordings, drafts and reports; indexes of history on
@@ -9,20 +9,25 @@ approved for the FAQ stays, as the team's own words. Run again after it was cut 
 from __future__ import annotations
 
 import time
+import unicodedata
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 
 from agentic_flywheel.behind import WriteBehind
-from agentic_flywheel.errors import UnknownSession
+from agentic_flywheel.errors import InputError, UnknownSession
 from agentic_flywheel.matching import Matching
 from agentic_flywheel.model import Entry, Outcome, Receipt
 from agentic_flywheel.policy.admission import admit_id
 from agentic_flywheel.sessions import Sessions
 from agentic_flywheel.store.keys import flight_name
+from agentic_flywheel.store.scan import Scan
 from agentic_flywheel.store.store import Store
 
-_PAGE = 500
+_PAGE = 200
+#: Fewer characters would match what nobody meant.
+_FEWEST = 4
 _SHARED = "Answers that others asked for as well, in their own sessions, stay in those."
+_TITLES = "Titles and tags that a person wrote stay: `afw session title` changes them."
 _APPROVED = "What was approved for the FAQ stays: `afw faq retire` takes it out."
 
 
@@ -44,6 +49,7 @@ class Forgetting:
         self._matching = matching
         self._uncount = uncount
         self._at_hand = at_hand
+        self._scan = Scan(store.link, store.keys)
 
     async def session(self, session: str, *, dry_run: bool) -> Receipt:
         """Forget a conversation. Raises `UnknownSession`."""
@@ -66,6 +72,54 @@ class Forgetting:
         if not dry_run:
             await self._store.sessions.forget_user(user)
         return _receipt("forget user", user, removed, dry_run=dry_run)
+
+    async def matching(self, words: str, *, user: str = "", dry_run: bool) -> Receipt:
+        """Forget every turn and every stored answer that holds these words, next to each other, in any case and
+        spacing; of one user's alone where `user` is named. Raises `InputError`.
+
+        Reads all that is kept, not an index, so nothing is missed that the index would cut or leave out. The words
+        themselves stand in no receipt and in no log. What a flow said to those who wait goes within 18 s by itself.
+        """
+        needle = _folded(words)
+        if len(needle) < _FEWEST:
+            raise InputError(
+                f"{len(needle)} characters match too much", suggestions=(f"Name at least {_FEWEST} of them.",)
+            )
+        if user:
+            admit_id(user, "user")
+        await self._behind.flush()
+        removed: Counter[str] = Counter({"turns": 0, "entries": 0})
+        async for sessions in self._scan.session_ids(user=user):
+            for session in sessions:
+                turns, _ = await self._store.sessions.turns(session)
+                for turn in turns:
+                    if user in ("", turn.user) and _holds(needle, turn.question, turn.answer, turn.matched_question):
+                        receipt = await self._sessions.delete_turn(session, turn.id, dry_run=dry_run)
+                        removed.update(receipt.removed)
+        for flow in await self._store.flows.known():
+            async for keys in self._scan.entry_keys(flow, generation=None):
+                for start in range(0, len(keys), _PAGE):
+                    removed["entries"] += await self._unstore(needle, keys[start : start + _PAGE], user, dry_run)
+        if not dry_run:
+            self._at_hand()
+        target = f"what holds certain words ({len(needle)} characters)" + (f" of {user}" if user else "")
+        return _receipt("forget", target, removed, dry_run=dry_run, notes=(_TITLES, _APPROVED))
+
+    async def _unstore(self, needle: str, keys: Sequence[str], user: str, dry_run: bool) -> int:
+        """Remove the answers among these that hold the words; how many they were."""
+        found = {
+            key: looked.entry
+            for key, looked, _ in await self._scan.entries(keys)
+            if looked.entry is not None
+            and user in ("", looked.entry.user)
+            and _holds(needle, looked.entry.question, looked.entry.asked, looked.entry.answer)
+        }
+        if not dry_run:
+            for key, entry in found.items():
+                await self._matching.forget(key, entry)
+                await self._store.leases.forget(flight_name(key, f"{entry.fingerprint} {entry.generation}"))
+            await self._store.entries.remove(found)
+        return len(found)
 
     async def _owned(self, user: str) -> list[str]:
         found: list[str] = []
@@ -110,13 +164,29 @@ async def contributed(store: Store, sessions: Sequence[str]) -> dict[str, Entry]
     return {k: v.entry for k, v in looked.items() if v.entry is not None and v.entry.session_id in named}
 
 
-def _receipt(action: str, target: str, removed: Counter[str], *, dry_run: bool) -> Receipt:
+def _folded(text: str) -> str:
+    """A text as it is compared: neither case, nor spacing, nor the form of letters counts."""
+    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+
+
+def _holds(needle: str, *texts: str) -> bool:
+    return any(needle in _folded(text) for text in texts if text)
+
+
+def _receipt(
+    action: str,
+    target: str,
+    removed: Counter[str],
+    *,
+    dry_run: bool,
+    notes: tuple[str, ...] = (_SHARED, _APPROVED),
+) -> Receipt:
     return Receipt(
         action=action,
         target=target,
         dry_run=dry_run,
         removed=dict(removed),
         unreachable=removed["shared answers"] + removed["entries"],
-        notes=(_SHARED, _APPROVED),
+        notes=notes,
         at=time.time(),
     )

@@ -10,9 +10,10 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from agentic_flywheel.access import ApiKeys, Audit
+    from agentic_flywheel.access import ApiKeys
     from agentic_flywheel.admission import Admission
     from agentic_flywheel.asking import Asking
+    from agentic_flywheel.auditing import Audit
     from agentic_flywheel.backup import Backup
     from agentic_flywheel.behind import WriteBehind
     from agentic_flywheel.calling import Calling
@@ -137,9 +138,10 @@ class LateParts:
     @cached_property
     def audit(self) -> Audit:
         """Who did what, when and why."""
-        from agentic_flywheel.access import Audit
+        from agentic_flywheel.auditing import Audit
+        from agentic_flywheel.signing import Signer
 
-        return Audit(self._store)
+        return Audit(self._store, Signer(self.settings))
 
     @cached_property
     def api_keys(self) -> ApiKeys:

@@ -360,7 +360,8 @@ class Receipt(msgspec.Struct, frozen=True, kw_only=True):
     """What a destructive action removed, or would remove (`dry_run`): counts by what it is ("entries", "turns").
 
     `unreachable` counts answers that can no longer be served from this moment on, whether or not their memory has
-    been reclaimed yet.
+    been reclaimed yet. `audit` is the entry of the audit log (NUMBER:DIGEST) that `by` had it done under, `signature`
+    (Ed25519, base64) that of the installation whose public key is `signer`, over all other fields.
     """
 
     action: str
@@ -370,6 +371,11 @@ class Receipt(msgspec.Struct, frozen=True, kw_only=True):
     unreachable: int = 0
     notes: tuple[str, ...] = ()
     at: float = 0.0
+    by: str = ""
+    why: str = ""
+    audit: str = ""
+    signer: str = ""
+    signature: str = ""
 
 
 class StoredAnswer(msgspec.Struct, frozen=True, kw_only=True):

@@ -76,6 +76,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("encryption.key_file", "", "File of such keys instead, one a line."),
     Setting("encryption.key_command", "", "Command that prints such lines instead; run without a shell."),
     Setting("encryption.current", "", "Id of the key that encrypts; empty: the first one."),
+    Setting("signing.key_file", "", "Key that signs receipts, made when it is missing; empty: in the data directory."),
     Setting("outbox.enabled", True, "Keep turns that Redis does not take on local disk until it does."),
     Setting("outbox.max_megabytes", 64, "Most that may wait in the outbox, in MB (10^6 bytes).", minimum=1),
     Setting("session.turns", 5, "Earlier turns of a session that enrich a follow-up, besides its first.", minimum=0),

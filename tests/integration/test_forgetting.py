@@ -13,7 +13,7 @@ import zstandard
 
 from afw_command import Afw
 from agentic_flywheel import Flywheel
-from agentic_flywheel.errors import UnknownSession
+from agentic_flywheel.errors import InputError, UnknownSession
 from flywheels import Oracle, opened, until
 from meanings import Words
 from servers import Server
@@ -127,6 +127,43 @@ async def test_nothing_is_left_of_what_is_forgotten(redis_server: Server, tmp_pa
         await flywheel.backup.export(exported)
         assert MARK not in exported.read_text()
     assert traces(redis_server, tmp_path) == []
+
+
+async def test_nothing_is_left_of_words_that_are_forgotten(redis_server: Server, tmp_path: Path) -> None:
+    async with opened(redis_server, tmp_path, {"oracle": Oracle()}, given={"embedder": Words()}) as flywheel:
+        await flywheel.ask(STAYS, session="s", user="ann")
+        await flywheel.ask(f"Does the {MARK.upper()}  thing work?", session="s", user="ann")
+        await flywheel.ask(f"Does the {MARK} thing work?", user="bob")
+        await flywheel.cache.clear(everything=True, dry_run=False)  # not reclaimed yet, so still there
+        await flywheel.ask(f"What does the {MARK} thing cost?", user="bob")
+        await flywheel.history.search(MARK)
+        await flywheel.settled()
+        await flywheel.flush()
+        with pytest.raises(InputError):
+            await flywheel.forgetting.matching("zy ", dry_run=False)
+        dry = await flywheel.forgetting.matching(f"{MARK} thing", dry_run=True)
+        assert traces(redis_server, tmp_path)
+        done = await flywheel.forgetting.matching(f"{MARK} thing", dry_run=False)
+        assert dry.removed == done.removed
+        assert done.removed["turns"] == 3
+        assert MARK not in done.target
+        assert (await flywheel.history.search(MARK)).total == 0
+        await flywheel.settled()
+
+        def left() -> list[str]:
+            # What a flow said stands for some seconds, for those who were about to listen.
+            return [trace for trace in traces(redis_server, tmp_path) if ":lease:" not in trace]
+
+        await until(lambda: not left(), f"traces to go: {left()}")
+        assert [turn.question for turn in (await flywheel.sessions.show("s")).turns] == [STAYS]
+
+
+async def test_words_of_one_user_alone_are_forgotten(valkey: Server, tmp_path: Path) -> None:
+    async with opened(valkey, tmp_path, {"oracle": Oracle()}) as flywheel:
+        for user in ("ann", "bob"):
+            await flywheel.ask(f"Does my {MARK} work?", session=user, user=user)
+        await flywheel.forgetting.matching(MARK, user="ann", dry_run=False)
+        assert [len((await flywheel.sessions.show(user)).turns) for user in ("ann", "bob")] == [0, 1]
 
 
 async def test_a_single_turn_that_is_deleted_leaves_no_trace_of_its_own(redis_server: Server, tmp_path: Path) -> None:

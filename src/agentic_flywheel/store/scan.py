@@ -106,13 +106,13 @@ class Scan:
             self._count("session")
             return None
 
-    async def entry_keys(self, flow: str, *, generation: int) -> AsyncIterator[list[str]]:
-        """The keys of a flow's answers of one generation, shard by shard, each in order of the keys; the marks of
-        withdrawn ones are among them."""
+    async def entry_keys(self, flow: str, *, generation: int | None) -> AsyncIterator[list[str]]:
+        """The keys of a flow's answers of one generation (None: of all that are not reclaimed yet), shard by shard,
+        each in order of the keys; the marks of withdrawn ones are among them."""
         kept = {str(generation), str(LASTING_GENERATION)}
         for shard in range(SHARDS):
             members = (one.split("|", 1) for one in await self.members(self._keys.entries(flow, shard)))
-            yield sorted(key for of, key in members if of in kept)
+            yield sorted(key for of, key in members if generation is None or of in kept)
 
     async def entries(self, keys: Sequence[str]) -> list[tuple[str, Looked, float]]:
         """Stored answers with the seconds that Redis will still keep them; those that are gone are left out."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from agentic_flywheel.settings import Settings
 from agentic_flywheel.store.api_keys import SCRIPTS as API_KEYS
 from agentic_flywheel.store.api_keys import ApiKeyStore
-from agentic_flywheel.store.audit import AuditLog
+from agentic_flywheel.store.audit import APPEND, AuditLog
 from agentic_flywheel.store.counters import SCRIPTS as COUNTING
 from agentic_flywheel.store.counters import Counters
 from agentic_flywheel.store.entries import DROP, HEAD, TRIM, EntryStore
@@ -50,6 +50,7 @@ class Store:
             *API_KEYS,
             *POPULARITY,
             *COUNTING,
+            APPEND,
             HEAD,
             DROP,
             STAY,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from agentic_flywheel.interfaces.cli.frame import FlywheelGroup, Invocation
-from agentic_flywheel.interfaces.cli.receipt import confirmation_options, report_removal
+from agentic_flywheel.interfaces.cli.receipt import confirmation_options, remove
 
 if TYPE_CHECKING:
     from agentic_flywheel.cache_figures import FlowFigures
@@ -196,9 +196,13 @@ def clear(
     """
     if sum(chosen is not None for chosen in (flow, session, user, key)) + everything != 1:
         raise click.UsageError("Say exactly one of --flow, --session, --user, --key and --all.")
-    receipt = invocation.run(
-        lambda flywheel: flywheel.cache.clear(
-            flow=flow, session=session, user=user, key=key, everything=everything, dry_run=dry_run or not yes
-        )
+    return remove(
+        invocation,
+        "entries.clear",
+        flow or session or user or key or "everything",
+        lambda flywheel, only_look: flywheel.cache.clear(
+            flow=flow, session=session, user=user, key=key, everything=everything, dry_run=only_look
+        ),
+        yes=yes,
+        dry_run=dry_run,
     )
-    return report_removal(invocation, receipt, wanted_dry=dry_run)

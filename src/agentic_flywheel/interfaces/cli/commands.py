@@ -39,7 +39,7 @@ COMMANDS = {
     "serve": Late("serve", "serve", "Serve a team over HTTP."),
     "key": Late("key", "key", "API keys of the service: make, list, revoke."),
     "keys": Late("keys", "keys", "Keys that values are encrypted with: make, show, rotate."),
-    "audit": Late("key", "audit", "Who administered what, when and why."),
+    "audit": Late("audit", "audit", "Who administered what, when and why; check the log and receipts."),
     "mcp": Late("mcp", "mcp", "Serve MCP clients over stdio."),
     "tash": Late("plain", "tash", "Store a value under a key, as `coaia tash` does."),
     "fetch": Late("plain", "fetch", "Read a value by its key, as `coaia fetch` does."),

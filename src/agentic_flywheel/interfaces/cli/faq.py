@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from agentic_flywheel.interfaces.cli.frame import FlywheelGroup, Invocation
-from agentic_flywheel.interfaces.cli.receipt import confirmation_options, report_removal
+from agentic_flywheel.interfaces.cli.receipt import confirmation_options, remove
 
 if TYPE_CHECKING:
     from agentic_flywheel.curated import FaqCandidate, FaqChange, FaqView
@@ -261,12 +261,17 @@ def retire(
 
     Its words and its history are kept, unless --purge.
     """
-    receipt = invocation.run(
-        lambda flywheel: flywheel.faq.retire(
-            faq_id, reason=reason, purge=purge, by=_who(flywheel, user), dry_run=dry_run or not yes
-        )
+    return remove(
+        invocation,
+        "faq.purge" if purge else "faq.retire",
+        faq_id,
+        lambda flywheel, only_look: flywheel.faq.retire(
+            faq_id, reason=reason, purge=purge, by=_who(flywheel, user), dry_run=only_look
+        ),
+        yes=yes,
+        dry_run=dry_run,
+        why=reason,
     )
-    return report_removal(invocation, receipt, wanted_dry=dry_run)
 
 
 @faq.command("export")

@@ -51,6 +51,17 @@ class Invocation:
 
         return Flywheel.open(settings=self.settings(), background=False)
 
+    @property
+    def me(self) -> str:
+        """Who runs the command, as the audit log names it."""
+        import getpass
+        import os
+
+        try:
+            return f"cli:{getpass.getuser()}"
+        except (KeyError, OSError):  # a user id without a name
+            return f"cli:{os.getuid()}"
+
     def run(self, work: Callable[[Flywheel], Coroutine[Any, Any, T]]) -> T:
         """Run `work` with an open facade, which is closed (and what is written behind flushed) before this returns."""
         import asyncio

@@ -1,15 +1,14 @@
-"""`afw key`: who may call the service; and `afw audit`: who did what."""
+"""`afw key`: who may call the service."""
 
 from __future__ import annotations
 
-import getpass
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import click
 
 from agentic_flywheel.interfaces.cli.ask import read_duration
-from agentic_flywheel.interfaces.cli.frame import FlywheelCommand, FlywheelGroup, Invocation
+from agentic_flywheel.interfaces.cli.frame import FlywheelGroup, Invocation
 from agentic_flywheel.interfaces.cli.receipt import confirmation_options, report_removal
 
 if TYPE_CHECKING:
@@ -54,7 +53,7 @@ def create(
         return await flywheel.api_keys.create(
             name,
             {Scope(scope) for scope in scopes},
-            by=_me(),
+            by=invocation.me,
             user=user,
             expires=expires,
             rate_per_minute=rate,
@@ -119,46 +118,11 @@ def revoke(invocation: Invocation, name: str, why: str, yes: bool, dry_run: bool
     only_show = dry_run or not yes
 
     async def work(flywheel: Flywheel) -> Receipt:
-        return await flywheel.api_keys.revoke(name, by=_me(), why=why, dry_run=only_show)
+        return await flywheel.api_keys.revoke(name, by=invocation.me, why=why, dry_run=only_show)
 
     return report_removal(invocation, invocation.run(work), wanted_dry=dry_run)
-
-
-@click.command("audit", cls=FlywheelCommand, epilog="Example: afw audit --limit 20")
-@click.option("--limit", type=click.IntRange(1, 1000), default=50, show_default=True, help="At most so many.")
-@click.option("--cursor", default="", metavar="CURSOR", help="Go on where an earlier list ended.")
-@click.pass_obj
-def audit(invocation: Invocation, limit: int, cursor: str) -> None:
-    """Show who administered what, when and why, newest first."""
-    from agentic_flywheel.interfaces.cli.terminal import moment, note, print_json, table
-
-    entries, more = invocation.run(lambda flywheel: flywheel.audit.list(limit=limit, cursor=cursor))
-    if invocation.as_json:
-        print_json({"entries": entries, "cursor": more})
-        return
-    if not entries:
-        note("Nothing was administered yet.")
-        return
-    rows = [[moment(e.at), e.by, e.action, e.target, _facts(e.facts), e.why] for e in entries]
-    table(rows, ["when", "who", "what", "to", "with", "why"])
-    if more:
-        note(f"More: afw audit --cursor {more}")
-
-
-def _facts(facts: dict[str, str]) -> str:
-    return ", ".join(f"{name} {value}" for name, value in facts.items())
 
 
 def _may(made: ApiKey) -> str:
     whom = f" as {made.user}" if made.user else ""
     return ", ".join(sorted(made.scopes)) + whom
-
-
-def _me() -> str:
-    """Who runs the command, for the audit log."""
-    try:
-        return f"cli:{getpass.getuser()}"
-    except (KeyError, OSError):  # a user id without a name
-        import os
-
-        return f"cli:{os.getuid()}"

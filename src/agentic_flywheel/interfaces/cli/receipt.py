@@ -6,7 +6,8 @@ what was asked for has not been done.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -14,6 +15,7 @@ import click
 from agentic_flywheel.interfaces.cli.frame import Invocation
 
 if TYPE_CHECKING:
+    from agentic_flywheel.flywheel import Flywheel
     from agentic_flywheel.model import Receipt
 
 NOT_DONE = 1
@@ -23,6 +25,36 @@ def confirmation_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """`--yes` to do it, `--dry-run` to be shown only."""
     command = click.option("--dry-run", is_flag=True, help="Only show what would be removed.")(command)
     return click.option("--yes", is_flag=True, help="Remove it.")(command)
+
+
+def remove(
+    invocation: Invocation,
+    action: str,
+    target: str,
+    work: Callable[[Flywheel, bool], Coroutine[Any, Any, Receipt]],
+    *,
+    yes: bool,
+    dry_run: bool,
+    why: str = "",
+    typed: str | None = None,
+) -> int:
+    """Have `work` (told whether it only is to look) done under an entry of the audit log; show the receipt and return
+    the exit code. Where a person sits at a terminal, `typed` is what they have to type after they saw what would go."""
+    if typed and not (yes or dry_run or invocation.as_json) and sys.stdin.isatty():
+        show_receipt(invocation.run(lambda flywheel: work(flywheel, True)))
+        yes = click.prompt(f"Type {typed!r} to have it removed", default="", show_default=False, err=True) == typed
+
+    async def carried_out(flywheel: Flywheel) -> Receipt:
+        return await flywheel.audit.carry_out(
+            action,
+            target,
+            lambda only_look: work(flywheel, only_look),
+            by=invocation.me,
+            why=why,
+            dry_run=dry_run or not yes,
+        )
+
+    return report_removal(invocation, invocation.run(carried_out), wanted_dry=dry_run)
 
 
 def report_removal(invocation: Invocation, receipt: Receipt, *, wanted_dry: bool) -> int:
@@ -53,3 +85,7 @@ def show_receipt(receipt: Receipt) -> None:
         print(f"  {counted(receipt.unreachable, 'answers')} {reach}")
     for remark in receipt.notes:
         print(dim(f"  {remark}"))
+    if receipt.audit:
+        print(dim(clean(f"  by {receipt.by}, entry {receipt.audit.partition(':')[0]} of the audit log")))
+    if receipt.signature:
+        print(dim(clean(f"  signed by {receipt.signer}")))

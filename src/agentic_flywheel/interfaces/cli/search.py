@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from agentic_flywheel.interfaces.cli.frame import FlywheelCommand, FlywheelGroup, Invocation
-from agentic_flywheel.interfaces.cli.receipt import confirmation_options, report_removal
+from agentic_flywheel.interfaces.cli.receipt import confirmation_options, remove
 
 if TYPE_CHECKING:
     from agentic_flywheel.findings import Found, HistoryPage, IndexState
@@ -183,8 +183,14 @@ def drop(invocation: Invocation, yes: bool, dry_run: bool) -> int:
 
     Where it was the server's, all who leave the choice to us (search.index auto) go back to an index on their machines.
     """
-    receipt = invocation.run(lambda flywheel: flywheel.history.drop(dry_run=dry_run or not yes))
-    return report_removal(invocation, receipt, wanted_dry=dry_run)
+    return remove(
+        invocation,
+        "index.drop",
+        "history",
+        lambda flywheel, only_look: flywheel.history.drop(dry_run=only_look),
+        yes=yes,
+        dry_run=dry_run,
+    )
 
 
 def _show_state(invocation: Invocation, state: IndexState) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from agentic_flywheel.interfaces.cli.frame import FlywheelGroup, Invocation
-from agentic_flywheel.interfaces.cli.receipt import confirmation_options, report_removal
+from agentic_flywheel.interfaces.cli.receipt import confirmation_options, remove
 
 if TYPE_CHECKING:
     from agentic_flywheel.flywheel import Flywheel
@@ -231,8 +231,14 @@ def delete(invocation: Invocation, session_id: str, yes: bool, dry_run: bool) ->
 
     Its turns go, and the answers that were kept for it alone.
     """
-    receipt = invocation.run(lambda flywheel: flywheel.sessions.delete(session_id, dry_run=dry_run or not yes))
-    return report_removal(invocation, receipt, wanted_dry=dry_run)
+    return remove(
+        invocation,
+        "session.delete",
+        session_id,
+        lambda flywheel, only_look: flywheel.sessions.delete(session_id, dry_run=only_look),
+        yes=yes,
+        dry_run=dry_run,
+    )
 
 
 @session.command("sweep")
@@ -243,5 +249,11 @@ def sweep(invocation: Invocation, yes: bool, dry_run: bool) -> int:
 
     These are the ones that nobody has used for longer than `session.retention_days`.
     """
-    receipt = invocation.run(lambda flywheel: flywheel.sessions.sweep(dry_run=dry_run or not yes))
-    return report_removal(invocation, receipt, wanted_dry=dry_run)
+    return remove(
+        invocation,
+        "session.sweep",
+        "past their retention",
+        lambda flywheel, only_look: flywheel.sessions.sweep(dry_run=only_look),
+        yes=yes,
+        dry_run=dry_run,
+    )

@@ -55,13 +55,8 @@ def actor_of(call: Call) -> str:
 async def carried_out(
     call: Call, action: str, target: str, work: Callable[[bool], Awaitable[Receipt]], *, dry_run: bool, why: str
 ) -> Receipt:
-    """What `work` (told whether it only is to look) did, in the audit log before it did it; what cannot be done is not
-    in the log."""
-    looked = await work(True)
-    if dry_run:
-        return looked
-    await call.flywheel.audit.record(action, target, by=actor_of(call), why=why)
-    return await work(False)
+    """As `Audit.carry_out`, by whoever calls."""
+    return await call.flywheel.audit.carry_out(action, target, work, by=actor_of(call), why=why, dry_run=dry_run)
 
 
 def person_of(call: Call, user: str | None) -> str:
