@@ -78,6 +78,7 @@ REST: dict[str, tuple[str, str]] = {
     "POST /keys": ("admin", "/keys"),
     "DELETE /keys/{key_name}": ("admin", "/keys/none"),
     "GET /audit": ("admin", "/audit"),
+    "GET /audit/verdict": ("admin", "/audit/verdict"),
     "GET /doctor": ("admin", "/doctor"),
     "GET /config": ("admin", "/config"),
     "GET /outbox": ("admin", "/outbox"),

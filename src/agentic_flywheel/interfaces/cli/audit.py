@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING
 
 import click
 
@@ -62,10 +62,10 @@ def verify(invocation: Invocation, against: str) -> int:
 
 
 @audit.command("receipt", epilog="Example: afw audit receipt forgotten.json")
-@click.argument("file", type=click.File("rb"))
+@click.argument("file", type=click.Path(dir_okay=False, allow_dash=True))
 @click.option("--signed-by", default="", metavar="KEY", help="The public key of the installation that gave it.")
 @click.pass_obj
-def receipt(invocation: Invocation, file: BinaryIO, signed_by: str) -> int:
+def receipt(invocation: Invocation, file: str, signed_by: str) -> int:
     """Check a receipt that a command printed with --json.
 
     Its signature, whose it is (this installation's, unless --signed-by), and that the audit log bears it out.
@@ -78,10 +78,13 @@ def receipt(invocation: Invocation, file: BinaryIO, signed_by: str) -> int:
     from agentic_flywheel.model import Receipt
 
     try:
-        given = msgspec.json.decode(file.read(), type=Receipt)
+        with click.open_file(file, "rb") as opened:
+            given = msgspec.json.decode(opened.read(), type=Receipt)
+    except OSError as error:
+        raise InputError(f"{file} cannot be read: {error.strerror}") from error
     except msgspec.DecodeError as error:
         raise InputError(
-            f"{file.name} holds no receipt: {error}", suggestions=("Give what a command printed with --json.",)
+            f"{file} holds no receipt: {error}", suggestions=("Give what a command printed with --json.",)
         ) from error
     verdict = invocation.run(lambda flywheel: flywheel.audit.verify_receipt(given, signed_by=signed_by))
     if invocation.as_json:

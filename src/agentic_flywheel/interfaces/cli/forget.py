@@ -49,5 +49,5 @@ def forget(
     kind = "words" if matching is not None else "session" if session is not None else "user"
     named = session or user or "of everybody"
     return remove(
-        invocation, f"forget.{kind}", named, work, yes=yes, dry_run=dry_run, why=why, typed=matching or session or user
+        invocation, f"{kind}.forget", named, work, yes=yes, dry_run=dry_run, why=why, typed=matching or session or user
     )

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from agentic_flywheel.callers import ApiKey, AuditEntry, Scope
+from agentic_flywheel.callers import ApiKey, AuditEntry, AuditVerdict, Scope
 from agentic_flywheel.interfaces.http.call import Call
 from agentic_flywheel.interfaces.http.rest.arguments import Body, Limit, Meta, Query, Removal, Why, actor_of
 from agentic_flywheel.interfaces.http.rest.operations import Items, Operations
@@ -117,6 +117,20 @@ async def list_audit(call: Call, query: AuditFilter) -> AuditItems:
     """Who administered what, when and why, newest first."""
     found, cursor = await call.flywheel.audit.list(limit=query.limit, cursor=query.cursor)
     return AuditItems(items=tuple(found), next_cursor=cursor)
+
+
+class HeadNoted(Query, frozen=True, kw_only=True):
+    """What was noted of the log before."""
+
+    against: Annotated[
+        str, Meta(max_length=100, pattern=r"^([0-9]{1,20}:[0-9a-f]{64})?$", description="A head that was noted.")
+    ] = ""
+
+
+@access.get("/audit/verdict", needs=Scope.ADMIN)
+async def verify_audit(call: Call, query: HeadNoted) -> AuditVerdict:
+    """Whether every entry of the audit log stands where and as it was written."""
+    return await call.flywheel.audit.verify(against=query.against)
 
 
 def _view(key: ApiKey, now: float) -> KeyView:

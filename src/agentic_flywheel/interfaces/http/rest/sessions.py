@@ -250,33 +250,38 @@ async def delete_session(call: Call, session_id: SessionId, query: Removal) -> R
 
 
 class Forgotten(Body, frozen=True, kw_only=True):
-    """Of what or of whom everything is to be forgotten: exactly one of both."""
+    """Of what or of whom everything is to be forgotten: a session, a user, or what holds `matching` words (of everybody,
+    or of `user_id` alone)."""
 
     session_id: SessionId | None = None
     user_id: Annotated[str, Meta(min_length=1, max_length=256)] | None = None
+    matching: Annotated[str, Meta(min_length=4, max_length=1000)] | None = None
     dry_run: DryRun = False
     why: Why = ""
 
 
 @sessions.post("/forget", needs=Scope.ASK)
 async def forget(call: Call, body: Forgotten) -> Receipt:
-    """Remove all that came of a session, or of a user, wherever it is kept.
+    """Remove all that came of a session, of a user or of certain words, wherever it is kept.
 
     Turns go, and the answers that were computed for them, those that others share included; vectors, counts, wordings,
     drafts, reports. For whoever it is of, and administrators.
     """
-    if (body.session_id is None) == (body.user_id is None):
-        raise InputError("name exactly one of session_id and user_id")
-    forgetting = call.flywheel.forgetting
+    if body.session_id is not None and (body.user_id or body.matching):
+        raise InputError("name a session alone, without user_id and matching")
+    forgetting, user = call.flywheel.forgetting, body.user_id or ""
     if body.session_id is not None:
         await _admit_removal(call, body.session_id)
         work, action = partial(forgetting.session, body.session_id), "session.forget"
+    elif not (user or body.matching):
+        raise InputError("name one of session_id, user_id and matching")
+    elif not (call.caller.may(Scope.ADMIN) or (user and call.caller.user == user)):
+        raise _not_theirs(call)
+    elif body.matching is not None:
+        work, action = partial(forgetting.matching, body.matching, user=user), "words.forget"
     else:
-        user = body.user_id or ""
-        if not (call.caller.may(Scope.ADMIN) or call.caller.user == user):
-            raise _not_theirs(call)
         work, action = partial(forgetting.user, user), "user.forget"
-    target = body.session_id or body.user_id or ""
+    target = body.session_id or user or "of everybody"
     return await carried_out(call, action, target, lambda dry: work(dry_run=dry), dry_run=body.dry_run, why=body.why)
 
 
