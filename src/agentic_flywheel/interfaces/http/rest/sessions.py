@@ -250,8 +250,8 @@ async def delete_session(call: Call, session_id: SessionId, query: Removal) -> R
 
 
 class Forgotten(Body, frozen=True, kw_only=True):
-    """Of what or of whom everything is to be forgotten: a session, a user, or what holds `matching` words (of everybody,
-    or of `user_id` alone)."""
+    """Of what or of whom everything is to be forgotten: a session, a user, or what holds `matching` words (everybody's,
+    or those of `user_id` alone)."""
 
     session_id: SessionId | None = None
     user_id: Annotated[str, Meta(min_length=1, max_length=256)] | None = None
