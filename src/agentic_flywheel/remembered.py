@@ -57,9 +57,12 @@ def further_back(sessions: SessionStore, session: str, behind: int) -> Command:
 
 
 def read_further(recalled: Recalled, stored: Iterable[tuple[Turn, int]]) -> Conversation:
-    """A session whose turns further back were read too, each with its size."""
-    first = recalled.first.id if recalled.first else ""
-    return Conversation(recalled, tuple(Earlier.of(turn, size) for turn, size in stored if turn.id != first))
+    """A session whose turns further back were read too, each with its size.
+
+    What came in between the two readings moves turns that were recalled further back; they count once.
+    """
+    known = {turn.id for turn in recalled.turns} | ({recalled.first.id} if recalled.first else set())
+    return Conversation(recalled, tuple(Earlier.of(turn, size) for turn, size in stored if turn.id not in known))
 
 
 async def known_of(store: Store, session: str, *, window: int) -> Conversation:

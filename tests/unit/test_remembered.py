@@ -168,6 +168,18 @@ def test_what_waits_comes_along_from_further_back() -> None:
     assert known.before(5) == ()
 
 
+def test_what_came_in_between_two_readings_counts_once() -> None:
+    """Turns are appended, by others or as they are delivered, after the newest were read and before those further back."""
+    redis = Redis()
+    for _ in range(6):
+        redis.append()
+    recalled = redis.recall()
+    redis.append()
+    redis.append()
+    known = read_further(recalled, [(one, size(one)) for one in redis.turns[:-WINDOW]])
+    assert [one.id for one in known.before(2)] == ["t1", "t2", "t3"]
+
+
 def test_a_damaged_turn_breaks_what_follows() -> None:
     known = Conversation(Recalled(Session(id="s", turns=9), (turn(7), turn(8)), turn(0)), (Earlier.of(turn(6)),))
     damaged = Recalled(Session(id="s", turns=9), (turn(8),), turn(0), 1)
