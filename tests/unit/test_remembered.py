@@ -169,7 +169,7 @@ def test_what_waits_comes_along_from_further_back() -> None:
 
 
 def test_what_came_in_between_two_readings_counts_once() -> None:
-    """Turns are appended, by others or as they are delivered, after the newest were read and before those further back."""
+    """Turns are appended, by others or on delivery, after the newest were read and before those further back."""
     redis = Redis()
     for _ in range(6):
         redis.append()

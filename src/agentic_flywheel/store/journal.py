@@ -32,7 +32,7 @@ HEADER_BYTES = 16
 _MARK = b"\xa5AFR"
 _HEAD = struct.Struct("<4sIQ")
 #: Longest wait for another process's write, in seconds: beyond it, that process hangs.
-LOCK_SECONDS = 2.0
+LOCK_SECONDS = 10.0
 _POLL_SECONDS = 0.001
 _ATTEMPTS = 3
 
