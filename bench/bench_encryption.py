@@ -118,7 +118,8 @@ async def _measure(sides: dict[str, Side], rounds: int) -> list[Row]:
     times: dict[tuple[str, str], list[tuple[int, int]]] = {(arm, name): [] for arm in ARMS for name in sides}
     gc.collect()
     gc.freeze()
-    for number in range(WARM_UP + rounds):
+    warm_up = min(WARM_UP, rounds)
+    for number in range(warm_up + rounds):
         for arm in ARMS:
             names = random.sample(list(sides), len(sides))
             if arm == "sixth":
@@ -130,7 +131,7 @@ async def _measure(sides: dict[str, Side], rounds: int) -> list[Row]:
                 began, worked = perf_counter_ns(), process_time_ns()
                 await action()
                 took = (perf_counter_ns() - began, process_time_ns() - worked)
-                if number >= WARM_UP:
+                if number >= warm_up:
                     times[arm, name].append(took)
     return [_row(arm, times[arm, "plain"], times[arm, "sealed"]) for arm in ARMS]
 

@@ -38,6 +38,8 @@ _RECORDS = 500
 _KEEP_EVERY = 20
 _COPY_SECONDS = 3600
 _TRIES = 5
+#: The fields of streams that hold what people wrote: turns, reports, entries of the audit log.
+_VALUES = frozenset({b"t", b"r", b"e"})
 
 # Each replaces a value that still is what was read; 1 where it did.
 STRING = Script("""
@@ -311,7 +313,7 @@ class Rotation:
         meanwhile."""
         changed = 0
         async for page in self._stream_pages(key):
-            changed += sum(self._old(value) for _, words in page for value in words[1::2])
+            changed += sum(self._due(words, at) for _, words in page for at in range(1, len(words), 2))
         if not changed:
             return True
         self._found += changed
@@ -321,7 +323,7 @@ class Rotation:
         async for page in self._stream_pages(key):
             commands: list[Command] = []
             for last, words in page:
-                sealed = [stored(word, key) if at % 2 and self._old(word) else word for at, word in enumerate(words)]
+                sealed = [stored(word, key) if self._due(words, at) else word for at, word in enumerate(words)]
                 commands.append(("XADD", copy, last, *sealed))
             await self._link.run(*commands, ("EXPIRE", copy, _COPY_SECONDS), slow=True)
         self._unreadable = unreadable  # those were counted before
@@ -337,6 +339,10 @@ class Rotation:
             if page:
                 yield [(id_.decode(), _flat(fields)) for id_, fields in page]
             edge = "(" + page[-1][0].decode() if len(page) == _PAGE else ""
+
+    def _due(self, words: Sequence[bytes], at: int) -> bool:
+        """Whether the word at a place of an entry is a value that is to be sealed anew."""
+        return at % 2 == 1 and words[at - 1] in _VALUES and self._old(words[at])
 
     def _old(self, value: bytes) -> bool:
         """Whether a value is to be sealed anew. One that cannot be opened stays what it is."""
