@@ -70,6 +70,7 @@ bench: $(DEV) ## Measure; the figures depend on the machine
 	$(BIN)/python bench/bench_comparer.py --write
 	$(BIN)/python bench/bench_popular.py --write
 	$(BIN)/python bench/bench_candidates.py --write
+	$(BIN)/python bench/bench_links.py --write
 	$(BIN)/python bench/team_day.py --write
 
 openings: $(DEV) ## Write down anew what MCP clients are told first
