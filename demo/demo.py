@@ -319,7 +319,8 @@ async def key_and_lifetime(page: Page, flywheel: Flywheel, first: Answer) -> Non
     page.fact("size", f"{stored.size_bytes} bytes")
     page.fact("lifetime", f"{show_duration(timedelta(seconds=stored.ttl_seconds))} left (documents: 3 days, ±5 %)")
     page.claim("the key is predictable", key["key"] == first.key, key)
-    page.claim("Redis will remove it by itself", 0.94 * 3 * 86400 < stored.ttl_seconds < 1.06 * 3 * 86400, stored)
+    life = 3 * 86400  # 5 % more or less, and an hour in which it may stand in for a flow that fails
+    page.claim("Redis will remove it by itself", 0.94 * life < stored.ttl_seconds < 1.06 * life + 3600, stored)
 
     page.fact("command", "afw ttl set documents 1s")
     await command("ttl", "set", "documents", "1s")
