@@ -275,3 +275,24 @@ async def test_the_faq_of_a_flow_is_written_in_one_place_and_holds_everywhere(
         await curator.faq.retire(view.id, purge=True, dry_run=False)
         assert (await asker.ask(question)).source is Origin.CACHE
         assert (await curator.faq.list(retired=True)).entries == ()
+
+
+async def test_what_was_plain_is_sealed_wherever_it_lies(cluster: ClusterOfSix, tmp_path: Path) -> None:
+    key = f"k1:{'A' * 43}="
+    async with opened(cluster.url, tmp_path, {"oracle": Oracle()}) as plain:
+        for number in range(6):
+            await plain.ask(f"What is the zyxwort {number}?", session=f"s{number}")
+        turn = (await plain.sessions.show("s0")).turns[0]
+        await plain.similar.report(turn.id, "outdated", note="zyxwort", session="s0")
+        await plain.flush()
+    async with opened(cluster.url, tmp_path, {"oracle": Oracle()}, encryption_keys=key) as flywheel:
+        rotated = await flywheel.encryption.rotate()
+        assert rotated.complete
+        assert rotated.sealed >= 18  # turns, titles, answers, counts, the report
+        assert (await flywheel.encryption.rotate()).sealed == 0
+        for number in range(1, 6):
+            assert (await flywheel.ask(f"What is the zyxwort {number}?", session="again")).outcome is not Outcome.BYPASS
+        assert [report.note for report in await flywheel.similar.reports()] == ["zyxwort"]
+        for number in range(6):
+            raw = await flywheel._store.link.execute("XRANGE", flywheel._store.keys.turns(f"s{number}"), "-", "+")
+            assert [getattr(entry[1][1], "key_id", "") for entry in raw] == ["k1"]
