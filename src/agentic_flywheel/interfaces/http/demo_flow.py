@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Final
 
+from agentic_flywheel.flows.protocol import FlowQuestion
+
 #: How long it thinks.
 pause_seconds = 1.2
 
@@ -30,10 +32,11 @@ That is not something I know. I stand for a model in this demo, and know about d
 refunds and approvals."""
 
 
-async def answer(question: str) -> AsyncIterator[str]:
-    """The answer, word by word."""
+async def answer(question: FlowQuestion) -> AsyncIterator[str]:
+    """The answer, word by word; what was said before is not looked at, since words of it would be taken for the
+    question's."""
     await asyncio.sleep(pause_seconds)
-    words = question.casefold()
+    words = question.text.casefold()
     said = next((text for keys, text in _KNOWN.items() if any(key in words for key in keys)), _ELSE)
     for number, word in enumerate(said.split(" ")):
         yield word if number == 0 else f" {word}"
