@@ -16,7 +16,7 @@ CORE := $(VENV)/core.stamp
 SEMANTIC := $(VENV)/semantic.stamp
 DEV := $(VENV)/dev.stamp
 
-.PHONY: help demo test lint types contracts sizes format bench openings lock servers embedder clean
+.PHONY: help demo test lint types contracts sizes format bench openings lock bom servers embedder clean
 .DEFAULT_GOAL := help
 
 help: ## Show this list
@@ -79,6 +79,10 @@ openings: $(DEV) ## Write down anew what MCP clients are told first
 lock: $(DEV) ## Write requirements/*.lock anew from pyproject.toml
 	@command -v uv >/dev/null || $(PIP) install uv
 	PATH="$(BIN):$$PATH" $(BIN)/python requirements/lock.py
+	@$(MAKE) --no-print-directory bom
+
+bom: $(DEV) ## Write the bill of materials, requirements/bom.cdx.json, anew
+	$(BIN)/python requirements/bom.py
 
 servers: $(DEV) ## Fetch the rarer Redis servers that tests run against
 	$(BIN)/python tests/fetch_servers.py

@@ -5,15 +5,16 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-import sys
 import tomllib
 from pathlib import Path
 
 import pytest
 
 from agentic_flywheel.settings import load_settings
+from agentic_flywheel.store import watcher
 from agentic_flywheel.store.embedded import EmbeddedServer
 from pages import ROOT, read
+from socket_watch import SocketWatch
 
 PROJECT = tomllib.loads(read("pyproject.toml"))
 _PINNED = re.compile(r"^([A-Za-z0-9._-]+)==(\S+)(?: ; (.+?))? \\$", re.MULTILINE)
@@ -71,14 +72,17 @@ def test_every_target_is_explained() -> None:
         assert re.search(rf"^{target}:.*## \S", makefile, re.MULTILINE), f"make {target} is not explained"
 
 
-def test_the_demo_holds_what_it_claims_and_leaves_nothing(tmp_path: Path) -> None:
+def test_the_demo_holds_what_it_claims_leaves_nothing_and_calls_nobody(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     home = tmp_path / "home"
     home.mkdir()
+    watch = SocketWatch(tmp_path_factory.mktemp("watch"))
     environ = {"PATH": os.environ["PATH"], "HOME": str(home), "TMPDIR": str(tmp_path), "LANG": "C.UTF-8"}
     # A Redis of the user's must not be touched: this one is nobody, so using it would fail.
     environ |= {"AFW_REDIS_URL": "redis://127.0.0.1:1", "REDIS_URL": "redis://127.0.0.1:1"}
     done = subprocess.run(
-        [sys.executable, ROOT / "demo" / "demo.py"],
+        [watch.python, ROOT / "demo" / "demo.py"],
         env=environ,
         capture_output=True,
         text=True,
@@ -97,3 +101,40 @@ def test_the_demo_holds_what_it_claims_and_leaves_nothing(tmp_path: Path) -> Non
     assert place is not None
     settings = load_settings({"data_dir": f"{place[0]}/data"}, environ={}, directory=tmp_path)
     assert not EmbeddedServer(settings).socket.parent.exists()
+
+    # Unix sockets alone, in every process: the demo, the commands that it runs, the server and its watcher.
+    assert watch.abroad() == []
+    assert {row["family"] for row in watch.seen("socket.")} == {"AF_UNIX"}
+    assert len({row["pid"] for row in watch.seen("socket.connect")}) >= 5
+    started = [row["what"] for row in watch.seen("subprocess.Popen")]
+    servers = [one for one in started if one["configurations"]]
+    assert len(servers) >= 2, "one at first, another after it was killed"
+    assert all("port 0\n" in text and "\nbind" not in text for one in servers for text in one["configurations"])
+    others = [one["words"] for one in started if one not in servers and one["words"][0] != str(watch.python)]
+    assert {tuple(words[1:]) for words in others} <= {("--version",)}, others
+    unwatched = [one["words"] for one in started if "-S" in one["words"]]
+    assert {words[3] for words in unwatched} == {watcher.__file__}
+    made = re.findall(r"socket\.socket\((.*?)\)", Path(watcher.__file__).read_text("utf-8"))
+    assert made == ["socket.AF_UNIX"]
+
+
+def test_the_watch_sees_what_would_go_abroad(tmp_path: Path) -> None:
+    watch = SocketWatch(tmp_path)
+    program = """
+import contextlib, socket, subprocess, sys
+for address in ("127.0.0.1", "0.0.0.0"):
+    with socket.socket() as one:
+        one.bind((address, 0))
+with contextlib.suppress(OSError), socket.socket() as one:
+    one.setblocking(False)
+    one.connect(("127.0.0.2", 9))
+child = "import socket; socket.getaddrinfo('localhost', 80); socket.getaddrinfo('127.0.0.1', 80)"
+subprocess.run([sys.executable, "-c", child], env={}, check=True)
+"""
+    subprocess.run([watch.python, "-c", program], env={}, check=True, timeout=60)
+    assert len(watch.seen("socket.")) == 5
+    assert [(row["event"], row["what"]) for row in watch.abroad()] == [
+        ("socket.bind", "0.0.0.0"),
+        ("socket.getaddrinfo", "localhost"),
+    ]
+    assert len({row["pid"] for row in watch.seen("started")}) == 2
