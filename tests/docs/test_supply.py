@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import runpy
 from typing import Any
 
@@ -141,3 +142,37 @@ def test_the_bill_has_what_is_no_distribution() -> None:
     name, _, version = weights.REQUIREMENT.partition("==")
     assert parts[name]["version"] == version
     assert parts[name]["hashes"] == [{"alg": "SHA-256", "content": weights.WHEEL_SHA256}]
+
+
+def test_the_page_counts_what_each_way_to_install_brings() -> None:
+    rows = re.findall(r"^\| (core|extra `\w+`) \| (\d+) \|", read("docs/supply-chain.md"), re.MULTILINE)
+    ways = {way for part in PARTS for way in _of(part, "part") if way == "core" or way.startswith("extra ")}
+    counted = {way: sum(part["type"] == "library" and way in _of(part, "part") for part in PARTS) for way in ways}
+    assert {way.replace("`", ""): int(number) for way, number in rows} == counted
+
+
+def test_only_these_modules_open_connections() -> None:
+    """Whoever adds one adds a row to the page, under "What it says to whom"."""
+    ways = re.compile(
+        r"httpx2?\.(?:Async)?Client\(|create_connection\(|open_connection\(|_socket\.connect\(|hf_hub_download\(|urlopen\("
+        r"|pip, \"download\"|http\.client|^\s*(?:import|from) (?:requests|urllib3|aiohttp|huggingface_hub)\b",
+        re.MULTILINE,
+    )
+    package = ROOT / "src" / "agentic_flywheel"
+    found = {str(file.relative_to(package)) for file in package.rglob("*.py") if ways.search(file.read_text("utf-8"))}
+    assert found == {
+        "flows/wire.py",  # flows
+        "interfaces/http/flowise/passing.py",  # Flowise behind the service
+        "interfaces/http/tokens.py",  # keys of an issuer
+        "interfaces/mcp/bridge.py",  # the service
+        "observe/courier.py",  # traces
+        "search/embedders/endpoint.py",  # vectors
+        "search/embedders/weights.py",  # the embedder's weights
+        "store/watcher.py",  # Redis: the embedded server's socket
+        "store/wire.py",  # Redis
+    }
+    section = read("docs/supply-chain.md").split("\n## What it says to whom\n")[1].split("\n## ")[0]
+    assert re.findall(r"^\| (.+?) \|", section, re.MULTILINE)[1:] == [
+        *("Redis", "flows", "Flowise behind the service", "vectors", "the embedder's weights"),
+        *("traces", "keys of an issuer", "the service"),
+    ]
