@@ -6,12 +6,12 @@ import ast
 import re
 from functools import cache
 
-from agentic_flywheel import behind
+from agentic_flywheel import behind, reporting
 from agentic_flywheel.model import Entry, Outcome, Reason, Turn
 from agentic_flywheel.policy import relevance
 from agentic_flywheel.policy.identity import identity_of, normalise, question_hash
 from agentic_flywheel.settings import load_settings
-from agentic_flywheel.store import codec, flow_states, keys, leases
+from agentic_flywheel.store import breaker, codec, flow_states, keys, leases, link, popularity, seals, sessions
 from pages import DOCS, ROOT, first_column, read
 
 PAGE = "docs/rispecs/redis_storage.spec.md"
@@ -188,6 +188,16 @@ def test_the_numbers_are_the_product_s() -> None:
         "warm-up by itself: calls at most": settings["warm.max_calls"],
         "a turn without a session is written within": behind.DELAY_SECONDS,
         "changes of a flow that are kept": flow_states._CHANGES_KEPT,
+        "longest that a question waits for Redis, in all": settings.number("redis.command_timeout_seconds")
+        * link.QUESTION_SHARE,
+        "replies that did not come until Redis is left alone": breaker.TIMEOUTS_TO_OPEN,
+        "it is tried again after": breaker.FIRST_PAUSE_SECONDS,
+        "and then in growing steps up to": breaker.LONGEST_PAUSE_SECONDS,
+        "calls of others that one process listens to": leases.MOST_LISTENERS,
+        "events of a feed that are kept, about": sessions.FEED_LENGTH,
+        "counts are kept": popularity.KEPT.days,
+        "the mark of an answer that was called private stays": reporting.WITHDRAWN_SECONDS / day,
+        "age at which the keys of a tenant's encryption are looked at again": seals.LOOK_SECONDS,
     }
     table = _section("Implementation Guidelines").split("| Number | Value |\n|---|---|\n", 1)[1].split("\n\n", 1)[0]
     told = dict(re.findall(r"^\| (.+?) \| ([\d.]+)(?: [^|]*)? \|$", table, re.MULTILINE))
