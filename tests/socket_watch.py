@@ -1,8 +1,9 @@
 """What Python processes open, look up and start, seen from inside each: audit hooks that write it down.
 
-The hooks stand in the `sitecustomize` of a virtual environment made for it, so they are there in every process that
-is started with its interpreter (`sys.executable`), whatever environment variables it is given. A process that leaves
-`site` out (`-S`) is not watched: that it was started is written down all the same.
+A `.pth` file of a virtual environment made for it installs the hooks, so they are there in every process that is
+started with its interpreter (`sys.executable`), whatever environment variables it is given. (Some systems have a
+`sitecustomize` of their own, which would hide ours.) A process that leaves `site` out (`-S`) is not watched: that it
+was started is written down all the same.
 """
 
 from __future__ import annotations
@@ -55,8 +56,8 @@ class SocketWatch:
         paths = {"base": str(folder / "venv"), "platbase": str(folder / "venv")}
         site_packages = Path(sysconfig.get_path("purelib", "venv", paths))
         here = sysconfig.get_path("purelib")
-        (site_packages / "watched.pth").write_text(f"import site; site.addsitedir({here!r})\n")
-        (site_packages / "sitecustomize.py").write_text(_HOOK.format(record=str(self._record)))
+        (site_packages / "watched.pth").write_text(f"import watching, site; site.addsitedir({here!r})\n")
+        (site_packages / "watching.py").write_text(_HOOK.format(record=str(self._record)))
 
     def seen(self, event: str) -> list[dict[str, Any]]:
         """Every record whose event begins so, in the order in which they were written."""
