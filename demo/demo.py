@@ -263,6 +263,9 @@ async def kill_the_server(page: Page, flywheel: Flywheel, session: str) -> None:
     if embedded is None or (before := await embedded.status()) is None:
         raise NotAsClaimed("the embedded server runs -- not so")
     known = (await flywheel.sessions.show(session)).turns
+    # While a disk is busy, Redis holds its writes back for up to two seconds; a crash in that time would take them.
+    while (now := await embedded.status()) is not None and now.unwritten_bytes:  # noqa: ASYNC110 (Redis tells nobody)
+        await asyncio.sleep(0.05)
     os.kill(before.pid, signal.SIGKILL)
     page.fact("killed", f"{before.server} {before.version}, process {before.pid} (kill -9)")
     question = "How do I stop it there?"

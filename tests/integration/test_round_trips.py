@@ -109,8 +109,12 @@ class Watched:
 
 
 @pytest.fixture
-async def watched(valkey: Server, tmp_path: Path) -> AsyncIterator[Watched]:
-    """A flywheel whose connection stands and whose flow and scripts are known to the server."""
+async def watched(valkey: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Watched]:
+    """A flywheel whose connection stands and whose flow and scripts are known to the server.
+
+    What it writes behind goes when it is flushed, not in the middle of a question that takes long on a busy machine.
+    """
+    monkeypatch.setattr("agentic_flywheel.behind.DELAY_SECONDS", 3600)
     async with proxy_before(valkey, tmp_path) as proxy, flywheel_at(f"unix://{proxy.path}", tmp_path) as flywheel:
         await flywheel.ask("What is the first question of all?", session="warm up", flow="echo")
         yield Watched(flywheel, proxy)

@@ -50,7 +50,10 @@ _LASTING_VARIABLES = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH",
 
 
 class ServerStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """A running embedded server, as it describes itself; `server` is its family, `path` the data directory."""
+    """A running embedded server, as it describes itself; `server` is its family, `path` the data directory.
+
+    `unwritten_bytes` is what a crash of the server would take: on a busy disk it holds writes back for up to 2 s.
+    """
 
     pid: int
     socket: Path
@@ -59,6 +62,7 @@ class ServerStatus(msgspec.Struct, frozen=True, kw_only=True):
     used_memory_bytes: int
     uptime_seconds: int
     path: Path
+    unwritten_bytes: int = 0
 
 
 class EmbeddedServer:
@@ -116,7 +120,7 @@ class EmbeddedServer:
         """`status`, blocking."""
         try:
             with Connection(str(self.socket), _REPLY_SECONDS) as server:
-                facts = server.facts("server") | server.facts("memory")
+                facts = server.facts("server") | server.facts("memory") | server.facts("persistence")
         except (FileNotFoundError, ConnectionError):
             return None
         except OSError as error:
@@ -129,6 +133,7 @@ class EmbeddedServer:
             version=facts[f"{family}_version"],
             used_memory_bytes=int(facts["used_memory"]),
             uptime_seconds=int(facts["uptime_in_seconds"]),
+            unwritten_bytes=int(facts.get("aof_buffer_length", 0)),
             path=self.path,
         )
 
