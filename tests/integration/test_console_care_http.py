@@ -84,10 +84,10 @@ async def test_readers_are_shown_no_forms_and_nothing_of_the_insides(guarded: Ap
 
 
 async def test_what_all_tenants_share_is_shown_and_changed_by_its_operator_alone(guarded: App) -> None:
-    from agentic_flywheel.access import ApiKeys, Audit
+    from agentic_flywheel.access import ApiKeys
 
-    store = guarded.service.home._store
-    other = await ApiKeys(store, Audit(store), "elsewhere").create("other", {Scope.ADMIN}, by="test")
+    home = guarded.service.home
+    other = await ApiKeys(home._store, home.audit, "elsewhere").create("other", {Scope.ADMIN}, by="test")
     async with client_of(guarded, other.secret) as client:
         assert (await client.get("/settings")).status_code == 403
         assert (await client.get("/flows")).status_code == 200

@@ -24,6 +24,7 @@ import msgspec
 from agentic_flywheel.errors import KeyMissing, StoreDamaged, StoreError, StoreFull, StoreRefused, StoreUnavailable
 from agentic_flywheel.model import Turn
 from agentic_flywheel.store.codec import decode, place
+from agentic_flywheel.store.failures import NONSENSE, nonsense
 from agentic_flywheel.store.journal import Journal, Record, prepare_directory, take_lock
 from agentic_flywheel.store.keys import Keys
 from agentic_flywheel.store.link import Link
@@ -272,6 +273,8 @@ class Delivery:
             replies = await self._link.run_each(*commands, slow=True) if commands else []
         except StoreError as error:
             return error
+        except NONSENSE as error:
+            return nonsense(error, "whether turns are there")
         errors = [self._link.error(r, "counting") for r in replies if isinstance(r, Exception)]
         if errors:
             _log.warning("what was asked during an outage is not counted (yet): %s", errors[0])
