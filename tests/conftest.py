@@ -19,6 +19,19 @@ os.environ.setdefault("AFW_REDIS_COMMAND_TIMEOUT_SECONDS", "5")
 os.environ.setdefault("AFW_EMBEDDER_MODEL", "off")
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests of one `xdist_group` run in one worker, so that what they share is made once.
+
+    xdist 3.8 writes a group into `_nodeid`, where pytest 9.2 does not look any more.
+    """
+    from _pytest.nodeid import coerce_node_id
+
+    for item in items:
+        if named := vars(item).get("_nodeid"):
+            item._id = coerce_node_id(named)
+
+
 @pytest.fixture
 def anyio_backend() -> str:
     return "asyncio"

@@ -16,6 +16,8 @@ import pytest
 from afw_command import Afw, Done, assert_error
 from servers import Server, free_port
 
+pytestmark = pytest.mark.xdist_group("coaia")
+
 COAIAPY = "coaiapy==0.6.2"
 ENVIRONMENT = Path(__file__).parents[2] / ".cache" / "coaiapy-venv"
 Coaia = Callable[..., Done]

@@ -19,6 +19,8 @@ from flowise_replay import FLOWS, LoopbackServer, ReplayFlowise, Reply, Request
 from http_process import HttpServer, served
 from servers import Server, Servers
 
+pytestmark = pytest.mark.xdist_group("flowise_js")
+
 SDK, WIDGET = "flowise-sdk@1.0.9", "flowise-embed@3.1.6"
 
 ASK = """

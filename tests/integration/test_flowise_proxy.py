@@ -20,6 +20,8 @@ from flowise_replay.recorded import Recording
 from http_process import HttpServer, served
 from servers import Server, Servers, wait_until
 
+pytestmark = pytest.mark.xdist_group("flowise_proxy")
+
 _IDS = re.compile(rb'"(chatId|sessionId|chatMessageId|executionId)":"[^"]*"')
 #: What was sent as no question: refused here, where Flowise asks its model "undefined".
 NO_QUESTION = {

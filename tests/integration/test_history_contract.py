@@ -23,7 +23,7 @@ from histories import Home, Kept, home_of, kept
 from servers import Servers
 from sights import DOCS, SIGHTS, allowed
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.xdist_group("history_contract")]
 
 SIGHT = Sight(open_flows=("f",))
 EMBEDDER, OTHER, THIRD = "e" * 32, "0" * 32, "abc1" * 8

@@ -16,6 +16,8 @@ from flowise_replay import FLOWS, ReplayFlowise
 from http_process import HttpServer, assert_problem, served
 from servers import Server, Servers
 
+pytestmark = pytest.mark.xdist_group("http_security")
+
 EVIL = "https://evil.example"
 
 

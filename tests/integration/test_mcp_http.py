@@ -24,7 +24,7 @@ from http_process import HttpServer, served
 from mcp_process import ERAS, RESOURCES, TOOLS, RawServer, called, refused, resource
 from servers import Server, Servers, free_port, wait_until
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.xdist_group("mcp_http")]
 
 
 @pytest.fixture(scope="module")

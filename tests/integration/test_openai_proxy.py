@@ -14,6 +14,8 @@ from http_process import HttpServer, served
 from model_stubs import StubOpenAI
 from servers import Server, Servers
 
+pytestmark = pytest.mark.xdist_group("openai_proxy")
+
 ASKED = [{"role": "user", "content": "How long are answers kept?"}]
 
 

@@ -26,6 +26,8 @@ from afw_command import Afw
 from http_process import served
 from servers import Servers
 
+pytestmark = pytest.mark.xdist_group("rest_fuzzed")
+
 _EXAMPLES = int(os.environ.get("AFW_FUZZ_EXAMPLES", "0"))
 #: Codes with which the service says in its own words that others do not do what was asked: a flow that is not there, a
 #: memory without the answer that was to come from it (RFC 9111: 504).
