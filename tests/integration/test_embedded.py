@@ -145,12 +145,23 @@ def watcher_of(server: EmbeddedServer) -> int:
     """The pid of the process that watches over the server."""
     if not Path("/proc/self/cmdline").exists():
         pytest.skip("this system does not show the commands of processes")
-    (pid,) = (
-        int(command.parent.name)
-        for command in Path("/proc").glob("[0-9]*/cmdline")
-        if b"watcher.py" in (words := _read(command)) and os.fsencode(server.socket) in words
-    )
+
+    def found() -> list[int]:
+        pids = [
+            int(command.parent.name)
+            for command in Path("/proc").glob("[0-9]*/cmdline")
+            if b"watcher.py" in (words := _read(command)) and os.fsencode(server.socket) in words
+        ]
+        # The process that we started only starts the watcher, and is gone soon.
+        return pids if [_parent(pid) == os.getpid() for pid in pids] == [False] else []
+
+    (pid,) = wait_until(found, "the watcher to be on its own", 60)
     return pid
+
+
+def _parent(pid: int) -> int:
+    status = _read(Path(f"/proc/{pid}/stat")).rpartition(b")")[2].split()
+    return int(status[1]) if status else os.getpid()
 
 
 def _read(file: Path) -> bytes:

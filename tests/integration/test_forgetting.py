@@ -68,6 +68,12 @@ def traces(server: Server, folder: Path, word: str = MARK) -> list[str]:
     return [*found, *(str(file.relative_to(folder)) for file in files)]
 
 
+def lasting(server: Server, folder: Path) -> list[str]:
+    """Those that do not go by themselves: what a flow said stands for seconds, for those who were about to listen."""
+    with server.client() as redis:
+        return [trace for trace in traces(server, folder) if ":lease:" not in trace or redis.pttl(trace) == -1]
+
+
 async def lived(flywheel: Flywheel, user: str, session: str) -> None:
     """Everything that may come of a person's questions."""
     asked = f"How is the {MARK}{session} installed?"
@@ -150,11 +156,7 @@ async def test_nothing_is_left_of_words_that_are_forgotten(redis_server: Server,
         assert (await flywheel.history.search(MARK)).total == 0
         await flywheel.settled()
 
-        def left() -> list[str]:
-            # What a flow said stands for some seconds, for those who were about to listen.
-            return [trace for trace in traces(redis_server, tmp_path) if ":lease:" not in trace]
-
-        await until(lambda: not left(), f"traces to go: {left()}")
+        await until(lambda: not lasting(redis_server, tmp_path), f"traces to go: {lasting(redis_server, tmp_path)}")
         assert [turn.question for turn in (await flywheel.sessions.show("s")).turns] == [STAYS]
 
 
@@ -176,7 +178,7 @@ async def test_a_single_turn_that_is_deleted_leaves_no_trace_of_its_own(redis_se
         await flywheel.sessions.delete_turn("s", turn.id, dry_run=False)
         await flywheel.cache.clear(key=turn.entry_key, dry_run=False) if await there(flywheel, turn.entry_key) else None
         assert (await flywheel.history.search(MARK, user="ann")).total == 0
-        await until(lambda: not traces(redis_server, tmp_path), "the last trace to go")
+        await until(lambda: not lasting(redis_server, tmp_path), "the last trace to go")
 
 
 async def there(flywheel: Flywheel, key: str) -> bool:
