@@ -124,6 +124,8 @@ def traces_on_disk(server: Server) -> list[str]:
             return traces(server, server.directory)
         finally:
             redis.config_set("appendonly", "no")
+            for file in server.directory.glob("*.rdb"):  # else the next test that restarts the server finds it
+                file.unlink()
 
 
 @pytest.mark.parametrize(("name", "index"), [("valkey9", "local"), ("stack74", "engine")])

@@ -87,6 +87,12 @@ async def test_every_tool_and_resource(afw: Afw, flowise: ReplayFlowise, era: st
         assert (ttl["kind"], ttl["ttl_seconds"]) == ("flow", 36 * 3600)
         reported = await call("flowise_report_answer", turn_id=domain["turn_id"], kind="outdated", note="of last year")
         assert (reported["removed"]["entries"], reported["flow"], reported["answer"]) == (1, "echo", None)
+        viewed = await call("flowise_trace_view", trace_id=answer["trace_id"])
+        assert (viewed["turn"]["turn_id"], viewed["cache_hit"], viewed["exported"]) == (answer["turn_id"], False, "")
+        judged = await call("flowise_quality_score", score=8, trace_id=answer["trace_id"], feedback="to the point")
+        assert judged["trace_id"] == answer["trace_id"]
+        traced = await call("flowise_trace_search", min_score=8)
+        assert [found["turn_id"] for found in traced["found"]] == [answer["turn_id"]]
         preview = await call("flowise_clear_cache", flow="echo")
         assert preview["dry_run"]
         assert (await call("flowise_query", question=QUESTION, flow_override="echo"))["outcome"] == "hit"
@@ -106,6 +112,9 @@ async def test_every_tool_and_resource(afw: Afw, flowise: ReplayFlowise, era: st
         conditions = {flow["flow"]: flow for flow in (await resource(client, "flowise://flow-health"))["flows"]}
         assert (conditions["echo"]["questions"], conditions["echo"]["reports"]) == (5, {"outdated": 1})
         assert conditions["documents"]["state"] == "unused"
+        assert answer["turn_id"] in {
+            found["turn_id"] for found in (await resource(client, "flowise://traces"))["found"]
+        }
 
 
 @pytest.mark.parametrize("era", ERAS)
@@ -384,6 +393,8 @@ async def test_tools_say_when_to_use_them_and_what_they_may_do(afw: Afw) -> None
         "flowise_cache_stats",
         "flowise_usage_analytics",
         "flowise_flow_health",
+        "flowise_trace_view",
+        "flowise_trace_search",
         "coaia_fetch",
     }
 
