@@ -39,6 +39,11 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
     proof: Proof
     user: str | None = None
 
+    @property
+    def actor(self) -> str:
+        """Who calls, as the audit log names it."""
+        return self.name if self.proof == "none" else f"{self.proof}:{self.name}"
+
     def may(self, scope: Scope) -> bool:
         """Whether the caller may do this; an administrator may do everything."""
         return scope in self.scopes or Scope.ADMIN in self.scopes

@@ -118,7 +118,7 @@ async def test_an_encrypted_log_is_a_chain_too(valkey: Server, tmp_path: Path) -
 async def forgotten(flywheel: Flywheel) -> Receipt:
     await flywheel.ask("Where is it?", session="s", user="ann")
     return await flywheel.audit.carry_out(
-        "forget.session",
+        "session.forget",
         "s",
         lambda only_look: flywheel.forgetting.session("s", dry_run=only_look),
         by="cli:ada",

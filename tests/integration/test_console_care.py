@@ -291,6 +291,6 @@ def test_a_session_is_forgotten_once_its_name_was_typed(browser: Browser, team: 
         assert (receipt["target"], receipt["removed"]["sessions"], receipt["removed"]["turns"]) == ("ann-2", 1, 1)
         look.check("forgotten")
         look.open("/privacy/audit")
-        assert "forget.session" in page.locator("table").inner_text()
+        assert "session.forget" in page.locator("table").inner_text()
     with team.server.client() as client:
         assert client.get("/session.json?id=ann-2").status_code == 404

@@ -6,12 +6,15 @@ import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import httpx2
+import msgspec
 import pytest
 
 from agentic_flywheel.callers import Scope
 from agentic_flywheel.interfaces.http.app import App
+from agentic_flywheel.model import Receipt
 from http_app import app_on, client_of, key_for
 from servers import Server
 
@@ -59,7 +62,12 @@ async def test_somebody_may_have_their_own_forgotten_and_nobody_elses(guarded: A
         assert (await client.get("/privacy/audit")).status_code == 403
     assert (await guarded.service.home.sessions.resume("of-bob")).owner == "bob"
     (entry,), _ = await guarded.service.home.audit.list(limit=1)
-    assert (entry.action, entry.target, entry.by, entry.why) == ("forget.user", "ann", "key:test-ask", "asked")
+    assert (entry.action, entry.target, entry.by, entry.why) == ("user.forget", "ann", "key:test-ask", "asked")
+    kept = re.search(r'href="data:application/json;charset=utf-8,([^"]+)"', done.text)
+    assert kept is not None
+    receipt = msgspec.json.decode(unquote(kept[1]), type=Receipt)
+    assert receipt.audit == entry.head
+    assert (await guarded.service.home.audit.verify_receipt(receipt)).valid
 
 
 async def test_who_speaks_for_nobody_and_administers_nothing_forgets_nothing(guarded: App) -> None:

@@ -80,7 +80,8 @@ class Patience:
 class Link:
     """Connections to one Redis, made on first use; the embedded server is started where none is configured.
 
-    `round_trips` counts what was sent so far, for tests and `--explain`.
+    `round_trips` counts what was asked of it so far, for tests and `--explain`; a look at whether the tenant is
+    encrypted (with the first exchange, and every 30 s beside the others) is not in it.
     """
 
     def __init__(self, settings: Settings, scripts: Sequence[Script] = ()) -> None:

@@ -21,6 +21,4 @@ def who(visit: Visit) -> str:
 
 async def written_down(visit: Visit, action: str, target: str, *, why: str = "", **facts: object) -> None:
     """Put into the audit log what is about to be done; do it afterwards. Raises `StoreError`: then do not."""
-    caller = visit.caller
-    by = caller.name if caller.proof == "none" else f"{caller.proof}:{caller.name}"
-    await visit.flywheel.audit.record(action, target, by=by, why=why, **facts)
+    await visit.flywheel.audit.record(action, target, by=visit.caller.actor, why=why, **facts)

@@ -10,7 +10,7 @@ import msgspec
 
 from agentic_flywheel.callers import ApiKey, AuditEntry, AuditVerdict, Scope
 from agentic_flywheel.interfaces.http.call import Call
-from agentic_flywheel.interfaces.http.rest.arguments import Body, Limit, Meta, Query, Removal, Why, actor_of
+from agentic_flywheel.interfaces.http.rest.arguments import Body, Limit, Meta, Query, Removal, Why
 from agentic_flywheel.interfaces.http.rest.operations import Items, Operations
 from agentic_flywheel.model import Receipt
 
@@ -81,7 +81,7 @@ async def create_key(call: Call, body: NewKey) -> KeyMade:
     made = await call.flywheel.api_keys.create(
         body.name,
         set(body.scopes),
-        by=actor_of(call),
+        by=call.caller.actor,
         user=body.user_id,
         expires=None if body.expires_seconds is None else timedelta(seconds=body.expires_seconds),
         rate_per_minute=body.rate_per_minute,
@@ -96,7 +96,7 @@ KeyName = Annotated[str, Meta(min_length=1, max_length=64, description="A key's 
 @access.delete("/keys/{key_name}", needs=Scope.ADMIN)
 async def revoke_key(call: Call, key_name: KeyName, query: Removal) -> Receipt:
     """End a key, at once and in every process."""
-    return await call.flywheel.api_keys.revoke(key_name, by=actor_of(call), why=query.why, dry_run=query.dry_run)
+    return await call.flywheel.api_keys.revoke(key_name, by=call.caller.actor, why=query.why, dry_run=query.dry_run)
 
 
 class AuditFilter(Query, frozen=True, kw_only=True):

@@ -46,17 +46,11 @@ class Removal(Query, frozen=True, kw_only=True):
     why: Why = ""
 
 
-def actor_of(call: Call) -> str:
-    """Who calls, as the audit log names it."""
-    caller = call.caller
-    return caller.name if caller.proof == "none" else f"{caller.proof}:{caller.name}"
-
-
 async def carried_out(
     call: Call, action: str, target: str, work: Callable[[bool], Awaitable[Receipt]], *, dry_run: bool, why: str
 ) -> Receipt:
     """As `Audit.carry_out`, by whoever calls."""
-    return await call.flywheel.audit.carry_out(action, target, work, by=actor_of(call), why=why, dry_run=dry_run)
+    return await call.flywheel.audit.carry_out(action, target, work, by=call.caller.actor, why=why, dry_run=dry_run)
 
 
 def person_of(call: Call, user: str | None) -> str:

@@ -20,7 +20,6 @@ from agentic_flywheel.interfaces.http.rest.arguments import (
     Meta,
     Query,
     Why,
-    actor_of,
     carried_out,
 )
 from agentic_flywheel.interfaces.http.rest.operations import Items, Operations
@@ -150,4 +149,4 @@ async def reset_lifetime(call: Call, name: LifetimeName) -> LifetimeRow:
 async def _recorded(call: Call, action: str, name: str, *, why: str = "", **facts: object) -> None:
     if name not in tuple(FlowType):
         call.flywheel.flows.show(name.removeprefix("flow:"))
-    await call.flywheel.audit.record(action, name, by=actor_of(call), why=why, **facts)
+    await call.flywheel.audit.record(action, name, by=call.caller.actor, why=why, **facts)

@@ -24,7 +24,6 @@ from agentic_flywheel.interfaces.http.rest.arguments import (
     Meta,
     Query,
     UserId,
-    actor_of,
     person_of,
 )
 from agentic_flywheel.interfaces.http.rest.operations import Operations, Reply
@@ -220,7 +219,7 @@ async def approve_faq_entry(call: Call, faq_id: FaqId, body: Approval, request: 
     At once and in every process, until its flow changes or somebody retires it.
     """
     revision, named = _revision(request, body.revision)
-    await call.flywheel.audit.record("faq.approve", faq_id, by=actor_of(call))
+    await call.flywheel.audit.record("faq.approve", faq_id, by=call.caller.actor)
     try:
         view = await call.flywheel.faq.approve(
             faq_id,
@@ -249,7 +248,7 @@ async def retire_faq_entry(call: Call, faq_id: FaqId, body: Retirement) -> Recei
     if not body.dry_run:
         await call.flywheel.faq.retire(faq_id, purge=body.purge, dry_run=True)
         action = "faq.purge" if body.purge else "faq.retire"
-        await call.flywheel.audit.record(action, faq_id, by=actor_of(call), why=body.reason)
+        await call.flywheel.audit.record(action, faq_id, by=call.caller.actor, why=body.reason)
     return await call.flywheel.faq.retire(
         faq_id,
         reason=body.reason,

@@ -27,7 +27,6 @@ from agentic_flywheel.interfaces.http.rest.arguments import (
     Query,
     Question,
     Removal,
-    actor_of,
 )
 from agentic_flywheel.interfaces.http.rest.operations import Operations
 from agentic_flywheel.interfaces.secrets import shown_config
@@ -199,7 +198,7 @@ async def add_flow(call: Call, body: NewFlow) -> FlowChanged:
     if body.base_url:
         admit_known_address(body.base_url, call.flywheel.flows.list(inactive=True))
     said = body.said() | {"id": body.id, "kind": body.kind, "base_url": body.base_url or None}
-    await call.flywheel.audit.record("flow.add", body.key, by=actor_of(call), kind=body.kind)
+    await call.flywheel.audit.record("flow.add", body.key, by=call.caller.actor, kind=body.kind)
     change = await asyncio.to_thread(partial(call.flywheel.registry.add, body.key, **_fields(said)))
     return await _changed(call, change.action, change.key, {}, dict(change.after))
 
@@ -218,7 +217,7 @@ async def edit_flow(call: Call, flow: FlowKey, body: FlowFields) -> FlowChanged:
     if config := said.get("config"):
         merged = {name: value for name, value in {**spec.config, **config}.items() if value is not None}
         said["config"] = merged or None
-    await call.flywheel.audit.record("flow.edit", spec.key, by=actor_of(call), fields=" ".join(sorted(said)))
+    await call.flywheel.audit.record("flow.edit", spec.key, by=call.caller.actor, fields=" ".join(sorted(said)))
     change = await asyncio.to_thread(partial(call.flywheel.registry.edit, spec.key, **_fields(said)))
     return await _changed(call, change.action, change.key, dict(change.before), dict(change.after))
 
@@ -232,7 +231,7 @@ async def delete_flow(call: Call, flow: FlowKey, query: Removal) -> Receipt:
     call.require_operator()
     key = call.flywheel.flows.show(flow).key
     if not query.dry_run:
-        await call.flywheel.audit.record("flow.remove", key, by=actor_of(call), why=query.why)
+        await call.flywheel.audit.record("flow.remove", key, by=call.caller.actor, why=query.why)
     return (await remove_flow(call.flywheel, key, dry_run=query.dry_run))[0]
 
 

@@ -26,7 +26,6 @@ from agentic_flywheel.interfaces.http.rest.arguments import (
     Removal,
     SessionId,
     UserId,
-    actor_of,
     carried_out,
 )
 from agentic_flywheel.interfaces.http.rest.events import event
@@ -170,7 +169,7 @@ async def rebuild_index(call: Call) -> StreamingResponse:
 
     It goes on while somebody listens.
     """
-    await call.flywheel.audit.record("index.rebuild", "history", by=actor_of(call))
+    await call.flywheel.audit.record("index.rebuild", "history", by=call.caller.actor)
     return StreamingResponse(_rebuilding(call), 200, {"Cache-Control": "no-cache"}, _STREAM)
 
 

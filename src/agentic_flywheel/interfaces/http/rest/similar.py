@@ -16,7 +16,6 @@ from agentic_flywheel.interfaces.http.rest.arguments import (
     Meta,
     Query,
     UserId,
-    actor_of,
     person_of,
 )
 from agentic_flywheel.interfaces.http.rest.operations import Operations
@@ -59,7 +58,7 @@ async def set_similar(call: Call, flow: FlowKey, body: SimilarSet) -> SimilarSta
     """Decide for a flow: profile, mode, the budget of wrong answers; at once in every process."""
     said = {name: value for name, value in msgspec.structs.asdict(body).items() if value is not None}
     key = call.flywheel.flows.show(flow).key
-    await call.flywheel.audit.record("similar.set", key, by=actor_of(call), **said)
+    await call.flywheel.audit.record("similar.set", key, by=call.caller.actor, **said)
     return await call.flywheel.similar.set(key, **said)
 
 
@@ -73,7 +72,7 @@ class SimilarReset(Query, frozen=True, kw_only=True):
 async def reset_similar(call: Call, flow: FlowKey, query: SimilarReset) -> SimilarStatus:
     """Take back what was decided: registry and settings hold again."""
     key = call.flywheel.flows.show(flow).key
-    await call.flywheel.audit.record("similar.reset", key, by=actor_of(call), labels=query.labels)
+    await call.flywheel.audit.record("similar.reset", key, by=call.caller.actor, labels=query.labels)
     return await call.flywheel.similar.reset(key, labels=query.labels)
 
 
@@ -155,4 +154,4 @@ async def _recorded(call: Call, action: str, proposal_id: str, why: str) -> None
     if found is None:
         raise UnknownProposal(f"no open proposal {proposal_id!r}", proposal_id=proposal_id)
     change = f"{found.setting} {found.now} -> {found.proposed}"
-    await call.flywheel.audit.record(action, proposal_id, by=actor_of(call), why=why, flow=found.flow, change=change)
+    await call.flywheel.audit.record(action, proposal_id, by=call.caller.actor, why=why, flow=found.flow, change=change)

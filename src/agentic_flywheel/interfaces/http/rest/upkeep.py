@@ -26,7 +26,6 @@ from agentic_flywheel.interfaces.http.rest.arguments import (
     Meta,
     Moment,
     Query,
-    actor_of,
 )
 from agentic_flywheel.interfaces.http.rest.operations import Operations
 from agentic_flywheel.model import Check, Turn
@@ -141,7 +140,7 @@ async def deliver_outbox(call: Call, body: Delivery) -> DeliveryState:
     For administrators of the tenant that the service was started for: it is delivered for all tenants.
     """
     call.require_operator()
-    await call.flywheel.audit.record("outbox.deliver", "outbox", by=actor_of(call), rejected=body.rejected)
+    await call.flywheel.audit.record("outbox.deliver", "outbox", by=call.caller.actor, rejected=body.rejected)
     if body.rejected:
         await call.flywheel.outbox.deliver_rejected()
     delivered = (await call.flywheel.outbox.deliver()).delivered
@@ -212,7 +211,7 @@ async def export_backup(call: Call, query: ExportWanted) -> StreamingResponse:
     The response begins once the file is whole; its headers count the records. It works while others ask.
     """
     since = None if query.since is None else moment_of(query.since, end=False, now=time.time())
-    await call.flywheel.audit.record("backup.export", " ".join(query.section) or "everything", by=actor_of(call))
+    await call.flywheel.audit.record("backup.export", " ".join(query.section) or "everything", by=call.caller.actor)
     folder = Path(await asyncio.to_thread(tempfile.mkdtemp, prefix="afw-export-"))
     try:
         file = folder / "backup.jsonl.zst"
@@ -257,7 +256,7 @@ async def import_backup(call: Call, query: ImportWanted, request: Request) -> Ba
     try:
         file = await _received(request, file)
         if not query.dry_run:
-            await call.flywheel.audit.record("backup.import", "sent", by=actor_of(call))
+            await call.flywheel.audit.record("backup.import", "sent", by=call.caller.actor)
         receipt = await call.flywheel.backup.restore(file, dry_run=query.dry_run, skip_damaged=query.skip_damaged)
     except InputError as error:
         raise _told(error, file) from error

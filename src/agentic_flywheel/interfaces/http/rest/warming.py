@@ -13,7 +13,7 @@ from agentic_flywheel.callers import Scope
 from agentic_flywheel.insight.warming import WarmUp
 from agentic_flywheel.interfaces.http.call import Call
 from agentic_flywheel.interfaces.http.problems import known_error, problem_of
-from agentic_flywheel.interfaces.http.rest.arguments import Body, FlowKey, Meta, Query, actor_of
+from agentic_flywheel.interfaces.http.rest.arguments import Body, FlowKey, Meta, Query
 from agentic_flywheel.interfaces.http.rest.events import event
 from agentic_flywheel.interfaces.http.rest.operations import Operations
 from agentic_flywheel.interfaces.http.rest.shapes import given_out
@@ -61,7 +61,7 @@ class WarmWanted(Body, frozen=True, kw_only=True):
 async def begin_warm_up(call: Call, body: WarmWanted) -> WarmReport:
     """Begin a warm-up; it goes on in the service, and can be followed from anywhere."""
     warm_up = await _ready(call, body, dry_run=False)
-    await call.flywheel.audit.record("warm.begin", warm_up.job, by=actor_of(call), questions=warm_up.total)
+    await call.flywheel.audit.record("warm.begin", warm_up.job, by=call.caller.actor, questions=warm_up.total)
     return await _running(call, warm_up)
 
 
@@ -122,7 +122,7 @@ async def follow_warm_up(call: Call, job: Job) -> StreamingResponse:
 async def stop_warm_up(call: Call, job: Job) -> WarmReport:
     """Stop a warm-up, whichever process runs it; it can be gone on with."""
     report = await call.flywheel.warming.show(_named(job), items=False)
-    await call.flywheel.audit.record("warm.stop", report.job, by=actor_of(call))
+    await call.flywheel.audit.record("warm.stop", report.job, by=call.caller.actor)
     return await call.flywheel.warming.stop(report.job)
 
 
@@ -137,7 +137,7 @@ class WarmResumed(Body, frozen=True, kw_only=True):
 async def resume_warm_up(call: Call, job: Job, body: WarmResumed) -> WarmReport:
     """Go on with a warm-up that was cut off, stopped, or left by its budget; what was done is not asked again."""
     warm_up = await call.flywheel.warming.resume(_named(job), budget=_budget(body.budget), concurrency=body.concurrency)
-    await call.flywheel.audit.record("warm.resume", warm_up.job, by=actor_of(call))
+    await call.flywheel.audit.record("warm.resume", warm_up.job, by=call.caller.actor)
     return await _running(call, warm_up)
 
 

@@ -12,7 +12,6 @@ import msgspec
 
 from agentic_flywheel.callers import AuditEntry, Scope
 from agentic_flywheel.errors import InputError, NotAllowed, UnknownSession
-from agentic_flywheel.interfaces.http.console.doing import written_down
 from agentic_flywheel.interfaces.http.console.forms import Form
 from agentic_flywheel.interfaces.http.console.pages import Action, Page, Screen
 from agentic_flywheel.interfaces.http.console.visit import Visit
@@ -59,6 +58,11 @@ class ForgetPage(msgspec.Struct, frozen=True, kw_only=True):
     receipt: Receipt
     why: str = ""
     mistyped: bool = False
+
+    @property
+    def document(self) -> str:
+        """The receipt to keep, whole, so that `afw audit receipt` can verify it."""
+        return msgspec.json.encode(self.receipt).decode()
 
 
 class AuditPage(msgspec.Struct, frozen=True, kw_only=True):
@@ -112,8 +116,10 @@ async def forget(visit: Visit, form: Form) -> Page:
         receipt = await work(target, dry_run=True)
         page = ForgetPage(kind=kind, target=target, receipt=receipt, why=why, mistyped=bool(typed))
         return Page("forget.html", page, 400 if typed else 200)
-    await written_down(visit, f"forget.{kind}", target, why=why)
-    return Page("forget.html", ForgetPage(kind=kind, target=target, receipt=await work(target, dry_run=False), why=why))
+    receipt = await visit.flywheel.audit.carry_out(
+        f"{kind}.forget", target, lambda only_look: work(target, dry_run=only_look), by=visit.caller.actor, why=why
+    )
+    return Page("forget.html", ForgetPage(kind=kind, target=target, receipt=receipt, why=why))
 
 
 async def audit(visit: Visit) -> Page:
