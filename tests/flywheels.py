@@ -13,7 +13,8 @@ import pytest
 from agentic_flywheel import Flywheel
 from agentic_flywheel.flows.protocol import FlowQuestion
 from agentic_flywheel.flows.registry import Registry
-from agentic_flywheel.settings import SETTINGS, Settings, load_settings
+from agentic_flywheel.settings import Settings, load_settings
+from agentic_flywheel.settings_table import SETTINGS
 from servers import Server
 
 

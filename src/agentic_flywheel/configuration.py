@@ -11,7 +11,8 @@ import msgspec
 
 from agentic_flywheel.errors import FlywheelError, RegistryError
 from agentic_flywheel.flows.registry import Registry
-from agentic_flywheel.settings import SETTINGS, Setting, Settings
+from agentic_flywheel.settings import Settings
+from agentic_flywheel.settings_table import SETTINGS, Setting
 from agentic_flywheel.store.address import Address, resolve_address
 
 

@@ -42,7 +42,8 @@ from agentic_flywheel.search.embedding import embedder_of
 from agentic_flywheel.search.protocols import Embedder, Recall
 from agentic_flywheel.search.recall import recall_of
 from agentic_flywheel.sessions import Sessions
-from agentic_flywheel.settings import SETTINGS, Settings, load_settings
+from agentic_flywheel.settings import Settings, load_settings
+from agentic_flywheel.settings_table import SETTINGS
 from agentic_flywheel.similar import Similar
 from agentic_flywheel.store.embedded import EmbeddedServer
 from agentic_flywheel.store.store import Store

@@ -8,7 +8,8 @@ import re
 import agentic_flywheel
 from agentic_flywheel.flows.registry_file import FIELDS, KINDS
 from agentic_flywheel.model import Directives, Outcome, Reason
-from agentic_flywheel.settings import _OTHER_VARIABLES, SETTINGS
+from agentic_flywheel.settings import _OTHER_VARIABLES
+from agentic_flywheel.settings_table import SETTINGS
 from agentic_flywheel.store.address import _OPTIONS
 from agentic_flywheel.store.keys import Keys
 from agentic_flywheel.store.rights import COMMANDS, MODULES, MORE

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from agentic_flywheel.settings import _OTHER_VARIABLES, SETTINGS
+from agentic_flywheel.settings import _OTHER_VARIABLES
+from agentic_flywheel.settings_table import SETTINGS
 from pages import ROOT
 
 OPS = ROOT / "ops"

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from agentic_flywheel.errors import SettingsError
-from agentic_flywheel.settings import SETTINGS, Settings, load_settings
+from agentic_flywheel.settings import Settings, load_settings
+from agentic_flywheel.settings_table import SETTINGS
 
 
 @pytest.fixture
