@@ -121,30 +121,32 @@ class Recollection:
         return plan, known
 
     async def _recall(self, asked: Asked, plan: Plan, remembered: Conversation, waiting: Sequence[Turn]) -> Read:
-        """Read the session and, on the strength of what was remembered of it, what is stored for the question."""
+        """Read the session and, on the strength of what was remembered of it, what is stored for the question.
+
+        Which of the turns that wait are there is asked first: one that is delivered meanwhile then comes up in what is
+        read after it, or is still taken for one that waits.
+        """
         sessions = self._store.sessions
         window = self._planner.window(plan.registry)
-        commands = sessions.recall_commands(asked.session, window)
+        commands = [sessions.present_command(asked.session, [turn.id for turn in waiting])] if waiting else []
+        commands += sessions.recall_commands(asked.session, window)
         reads_back = self._planner.looks_back(asked, plan.spec) and not remembered.reaches_back()
         if reads_back:
             commands.append(further_back(sessions, asked.session, window))
-        if waiting:
-            commands.append(sessions.present_command(asked.session, [turn.id for turn in waiting]))
         read = await self._read(asked, plan, *commands)
-        replies = read.replies
+        places, replies = (read.replies[0], read.replies[1:]) if waiting else ((), read.replies)
         try:
             recalled = sessions.recalled(replies[:3])
             if any(turn.session_id != asked.session for turn in recalled.turns):
                 raise ValueError("turns of another session")
         except NONSENSE as error:
             raise nonsense(error, "a session") from error
+        absent = [turn for turn, place in zip(waiting, places, strict=True) if place is None]
+        whole = recalled_with(recalled, absent) if absent else recalled
         if reads_back:
-            known = read_further(recalled, self._further(asked, replies[3]))
+            known = read_further(whole, self._further(asked, replies[3]))
         else:
-            known = continued(remembered, recalled)
-        if waiting:
-            absent = [turn for turn, place in zip(waiting, replies[-1], strict=True) if place is None]
-            known = Conversation(recalled_with(recalled, absent), known.earlier)
+            known = Conversation(whole, continued(remembered, recalled).earlier)
         return msgspec.structs.replace(read, known=known)
 
     def _further(self, asked: Asked, reply: Any) -> list[tuple[Turn, int]]:

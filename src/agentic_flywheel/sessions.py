@@ -71,10 +71,13 @@ class Sessions:
         admit_id(session, "session")
         waiting = (await self._waiting()).get(session, ())
         try:
-            header = await self._store.sessions.header(session)
+            # What waits is looked for first and the header read last: turns may be delivered meanwhile.
+            absent = (await self._list.absent({session: waiting})).get(session, ())
             # One more is read: it tells whether the first one shown came with a change.
             turns, damaged = await self._store.sessions.turns(session, limit=None if limit is None else limit + 1)
-            waiting = (await self._list.absent({session: waiting})).get(session, ())
+            header = await self._store.sessions.header(session)
+            there = {turn.id for turn in turns}
+            waiting = tuple(turn for turn in absent if turn.id not in there)
             notes = [(len(waiting), _WAITING), (damaged, _DAMAGED)]
             warnings = tuple(text.format(count) for count, text in notes if count)
             links = await self._links_of(header) if header else ()

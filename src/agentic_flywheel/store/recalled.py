@@ -46,8 +46,8 @@ def recalled_with(recalled: Recalled, turns: Sequence[Turn]) -> Recalled:
 
 
 def recalled_of(replies: Sequence[Any]) -> Recalled:
-    """The replies to a session's header, its newest turns, newest first, and its first one."""
-    header, newest, oldest = replies
+    """The replies to a session's newest turns, newest first, its first one and its header."""
+    newest, oldest, header = replies
     session = header_of(header)
     if session is None:
         return Recalled()

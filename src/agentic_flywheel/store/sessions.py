@@ -40,12 +40,15 @@ class SessionStore:
         self._keys = keys
 
     def recall_commands(self, session: str, count: int) -> list[Command]:
-        """What to send to read a session's header, newest `count` turns and first turn; see `recalled`."""
+        """What to send to read a session's newest `count` turns, first turn and header; see `recalled`.
+
+        The header comes last: where turns come in meanwhile, it counts more than were read, and never fewer.
+        """
         turns = self._keys.turns(session)
         return [
-            header_command(self._keys, session),
             ("XREVRANGE", turns, "+", "-", "COUNT", max(1, count)),
             ("XRANGE", turns, "-", "+", "COUNT", 1),
+            header_command(self._keys, session),
         ]
 
     def recalled(self, replies: Sequence[Any]) -> Recalled:
@@ -63,7 +66,7 @@ class SessionStore:
         return earlier_of(reply)
 
     async def recall(self, session: str, count: int) -> Recalled:
-        """Header, newest turns and first turn in one round trip."""
+        """Newest turns, first turn and header in one round trip."""
         return self.recalled(await self._link.run(*self.recall_commands(session, count)))
 
     def append_commands(self, *turns: Turn) -> list[Command]:
