@@ -12,18 +12,17 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
-from datetime import timedelta
 from typing import Any, NamedTuple
-from urllib.parse import quote
 
 from agentic_flywheel.errors import FlowError, FlowGarbled, FlowMissing, FlowTimeout
 from agentic_flywheel.flows.flowise_reading import Reading, failure_of
 from agentic_flywheel.flows.flowise_revision import chatflow_digest
 from agentic_flywheel.flows.protocol import FlowEvent, FlowHealth, FlowQuestion, FlowSpec, Revision, Verbatim
+from agentic_flywheel.flows.remote import RemoteClient
 from agentic_flywheel.flows.replies import Page
-from agentic_flywheel.flows.wire import Deadline, Wire, short_pause
+from agentic_flywheel.flows.wire import Deadline
 from agentic_flywheel.model import Exchange
 
 #: Whether a flow streams, and Flowise's version, change rarely; what is known of them is trusted for so long.
@@ -44,14 +43,14 @@ class Restrictions(NamedTuple):
     streams: bool = False
 
 
-class FlowiseClient:
+class FlowiseClient(RemoteClient):
     """One chatflow of a Flowise server, ready to be asked.
 
-    The API key is the environment variable that the flow's `api_key_env` names, else `FLOWISE_API_KEY`, else none:
-    predictions of flows without a bound key are open to everybody. With a key that may read chatflows the revision
-    covers allowed overrides and credentials too; without, it covers what Flowise shows publicly of any flow.
-    `options: {streaming: false}` asks for the whole answer at once.
+    The API key is usually `FLOWISE_API_KEY`; predictions of flows without a bound key are open to everybody. With a key
+    that may read chatflows the revision covers allowed overrides and credentials too; without, it covers what Flowise
+    shows publicly of any flow. `options: {streaming: false}` asks for the whole answer at once.
 
+    >>> from datetime import timedelta
     >>> spec = FlowSpec(key="docs", id="d19a68c8", kind="flowise", base_url="http://localhost:3000/")
     >>> client = FlowiseClient(spec, environ={}, timeout=timedelta(seconds=60), check_timeout=timedelta(seconds=2))
     >>> client.address
@@ -61,36 +60,15 @@ class FlowiseClient:
     accepts_history = True
     accepts_instructions = False
     revision_is_remote = True
+    usual_key_variable = "FLOWISE_API_KEY"
+    _streams: tuple[bool, float] | None = None
+    _version: tuple[str, float] | None = None
+    _restrictions: tuple[Restrictions, float] | None = None
+    _type = ""
 
-    def __init__(
-        self,
-        spec: FlowSpec,
-        *,
-        environ: Mapping[str, str],
-        timeout: timedelta,
-        check_timeout: timedelta,
-        pause: Callable[[], timedelta] = short_pause,
-    ) -> None:
-        self.spec = spec
-        self._key_variable = spec.api_key_env or "FLOWISE_API_KEY"
-        key = environ.get(self._key_variable, "").strip()
-        self._has_key = bool(key)
-        base_url = spec.base_url.rstrip("/").removesuffix("/api/v1")
-        self._wire = Wire(
-            spec,
-            base_url=base_url,
-            headers={"authorization": f"Bearer {key}"} if key else {},
-            secret=key,
-            timeout=timeout,
-            check_timeout=check_timeout,
-            pause=pause,
-        )
-        self._id = quote(spec.id, safe="")
-        self._streams: tuple[bool, float] | None = None
-        self._version: tuple[str, float] | None = None
-        self._type = ""
-        self._own = f"Bearer {key}" if key else ""
-        self._restrictions: tuple[Restrictions, float] | None = None
+    @staticmethod
+    def _service(spec: FlowSpec) -> str:
+        return spec.base_url.rstrip("/").removesuffix("/api/v1")
 
     @property
     def address(self) -> str:
@@ -182,10 +160,6 @@ class FlowiseClient:
             notes.append(error.message)
         return FlowHealth(ok=ok, notes=tuple(notes), version=version, elapsed_ms=(time.perf_counter() - began) * 1000.0)
 
-    async def aclose(self) -> None:
-        """Close the connections. Safe to call twice."""
-        await self._wire.aclose()
-
     def _headers_of(self, verbatim: Verbatim) -> dict[str, str]:
         """Headers of one call: those that Flowise looks at, and the credential that the asker showed."""
         headers = dict(verbatim.headers)
@@ -231,7 +205,7 @@ class FlowiseClient:
                 bound = bool(chatflow["apikeyid"])
         origins = chatbot.get("allowedOrigins")
         allowed = tuple(str(one) for one in origins if one) if isinstance(origins, list) else ()
-        return Restrictions(bound, allowed, self._own, streams)
+        return Restrictions(bound, allowed, self._credentials.get("authorization", ""), streams)
 
     def _body(self, question: FlowQuestion, streaming: bool) -> dict[str, Any]:
         conversation = question.conversation or uuid.uuid4().hex

@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Iterator, Mapping
 from contextlib import aclosing
-from datetime import timedelta
 from typing import Any
-from urllib.parse import quote
 
 from agentic_flywheel.errors import FlowError, FlowGarbled
 from agentic_flywheel.flows.flowise_revision import digest_of
@@ -26,21 +24,23 @@ from agentic_flywheel.flows.protocol import (
     Revision,
     TextPart,
 )
+from agentic_flywheel.flows.remote import RemoteClient
 from agentic_flywheel.flows.replies import Transcript, json_or_none, kind_by_words, mended
-from agentic_flywheel.flows.wire import Reply, Wire, short_pause
+from agentic_flywheel.flows.wire import Reply, Wire
 
 #: Parts of a node that are only looks, or change when somebody opens the flow.
 _LOOKS = frozenset({"position", "positionAbsolute", "width", "height", "measured", "selected", "dragging"})
 _EDGE_PARTS = ("source", "sourceHandle", "target", "targetHandle")
 
 
-class LangflowClient:
+class LangflowClient(RemoteClient):
     """One flow of a Langflow server, ready to be asked; the flow's `id` is its UUID or endpoint name.
 
-    The API key is the environment variable that `api_key_env` names, else `LANGFLOW_API_KEY`. `config` goes into the
-    request as `tweaks` (component, then parameter). `options: {streaming: true}` asks for a stream. Langflow takes
-    no history, so earlier turns are put in front of the question by the caller.
+    The API key is usually `LANGFLOW_API_KEY`. `config` goes into the request as `tweaks` (component, then parameter).
+    `options: {streaming: true}` asks for a stream. Langflow takes no history, so earlier turns are put in front of the
+    question by the caller.
 
+    >>> from datetime import timedelta
     >>> spec = FlowSpec(key="faq", id="support", kind="langflow", base_url="http://localhost:7860")
     >>> client = LangflowClient(spec, environ={}, timeout=timedelta(seconds=60), check_timeout=timedelta(seconds=2))
     >>> client.address
@@ -50,30 +50,15 @@ class LangflowClient:
     accepts_history = False
     accepts_instructions = False
     revision_is_remote = True
+    usual_key_variable = "LANGFLOW_API_KEY"
 
-    def __init__(
-        self,
-        spec: FlowSpec,
-        *,
-        environ: Mapping[str, str],
-        timeout: timedelta,
-        check_timeout: timedelta,
-        pause: Callable[[], timedelta] = short_pause,
-    ) -> None:
-        self.spec = spec
-        self._key_variable = spec.api_key_env or "LANGFLOW_API_KEY"
-        key = environ.get(self._key_variable, "").strip()
-        self._wire = Wire(
-            spec,
-            base_url=spec.base_url.rstrip("/").removesuffix("/api/v1"),
-            headers={"x-api-key": key} if key else {},
-            secret=key,
-            timeout=timeout,
-            check_timeout=check_timeout,
-            pause=pause,
-        )
-        self._has_key = bool(key)
-        self._id = quote(spec.id, safe="")
+    @staticmethod
+    def _service(spec: FlowSpec) -> str:
+        return spec.base_url.rstrip("/").removesuffix("/api/v1")
+
+    @staticmethod
+    def _shown(key: str) -> dict[str, str]:
+        return {"x-api-key": key}
 
     @property
     def address(self) -> str:
@@ -144,10 +129,6 @@ class LangflowClient:
             ok = False
             notes.append(error.message)
         return FlowHealth(ok=ok, notes=tuple(notes), version=version, elapsed_ms=(time.perf_counter() - began) * 1000.0)
-
-    async def aclose(self) -> None:
-        """Close the connections. Safe to call twice."""
-        await self._wire.aclose()
 
 
 class _Reading:

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
-from datetime import timedelta
 from typing import Any
 
 from agentic_flywheel.errors import FlowError, FlowGarbled
@@ -23,20 +22,22 @@ from agentic_flywheel.flows.protocol import (
     Revision,
     TextPart,
 )
+from agentic_flywheel.flows.remote import RemoteClient
 from agentic_flywheel.flows.replies import Page, Transcript, json_or_none, kind_by_words, tokens_of
-from agentic_flywheel.flows.wire import Reply, Wire, short_pause
+from agentic_flywheel.flows.wire import Reply, Wire
 
 _DEFAULT_URL = "https://api.openai.com/v1"
 
 
-class OpenAIClient:
+class OpenAIClient(RemoteClient):
     """One model of an OpenAI-compatible service, ready to be asked; the flow's `id` is the model's name.
 
-    `base_url` may leave the `/v1` out. The API key is the environment variable that `api_key_env` names, else
-    `OPENAI_API_KEY`, else none (local servers want none). `config` goes into the request as it is (`temperature`,
+    `base_url` may leave the `/v1` out. The API key is usually `OPENAI_API_KEY` (local servers want
+    none). `config` goes into the request as it is (`temperature`,
     `max_tokens`, ...); `options: {system: "..."}` is the system prompt, `{streaming: false}` asks for the whole
     answer at once. The service says nothing about changes of a model, so there is no revision.
 
+    >>> from datetime import timedelta
     >>> spec = FlowSpec(key="local", id="llama", kind="openai", base_url="http://localhost:11434")
     >>> client = OpenAIClient(spec, environ={}, timeout=timedelta(seconds=60), check_timeout=timedelta(seconds=2))
     >>> client.address
@@ -46,29 +47,13 @@ class OpenAIClient:
     accepts_history = True
     accepts_instructions = True
     revision_is_remote = False
+    usual_key_variable = "OPENAI_API_KEY"
+    #: Until the service refuses them; older servers do.
+    _takes_stream_options = True
 
-    def __init__(
-        self,
-        spec: FlowSpec,
-        *,
-        environ: Mapping[str, str],
-        timeout: timedelta,
-        check_timeout: timedelta,
-        pause: Callable[[], timedelta] = short_pause,
-    ) -> None:
-        self.spec = spec
-        self._key_variable = spec.api_key_env or "OPENAI_API_KEY"
-        key = environ.get(self._key_variable, "").strip()
-        self._wire = Wire(
-            spec,
-            base_url=_endpoint(spec.base_url or _DEFAULT_URL),
-            headers={"authorization": f"Bearer {key}"} if key else {},
-            secret=key,
-            timeout=timeout,
-            check_timeout=check_timeout,
-            pause=pause,
-        )
-        self._takes_stream_options = True
+    @staticmethod
+    def _service(spec: FlowSpec) -> str:
+        return _endpoint(spec.base_url or _DEFAULT_URL)
 
     @property
     def address(self) -> str:
@@ -118,10 +103,6 @@ class OpenAIClient:
         except FlowError as error:
             notes.append(error.message)
         return FlowHealth(ok=ok, notes=tuple(notes), elapsed_ms=(time.perf_counter() - began) * 1000.0)
-
-    async def aclose(self) -> None:
-        """Close the connections. Safe to call twice."""
-        await self._wire.aclose()
 
     def _body(self, question: FlowQuestion) -> dict[str, Any]:
         messages: list[dict[str, str]] = []
