@@ -81,12 +81,21 @@ def packed(value: object) -> bytes:
     body = _encoder.encode(value)
     compression = 0
     if len(body) >= COMPRESS_FROM:
-        level = 3 if len(body) <= 32 * 1024 else 1
-        squeezed = _zstd.compressors[level].compress(body)
+        squeezed = compressed(body)
         if len(squeezed) < len(body):
             body, compression = squeezed, 1
+    return head_of(body, compression=compression) + body
+
+
+def compressed(body: bytes) -> bytes:
+    """A body as a frame of Zstandard that states its size."""
+    return _zstd.compressors[3 if len(body) <= 32 * 1024 else 1].compress(body)
+
+
+def head_of(body: bytes, *, compression: int) -> bytes:
+    """What stands before a body: version, compression and checksum."""
     head = bytes((VERSION, compression))
-    return head + xxhash.xxh3_64_digest(head + body) + body
+    return head + xxhash.xxh3_64_digest(head + body)
 
 
 def decode(raw: bytes, type_: type[_T]) -> _T:

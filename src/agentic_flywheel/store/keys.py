@@ -54,6 +54,7 @@ class Keys:
         self.warm = f"{self.root}:warm"
         #: Which keys the values of this tenant are sealed with (`store.seals`).
         self.sealing = f"{self.root}:sealing"
+        self._feeds = [f"{self.root}:feed:{shard}" for shard in range(SHARDS)]
 
     def entry(self, scope: str, flow: str, hash_: str, *, user: str = "", session: str = "") -> str:
         """The key of a stored answer; `scope` is team, user or session."""
@@ -131,6 +132,11 @@ class Keys:
         """What is known of a session without its turns."""
         return f"{self.root}:session:{{{safe(session)}}}"
 
+    def session_keys(self, session: str) -> tuple[str, str, str]:
+        """What is known of a session, its turns, and the ids of those: `session`, `turns`, `turn_ids`."""
+        known = self.session(session)
+        return known, f"{known}:turns", f"{known}:ids"
+
     def turns(self, session: str) -> str:
         """The session's turns, oldest first."""
         return f"{self.session(session)}:turns"
@@ -157,11 +163,11 @@ class Keys:
 
     def feed(self, session: str) -> str:
         """The stream of events that follows this session's turns."""
-        return self.feeds()[shard_of(session)]
+        return self._feeds[shard_of(session)]
 
     def feeds(self) -> list[str]:
         """All streams of events."""
-        return [f"{self.root}:feed:{shard}" for shard in range(SHARDS)]
+        return list(self._feeds)
 
     def api_key(self, id_: str) -> tuple[str, str]:
         """An API key, of whatever tenant, and the bucket of its rate."""

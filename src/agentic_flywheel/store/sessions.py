@@ -16,13 +16,13 @@ import msgspec
 
 from agentic_flywheel.errors import StoreDamaged, StoreFull
 from agentic_flywheel.model import Session, Turn
-from agentic_flywheel.store.codec import encode
 from agentic_flywheel.store.judgements import unjudge_command
 from agentic_flywheel.store.keys import SHARDS, Keys, shard_of
 from agentic_flywheel.store.link import Command, Link
 from agentic_flywheel.store.recalled import Recalled, earlier_of, recalled_of, turns_of
 from agentic_flywheel.store.session_headers import header_command, header_of, private_word, title_word
 from agentic_flywheel.store.session_scripts import AMEND, APPEND, EARLIER, LINK, REMOVE
+from agentic_flywheel.store.turn_codec import encode_turn
 from agentic_flywheel.titles import Titled, titled
 
 #: Events that each stream of the feed keeps, about.
@@ -73,23 +73,22 @@ class SessionStore:
         """What to send to append turns; first one script for each session, in the order in which they come up, whose
         reply says how many were not there already."""
         keys = self._keys
-        by_session: dict[str, list[str | bytes]] = {}
+        by_session: dict[str, tuple[tuple[str, str, str], list[str | bytes]]] = {}
         indexes: defaultdict[str, dict[str, float]] = defaultdict(dict)
         feeds: defaultdict[str, list[str]] = defaultdict(list)
         for turn in turns:
             session = turn.session_id
-            appended = by_session.setdefault(session, [])
-            payload = encode(turn, keys.turns(session))
-            appended += [turn.id, payload, repr(turn.at), turn.flow, session, turn.user]
-            appended.append(title_word(titled((turn,)), keys.session(session)))
+            own = by_session.get(session)
+            if own is None:
+                own = by_session[session] = (keys.session_keys(session), [])
+            (header, stream, _), appended = own
+            title = title_word(titled((turn,)), header)
+            appended += (turn.id, encode_turn(turn, stream), repr(turn.at), turn.flow, session, turn.user, title)
             indexes[keys.sessions(shard_of(session))][session] = turn.at
             if turn.user:
                 indexes[keys.user_sessions(turn.user)][session] = turn.at
-            feeds[keys.feed(session)] += ["turn", turn.id, "session", session]
-        commands = [
-            APPEND.call((keys.session(session), keys.turns(session), keys.turn_ids(session)), *appended)
-            for session, appended in by_session.items()
-        ]
+            feeds[keys.feed(session)] += ("turn", turn.id, "session", session)
+        commands = [APPEND.call(three, *appended) for three, appended in by_session.values()]
         commands += [
             ("ZADD", index, "GT", *(part for session, at in active.items() for part in (at, session)))
             for index, active in indexes.items()
