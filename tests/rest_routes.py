@@ -23,6 +23,8 @@ REST: dict[str, tuple[str, str]] = {
     "GET /sessions/{session_id}/export": ("ask", "/sessions/s/export"),
     "DELETE /sessions/{session_id}": ("ask", "/sessions/s"),
     "POST /forget": ("ask", "/forget"),
+    "POST /forget/traces": ("admin", "/forget/traces"),
+    "GET /forget/traces/{erasure}": ("ask", "/forget/traces/none"),
     "GET /search": ("read", "/search"),
     "GET /popular": ("read", "/popular"),
     "GET /paths": ("read", "/paths"),

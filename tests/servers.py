@@ -57,6 +57,7 @@ LASTING_KEYS = (
     "afw:v1:*:flow:{*}:faq:changes:*",
     "afw:v1:*:reports",
     "afw:v1:*:proposals",
+    "afw:v1:*:erasures",
     "afw:v1:*:{history}:state",
     "afw:v1:*:{history}:flows",
     "afw:v1:*:{history}:sessions:*",

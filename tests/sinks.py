@@ -1,15 +1,21 @@
-"""A place that traces are sent to, as tests need it: a real HTTP server that reads OTLP and Langfuse's scores."""
+"""A place that traces are sent to, as tests need it: a real HTTP server that reads OTLP and Langfuse's scores.
+
+It also deletes and finds traces as Langfuse's public API says that it does: with the project's keys alone, what belongs
+to a trace with the trace, `DELETE` answered before anything is gone, pages with cursors.
+"""
 
 from __future__ import annotations
 
+import base64
 import gzip
 import json
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, NamedTuple
+from urllib.parse import parse_qs, unquote, urlsplit
 
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue
@@ -17,6 +23,7 @@ from opentelemetry.proto.common.v1.common_pb2 import AnyValue
 from servers import wait_until
 
 PUBLIC, SECRET = "pk-lf-test", "sk-lf-test"
+AUTHORIZATION = "Basic " + base64.b64encode(f"{PUBLIC}:{SECRET}".encode()).decode()
 
 
 class Received(NamedTuple):
@@ -35,10 +42,19 @@ class Received(NamedTuple):
 
 
 class Sink:
-    """What arrived so far. `how` is what it does with requests: take, hang, refuse (503), deny (401), drip."""
+    """What arrived so far. `how` is what it does with requests: take, hang, refuse (503), deny (401), busy (429), drip.
+
+    `later` leaves what is deleted where it is until `work`; `version` is Langfuse's: 3 finds traces by a list of them.
+    `page` is the most that it puts on one.
+    """
 
     def __init__(self, how: str) -> None:
         self.how = how
+        self.later = False
+        self.version = 4
+        self.page = 1000
+        self.asked_to_delete: list[str] = []
+        self.deletions = 0
         self.spans: list[Received] = []
         self.scores: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
@@ -56,6 +72,61 @@ class Sink:
 
     def _of(self, trace: str) -> list[Received]:
         return [span for span in list(self.spans) if span.trace == trace]
+
+    def work(self) -> None:
+        """Delete what was asked for."""
+        gone = set(self.asked_to_delete)
+        self.spans = [span for span in self.spans if span.trace not in gone]
+        self.scores = [score for score in self.scores if score.get("traceId") not in gone]
+
+    @property
+    def traces(self) -> set[str]:
+        """The ids of the traces that are here."""
+        return {span.trace for span in self.spans}
+
+    def delete(self, path: str, body: bytes) -> tuple[int, Any]:
+        """What Langfuse answers to DELETE."""
+        if path.startswith("/api/public/scores/"):
+            id_ = unquote(path.rpartition("/")[2])
+            kept = [score for score in self.scores if score["id"] != id_]
+            found, self.scores = len(kept) < len(self.scores), kept
+            return (202, {"message": "Score deletion request received"}) if found else (404, {"message": "Not found"})
+        if path != "/api/public/traces":
+            return 404, {"message": "Not found"}
+        ids = json.loads(body)["traceIds"]
+        if not ids or not all(isinstance(one, str) for one in ids):
+            return 400, {"message": "Invalid request data"}
+        self.deletions += 1
+        self.asked_to_delete += ids
+        if not self.later:
+            self.work()
+        return 200, {"message": "Traces deleted successfully"}
+
+    def found(self, path: str, asked: dict[str, str]) -> tuple[int, Any]:
+        """What Langfuse answers to GET; a filter that it does not know is passed over, as its server does."""
+        names = {"sessionId": "session.id", "userId": "user.id"}
+        rows = [
+            {
+                "id": span.span,
+                "traceId": span.trace,
+                "name": span.name,
+                "sessionId": span.said.get("session.id"),
+                "userId": span.said.get("user.id"),
+                "metadata": _metadata(span),
+            }
+            for span in list(self.spans)
+            if all(span.said.get(ours) == asked[theirs] for theirs, ours in names.items() if theirs in asked)
+        ]
+        if path == "/api/public/v2/observations" and self.version >= 4:
+            rows = [row for row in rows if row["name"] == asked.get("name", row["name"])]
+            start, most = int(asked.get("cursor", "0")), min(int(asked["limit"]), self.page)
+            more = {"cursor": str(start + most)} if len(rows) > start + most else {}
+            return 200, {"data": rows[start : start + most], "meta": more}
+        if path == "/api/public/traces" and self.version < 4:
+            roots = [row | {"id": row["traceId"], "name": "a title"} for row in rows if row["name"] == "afw.ask"]
+            number, most = int(asked["page"]), int(asked["limit"])
+            return 200, {"data": roots[(number - 1) * most : number * most], "meta": {"page": number}}
+        return 404, {"message": "Not found"}
 
     def take(self, path: str, body: bytes) -> None:
         if path.endswith("/scores"):
@@ -95,20 +166,36 @@ def sink(how: str = "take") -> Iterator[Sink]:
         protocol_version = "HTTP/1.1"
 
         def do_POST(self) -> None:
+            self.answer(lambda body: received.take(self.path, body))
+
+        def do_DELETE(self) -> None:
+            self.answer(lambda body: received.delete(self.path, body), keys=True)
+
+        def do_GET(self) -> None:
+            parts = urlsplit(self.path)
+            asked = {name: values[0] for name, values in parse_qs(parts.query).items()}
+            self.answer(lambda _: received.found(parts.path, asked), keys=True)
+
+        def answer(self, act: Callable[[bytes], tuple[int, Any] | None], *, keys: bool = False) -> None:
             received.requests += 1
             received.headers.append({name.lower(): value for name, value in self.headers.items()})
-            body = self.rfile.read(int(self.headers["Content-Length"]))
+            body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
             if self.headers.get("Content-Encoding") == "gzip":
                 body = gzip.decompress(body)
             if received.how == "hang":
                 received.released.wait()
                 return
-            status = {"refuse": 503, "deny": 401}.get(received.how, 200)
-            if status == 200:
-                received.take(self.path, body)
+            status, said = {"refuse": 503, "deny": 401, "busy": 429}.get(received.how, 200), b""
+            if keys and self.headers.get("Authorization") != AUTHORIZATION:
+                status = 401
+            if status == 200 and (acted := act(body)) is not None:
+                status, said = acted[0], json.dumps(acted[1]).encode()
             self.send_response(status)
-            self.send_header("Content-Length", "0" if received.how != "drip" else "1000")
+            if status == 429:
+                self.send_header("Retry-After", "30")
+            self.send_header("Content-Length", str(len(said)) if received.how != "drip" else "1000")
             self.end_headers()
+            self.wfile.write(said)
             while received.how == "drip" and not received.released.wait(0.2):
                 self.wfile.write(b"\0")
 
@@ -135,6 +222,12 @@ def nobody() -> str:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return f"http://127.0.0.1:{free.getsockname()[1]}"
+
+
+def _metadata(span: Received) -> dict[str, Any]:
+    """What Langfuse files as an observation's metadata."""
+    lead = "langfuse.observation.metadata."
+    return {name.removeprefix(lead): value for name, value in span.said.items() if name.startswith(lead)}
 
 
 def _read(pairs: Any) -> dict[str, Any]:

@@ -99,7 +99,11 @@ class Flywheel(LateParts):
         self._flights = Flights()
         self.outbox = self._store.outbox
         self.sessions = Sessions(settings, self._store, self._behind, self._forget_drafts)
-        self._housekeeping = Housekeeping(self._store, self.sessions, self._flights) if background else None
+        self._housekeeping = (
+            Housekeeping(self._store, self.sessions, self._flights, self._erase if tracing else None)
+            if background
+            else None
+        )
         self._schedule = None
         # On a cluster one channel tells of one server's changes alone, so nothing can be kept at hand there.
         near = settings["near.enabled"] and self._store.link.address.kind != "cluster"

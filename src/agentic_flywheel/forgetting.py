@@ -12,6 +12,7 @@ import time
 import unicodedata
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING
 
 from agentic_flywheel.behind import WriteBehind
 from agentic_flywheel.errors import InputError, UnknownSession
@@ -22,6 +23,9 @@ from agentic_flywheel.sessions import Sessions
 from agentic_flywheel.store.keys import flight_name
 from agentic_flywheel.store.scan import Scan
 from agentic_flywheel.store.store import Store
+
+if TYPE_CHECKING:
+    from agentic_flywheel.erasing import Erasing, Pending
 
 _PAGE = 200
 #: Fewer characters would match what nobody meant.
@@ -42,6 +46,7 @@ class Forgetting:
         matching: Matching,
         uncount: Callable[..., Awaitable[Receipt]],
         at_hand: Callable[[], None],
+        erasing: Erasing,
     ) -> None:
         self._store = store
         self._sessions = sessions
@@ -49,14 +54,17 @@ class Forgetting:
         self._matching = matching
         self._uncount = uncount
         self._at_hand = at_hand
+        self._erasing = erasing
         self._scan = Scan(store.link, store.keys)
 
     async def session(self, session: str, *, dry_run: bool) -> Receipt:
         """Forget a conversation. Raises `UnknownSession`."""
         admit_id(session, "session")
         await self._behind.flush()
+        pending = self._erasing.begin(dry_run=dry_run)
+        await self._note(pending, [session])
         removed = await self._forget(session, dry_run=dry_run)
-        return _receipt("forget session", session, removed, dry_run=dry_run)
+        return (await pending.done()).on(_receipt("forget session", session, removed, dry_run=dry_run))
 
     async def user(self, user: str, *, dry_run: bool) -> Receipt:
         """Forget everything of a person: their conversations, and what was counted of them.
@@ -66,12 +74,15 @@ class Forgetting:
         admit_id(user, "user")
         await self._behind.flush()
         removed: Counter[str] = Counter()
-        for session in await self._owned(user):
+        pending = self._erasing.begin(dry_run=dry_run)
+        await pending.add(users=[user])
+        await self._note(pending, owned := await self._owned(user))
+        for session in owned:
             removed.update(await self._forget(session, dry_run=dry_run))
         removed["counted days"] = (await self._uncount(user, dry_run=dry_run)).removed["days"]
         if not dry_run:
             await self._store.sessions.forget_user(user)
-        return _receipt("forget user", user, removed, dry_run=dry_run)
+        return (await pending.done()).on(_receipt("forget user", user, removed, dry_run=dry_run))
 
     async def matching(self, words: str, *, user: str = "", dry_run: bool) -> Receipt:
         """Forget every turn and every stored answer that holds these words, next to each other, in any case and
@@ -89,23 +100,32 @@ class Forgetting:
             admit_id(user, "user")
         await self._behind.flush()
         removed: Counter[str] = Counter({"turns": 0, "entries": 0})
+        pending = self._erasing.begin(dry_run=dry_run)
         async for sessions in self._scan.session_ids(user=user):
             for session in sessions:
                 turns, _ = await self._store.sessions.turns(session)
-                for turn in turns:
-                    if user in ("", turn.user) and _holds(needle, turn.question, turn.answer, turn.matched_question):
-                        receipt = await self._sessions.delete_turn(session, turn.id, dry_run=dry_run)
-                        removed.update(receipt.removed)
+                found = [
+                    turn
+                    for turn in turns
+                    if user in ("", turn.user) and _holds(needle, turn.question, turn.answer, turn.matched_question)
+                ]
+                await pending.add(traces=[turn.trace_id for turn in found])
+                for turn in found:
+                    receipt = await self._sessions.delete_turn(session, turn.id, dry_run=dry_run)
+                    removed.update(receipt.removed)
         for flow in await self._store.flows.known():
             async for keys in self._scan.entry_keys(flow, generation=None):
                 for start in range(0, len(keys), _PAGE):
-                    removed["entries"] += await self._unstore(needle, keys[start : start + _PAGE], user, dry_run)
+                    removed["entries"] += await self._unstore(
+                        needle, keys[start : start + _PAGE], user, pending, dry_run=dry_run
+                    )
         if not dry_run:
             self._at_hand()
         target = f"what holds certain words ({len(needle)} characters)" + (f" of {user}" if user else "")
-        return _receipt("forget", target, removed, dry_run=dry_run, notes=(_TITLES, _APPROVED))
+        receipt = _receipt("forget", target, removed, dry_run=dry_run, notes=(_TITLES, _APPROVED))
+        return (await pending.done()).on(receipt)
 
-    async def _unstore(self, needle: str, keys: Sequence[str], user: str, dry_run: bool) -> int:
+    async def _unstore(self, needle: str, keys: Sequence[str], user: str, pending: Pending, *, dry_run: bool) -> int:
         """Remove the answers among these that hold the words; how many they were."""
         found = {
             key: looked.entry
@@ -114,12 +134,29 @@ class Forgetting:
             and user in ("", looked.entry.user)
             and _holds(needle, looked.entry.question, looked.entry.asked, looked.entry.answer)
         }
+        await pending.add(traces=[entry.trace_id for entry in found.values()])
         if not dry_run:
             for key, entry in found.items():
                 await self._matching.forget(key, entry)
                 await self._store.leases.forget(flight_name(key, f"{entry.fingerprint} {entry.generation}"))
             await self._store.entries.remove(found)
         return len(found)
+
+    async def _note(self, pending: Pending, sessions: Sequence[str]) -> None:
+        """Say which traces tell of these sessions."""
+        if not pending.wanted:
+            return
+        from agentic_flywheel.observe.spans import score_id
+
+        waiting = await self._store.outbox.sessions()
+        for session in sessions:
+            turns, _ = await self._store.sessions.turns(session)
+            said = (await self._store.judgements.of([session]))[session]
+            await pending.add(
+                traces=[turn.trace_id for turn in (*turns, *waiting.get(session, ()))],
+                sessions=[session],
+                scores=[score_id("", session, one.name, one.by) for one in said if not one.turn_id],
+            )
 
     async def _owned(self, user: str) -> list[str]:
         found: list[str] = []

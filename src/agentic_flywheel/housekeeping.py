@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Awaitable, Callable
 
 from agentic_flywheel.errors import StoreError
 from agentic_flywheel.flights import Flights
@@ -27,7 +28,14 @@ _log = logging.getLogger(__name__)
 class Housekeeping:
     """Tidies up after one tenant."""
 
-    def __init__(self, store: Store, sessions: Sessions, flights: Flights) -> None:
+    def __init__(
+        self,
+        store: Store,
+        sessions: Sessions,
+        flights: Flights,
+        erase: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
+        self._erase = erase  # goes on with traces that are still to be deleted
         self._store = store
         self._sessions = sessions
         self._flights = flights
@@ -46,6 +54,8 @@ class Housekeeping:
 
     async def _tidy(self) -> None:
         try:
+            if self._erase is not None:
+                await self._erase()
             if not await self._store.take_mark("swept", seconds=int(LOOK_SECONDS)):
                 return
             receipt = await self._sessions.sweep(dry_run=False)

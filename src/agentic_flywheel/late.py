@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from agentic_flywheel.calling import Calling
     from agentic_flywheel.curation import Flows
     from agentic_flywheel.encryption import Encryption
+    from agentic_flywheel.erasing import Erasing
     from agentic_flywheel.flights import Flights
     from agentic_flywheel.flows.clients import ClientPool
     from agentic_flywheel.flows.registry import Registry
@@ -102,7 +103,22 @@ class LateParts:
             self._matching,
             self.usage.forget,
             self._forget,
+            self.erasing,
         )
+
+    @cached_property
+    def erasing(self) -> Erasing:
+        """Deletes traces of what was forgotten."""
+        from agentic_flywheel.erasing import Erasing
+
+        return Erasing(self.settings, self._store, lambda: self.audit, self._hand_over_traces)
+
+    async def _erase(self) -> None:
+        await self.erasing.keep_at_it()
+
+    async def _hand_over_traces(self) -> None:
+        if self._tracing is not None:
+            await self._tracing.handed_over()
 
     @cached_property
     def links(self) -> Links:

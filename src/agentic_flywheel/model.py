@@ -361,7 +361,8 @@ class Receipt(msgspec.Struct, frozen=True, kw_only=True):
 
     `unreachable` counts answers that can no longer be served from this moment on, whether or not their memory has
     been reclaimed yet. `audit` is the entry of the audit log (NUMBER:DIGEST) that `by` had it done under, `signature`
-    (Ed25519, base64) that of the installation whose public key is `signer`, over all other fields.
+    (Ed25519, base64) that of the installation whose public key is `signer`, over all other fields. `waiting` counts
+    what could not be deleted yet where traces went; `erasure` is what a later receipt of that is found by.
     """
 
     action: str
@@ -369,6 +370,8 @@ class Receipt(msgspec.Struct, frozen=True, kw_only=True):
     dry_run: bool
     removed: dict[str, int] = {}
     unreachable: int = 0
+    waiting: int = 0
+    erasure: str = ""
     notes: tuple[str, ...] = ()
     at: float = 0.0
     by: str = ""

@@ -17,7 +17,7 @@ from typing import Any
 from agentic_flywheel.model import Answer, Entry, Outcome
 from agentic_flywheel.observe.langfuse import for_langfuse
 from agentic_flywheel.observe.names import Attribute, Span
-from agentic_flywheel.observe.spans import Link, ScoreRecord, SpanRecord, is_trace_id, outward_id, span_id
+from agentic_flywheel.observe.spans import Link, ScoreRecord, SpanRecord, is_trace_id, outward_id, score_id, span_id
 from agentic_flywheel.observe.texts import Shown
 from agentic_flywheel.policy.decision import Ask, Serve, ServeStale
 from agentic_flywheel.questions import Asked
@@ -159,7 +159,7 @@ class Spelling:
         span = span_id(told.turn, Span.ASK) if told.turn else ""
         if self._langfuse:
             session = outward_id(told.session)
-            id_ = outward_id(f"{told.turn or session}-{told.name}" + (f"-{told.by}" if told.by else ""))
+            id_ = score_id(told.turn, told.session, told.name, told.by)
             trace = told.trace if told.turn else ""
             return ScoreRecord(id_, trace, span, session, told.name, told.value, why, told.at, told.truth)
         trace = told.trace

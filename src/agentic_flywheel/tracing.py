@@ -214,6 +214,10 @@ class Tracing:
         except TimeoutError:
             return Unreachable(f"{self.place.shown} did not answer in time")
 
+    async def handed_over(self) -> None:
+        """Wait a moment for what is queued to be handed over, as far as it can be."""
+        await self._sender.idle(self._settings.number("trace.close_seconds"))
+
     def hurry(self) -> None:
         """The program is about to end."""
         self._sender.hurry()

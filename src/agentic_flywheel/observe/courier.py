@@ -21,7 +21,7 @@ from agentic_flywheel.observe.sending import Refused, Unreachable
 from agentic_flywheel.observe.spans import ScoreRecord, SpanRecord
 
 #: Other answers than these are about what was sent, and would be the same another time.
-_PASSING = frozenset({408, 429, 502, 503, 504})
+PASSING = frozenset({408, 429, 502, 503, 504})
 #: Smaller requests are sent as they are.
 _WORTH_PACKING = 1024
 
@@ -98,7 +98,7 @@ class HttpCourier:
         said = f"{self._place.shown} answered {response.status_code} {response.reason_phrase}"
         if response.status_code in {401, 403}:
             said += ": its credentials are not right"
-        raise (Unreachable if response.status_code in _PASSING else Refused)(said)
+        raise (Unreachable if response.status_code in PASSING else Refused)(said)
 
 
 def _score(score: ScoreRecord) -> Mapping[str, Any]:

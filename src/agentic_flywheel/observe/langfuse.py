@@ -54,6 +54,8 @@ def for_langfuse(name: str, said: Mapping[str, Any], *, title: str, remote: bool
         hit = "hit" if said.get(Attribute.CACHE_HIT) else "miss"
         tags = [f"cache:{hit}"] + [f"flow:{said[Attribute.FLOW]}"] * (Attribute.FLOW in said)
         more |= {Langfuse.TRACE_NAME: title, Langfuse.TRACE_TAGS: tuple(tags)}
+        if Attribute.TENANT in said:  # whoever has traces deleted tells ours by it
+            more[f"{Langfuse.METADATA}.tenant"] = said[Attribute.TENANT]
         for key, ours in _METADATA.items():
             if ours in said:
                 more[f"{Langfuse.TRACE_METADATA}.{key}"] = _plain(said[ours])

@@ -22,7 +22,8 @@ _INGESTION = {"x-langfuse-ingestion-version": "4"}
 
 
 class Place(msgspec.Struct, frozen=True, kw_only=True):
-    """Where traces go. `scores` is Langfuse's address for them, "" for any other place: there a score is a span.
+    """Where traces go. `scores` is Langfuse's address for them, "" for any other place: there a score is a span; `api`
+    is what its other addresses begin with.
 
     `link` is what people look at a trace by, with `{trace_id}` in it; "" where nobody said. `shown` is the address
     without credentials.
@@ -33,6 +34,7 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
     shown: str
     headers: dict[str, str]
     scores: str = ""
+    api: str = ""
     link: str = ""
     service: str = ""
     environment: str = ""
@@ -50,12 +52,13 @@ def place_of(settings: Settings) -> Place | None:
     environ = settings.environ
     headers = _headers(settings.text("trace.headers") or environ.get("OTEL_EXPORTER_OTLP_HEADERS", ""))
     named = settings.text("trace.endpoint")
-    link, scores = settings.text("trace.link"), ""
+    link, scores, api = settings.text("trace.link"), "", ""
     if kind == LANGFUSE:
         base = settings.text("langfuse.url") or environ.get("LANGFUSE_BASE_URL") or environ.get("LANGFUSE_HOST")
         base = _address(base or LANGFUSE_CLOUD, "langfuse.url").rstrip("/")
         url = named or f"{base}/api/public/otel{_TRACES}"
-        scores = f"{base}/api/public/scores"
+        api = f"{base}/api/public"
+        scores = f"{api}/scores"
         link = link or base + "/trace/{trace_id}"
         headers = {**_INGESTION, **_langfuse_credentials(settings), **headers}
     else:
@@ -69,6 +72,7 @@ def place_of(settings: Settings) -> Place | None:
         shown=_shown(url),
         headers=headers,
         scores=scores,
+        api=api,
         link=link,
         service=environ.get("OTEL_SERVICE_NAME", ""),
         environment=settings.text("trace.environment"),

@@ -27,6 +27,8 @@ MOST_AT_A_TIME = 64
 #: Between two traces the thread lets go of the interpreter, so that it never holds up the event loop for longer than
 #: one trace takes to be spelt (about 0.2 ms).
 _BREATH_SECONDS = 0.0002
+#: How often whoever waits for the queue looks at it.
+_LOOK_SECONDS = 0.02
 #: Pauses before a batch is tried again where the other side could not be reached or was too busy.
 RETRY_SECONDS = (1.0, 4.0, 10.0)
 
@@ -113,6 +115,13 @@ class Sender:
             problem=self._problem,
             **self._counts,
         )
+
+    async def idle(self, seconds: float) -> None:
+        """Wait until nothing is queued, so many seconds at most; off the way of questions."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while self._queue or self._in_hand:  # noqa: ASYNC110 -- whoever empties it is a thread
+                    await asyncio.sleep(_LOOK_SECONDS)
 
     def hurry(self) -> None:
         """Begin to hand over what is queued: the program is about to end."""

@@ -67,6 +67,11 @@ def span_id(turn: str, step: str) -> str:
     return digest if int(digest, 16) else "1".zfill(16)
 
 
+def score_id(turn: str, session: str, name: str, by: str) -> str:
+    """The id of what `by` said of a turn, or ("" as the turn) of its session; the same however often it is said."""
+    return outward_id(f"{turn or outward_id(session)}-{name}" + (f"-{by}" if by else ""))
+
+
 def is_trace_id(text: str) -> bool:
     """Whether this can be a trace's id: 32 hexadecimal digits that are not all zero."""
     return _TRACE.fullmatch(text) is not None

@@ -49,6 +49,8 @@ class Keys:
         self.reports = f"{self.root}:reports"
         self.proposals = f"{self.root}:proposals"
         self.audit = f"{self.root}:audit"
+        #: What is still to be deleted where traces went.
+        self.erasures = f"{self.root}:erasures"
         #: Of all tenants; `@` begins no tenant's part.
         self.api_keys = f"{PREFIX}:@keys"
         self.warm = f"{self.root}:warm"

@@ -205,8 +205,9 @@ class Rotation:
             (order,) = await self._link.run(("HGET", job, "order"), slow=True)
             await self._replace(self._replacing(job, {"order": order}))
             await self._items(items)
-        async for page in self._pages(self._keys.proposals):
-            await self._replace(self._replacing(self._keys.proposals, page))
+        for key in (self._keys.proposals, self._keys.erasures):
+            async for page in self._pages(key):
+                await self._replace(self._replacing(key, page))
         for key in (self._keys.reports, self._keys.audit):
             await self._stream(key)
 

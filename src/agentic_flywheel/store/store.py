@@ -12,6 +12,7 @@ from agentic_flywheel.store.audit import APPEND, AuditLog
 from agentic_flywheel.store.counters import SCRIPTS as COUNTING
 from agentic_flywheel.store.counters import Counters
 from agentic_flywheel.store.entries import DROP, HEAD, TRIM, EntryStore
+from agentic_flywheel.store.erasures import ErasureStore
 from agentic_flywheel.store.faq import WRITE, FaqStore
 from agentic_flywheel.store.feed import Feed
 from agentic_flywheel.store.flow_states import OBSERVE, FlowStates
@@ -75,6 +76,7 @@ class Store:
         self.judgements = Judgements(self.link, self.keys)
         self.api_keys = ApiKeyStore(self.link, self.keys)
         self.audit = AuditLog(self.link, self.keys)
+        self.erasures = ErasureStore(self.link, self.keys)
         self.warm_jobs = WarmJobs(self.link, self.keys)
         self.repeats = RepeatStore(self.link, self.keys)
         self.outbox = Outbox(settings, self.link)

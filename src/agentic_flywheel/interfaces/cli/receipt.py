@@ -83,6 +83,8 @@ def show_receipt(receipt: Receipt) -> None:
     if receipt.unreachable:
         reach = "would no longer be served" if receipt.dry_run else "can no longer be served"
         print(f"  {counted(receipt.unreachable, 'answers')} {reach}")
+    if receipt.waiting:
+        print(f"  {counted(receipt.waiting, 'traces')} wait to be deleted (afw forget --receipt {receipt.erasure})")
     for remark in receipt.notes:
         print(dim(f"  {remark}"))
     if receipt.audit:

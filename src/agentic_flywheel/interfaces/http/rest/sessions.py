@@ -285,6 +285,33 @@ async def forget(call: Call, body: Forgotten) -> Receipt:
     return await carried_out(call, action, target, lambda dry: work(dry_run=dry), dry_run=body.dry_run, why=body.why)
 
 
+class Further(Body, frozen=True, kw_only=True):
+    """Whether traces that wait are only to be counted, and why they are gone on with."""
+
+    dry_run: DryRun = False
+    why: Why = ""
+
+
+@sessions.post("/forget/traces", needs=Scope.ADMIN)
+async def forget_traces(call: Call, body: Further) -> Receipt:
+    """Go on with traces of what was forgotten that wait to be deleted at Langfuse."""
+    return await carried_out(
+        call,
+        "traces.forget",
+        "what waits",
+        lambda dry: call.flywheel.erasing.go_on(dry_run=dry),
+        dry_run=body.dry_run,
+        why=body.why,
+    )
+
+
+@sessions.get("/forget/traces/{erasure}", needs=Scope.ASK)
+async def forgotten_traces(call: Call, erasure: str) -> Receipt:
+    """How far the traces of something that was forgotten are deleted; signed once it is complete. `erasure` stands in
+    the receipt of what was forgotten."""
+    return await call.flywheel.erasing.receipt(erasure)
+
+
 async def _admit_removal(call: Call, session: str) -> None:
     """Let a caller remove (of) a session: whose it is, or an administrator. Raises `NotAllowed`, `UnknownSession`."""
     await admit_session(call, session)
