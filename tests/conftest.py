@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from agentic_flywheel.errors import WeightsMissing
@@ -17,6 +18,9 @@ from servers import MATRIX, PASSWORD, Server, Servers
 os.environ.setdefault("AFW_REDIS_COMMAND_TIMEOUT_SECONDS", "5")
 #: What this machine has of models plays no part: tests of similar questions name what they use.
 os.environ.setdefault("AFW_EMBEDDER_MODEL", "off")
+#: How long an example takes says nothing: the machine is shared.
+hypothesis.settings.register_profile("shared", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("shared")
 
 
 @pytest.hookimpl(trylast=True)

@@ -91,7 +91,7 @@ async def test_whatever_is_stored_is_found_by_its_own_words(made: Kept) -> None:
     """Texts of all kinds, cut by the engine exactly where we cut them; every one is looked for by each of its terms."""
     texts: list[str] = []
 
-    @settings(max_examples=150, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=150, database=None, suppress_health_check=list(HealthCheck))
     @given(TEXTS)
     def collect(text: str) -> None:
         texts.append(text)

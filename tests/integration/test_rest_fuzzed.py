@@ -51,7 +51,6 @@ _BOUNDED = settings(
     max_examples=_EXAMPLES or 2,
     derandomize=not _EXAMPLES,
     database=None,
-    deadline=None,
     phases=[Phase.generate],
     suppress_health_check=list(HealthCheck),
 )

@@ -88,7 +88,7 @@ class Walk(RuleBasedStateMachine):
         assert self.breaker.pause() == pytest.approx(whole * (0.5 + drawn / 2))
 
 
-Walk.TestCase.settings = settings(max_examples=200, stateful_step_count=40, deadline=None)
+Walk.TestCase.settings = settings(max_examples=200, stateful_step_count=40)
 TestWalk = Walk.TestCase
 
 

@@ -7,7 +7,7 @@ import random
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from agentic_flywheel.likeness import Cut, Profile, SimilarMode, Terms
@@ -40,8 +40,6 @@ def labels(
     return [Label(similarity, n >= wrong, source, **more) for n in range(right + wrong)]
 
 
-#: How long an example takes says nothing here: the machine is shared.
-relaxed = settings(deadline=None)
 LABELS = st.builds(
     Label,
     similarity=st.floats(0.7, 1.0),
@@ -79,7 +77,6 @@ def test_the_incomplete_beta_function_has_known_values(x: float, a: float, b: fl
     assert incomplete_beta(x, a, b) == pytest.approx(expected, abs=1e-12)
 
 
-@relaxed
 @given(st.integers(1, 400), st.data())
 def test_the_incomplete_beta_function_is_the_tail_of_a_binomial(n: int, data: st.DataObject) -> None:
     k, x = data.draw(st.integers(1, n)), data.draw(st.floats(0.001, 0.999))
@@ -102,7 +99,6 @@ def test_upper_bounds_are_exact(wrong: int, total: int, confidence: float, expec
     assert upper_bound(wrong, total, confidence) == pytest.approx(expected, abs=5e-5)
 
 
-@relaxed
 @given(st.integers(0, 5000), st.integers(0, 5000))
 def test_intervals_hold_the_share_and_tell_more_with_more_labels(wrong: int, right: int) -> None:
     total = wrong + right
@@ -118,7 +114,6 @@ def test_ten_errors_in_a_hundred_have_the_interval_of_the_textbook() -> None:
     assert interval(10, 100) == pytest.approx((0.0490, 0.1762), abs=5e-5)
 
 
-@relaxed
 @given(st.lists(LABELS, max_size=30))
 def test_evidence_survives_being_stored(found: list[Label]) -> None:
     stored: dict[str, int] = {"version": 3, "cut": 1}
@@ -138,7 +133,6 @@ def test_evidence_survives_being_stored(found: list[Label]) -> None:
         assert evidence.count(source)[1] == sum(not one.same for one in judged if one.source is source)
 
 
-@relaxed
 @given(LABELS)
 def test_a_label_is_counted_in_the_band_that_holds_it(label: Label) -> None:
     found = bands(Evidence.of([label]))
@@ -273,7 +267,6 @@ def test_no_more_wrong_answers_can_be_hidden_than_labels_are_in_doubt() -> None:
     assert (evidence.count(), evidence.doubts(None)) == ((61, 0), {96: 11})
 
 
-@relaxed
 @given(MANY, MODES, ERRORS, STANDINGS, st.sampled_from([0.7, 0.8, 0.863, 0.97, 1.0]))
 def test_no_cut_is_below_the_floor(
     evidence: Evidence, mode: SimilarMode, error: float, standing: Standing | None, floor: float
@@ -282,7 +275,6 @@ def test_no_cut_is_below_the_floor(
     assert cut.value is None or floor <= cut.value <= 1
 
 
-@relaxed
 @given(MANY, LABELS, MODES, ERRORS, STANDINGS)
 def test_a_wrong_label_never_loosens_and_a_right_one_never_tightens(
     evidence: Evidence, label: Label, mode: SimilarMode, error: float, standing: Standing | None
@@ -295,7 +287,6 @@ def test_a_wrong_label_never_loosens_and_a_right_one_never_tightens(
     assert openness(cut_of(evidence.with_label(right), held, standing=standing)) <= before
 
 
-@relaxed
 @given(MANY, MODES, STANDINGS)
 def test_a_larger_budget_never_tightens(evidence: Evidence, mode: SimilarMode, standing: Standing | None) -> None:
     values = [
@@ -305,7 +296,6 @@ def test_a_larger_budget_never_tightens(evidence: Evidence, mode: SimilarMode, s
     assert values == sorted(values, reverse=True)
 
 
-@relaxed
 @given(MANY, ERRORS, STANDINGS)
 def test_what_is_learnt_keeps_the_budget(evidence: Evidence, error: float, standing: Standing | None) -> None:
     cut = cut_of(evidence, terms(max_error=error), standing=standing)

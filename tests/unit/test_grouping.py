@@ -94,7 +94,7 @@ def test_texts_without_a_word_are_alike_to_nothing() -> None:
 WORDS = ("router", "password", "reset", "logs", "card", "bank", "2023", "2024", "not")
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     st.lists(
         st.tuples(

@@ -97,7 +97,7 @@ def test_age_only_decides_between_equals() -> None:
 _HITS = st.lists(st.builds(hit, st.sampled_from("abcdef"), st.floats(0.01, 50), place=st.integers(0, 3)), max_size=6)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(_HITS, _HITS)
 def test_nothing_is_lost_added_or_said_twice(words: list[Hit], meaning: list[Hit]) -> None:
     words, meaning = list({h.id: h for h in words}.values()), list({h.id: h for h in meaning}.values())
@@ -115,7 +115,7 @@ def test_words_are_marked_in_any_form_and_phrases_only_whole() -> None:
     assert [text[start:end] for start, end in marks_of(text, phrase)] == ["append", "only"]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.lists(st.from_regex(r"[A-Za-z']{1,9}( |, |\+\+ )", fullmatch=True), max_size=12).map("".join), st.data())
 def test_words_are_found_as_if_every_word_had_been_cut(text: str, data: st.DataObject) -> None:
     every = placed_stems_of(text)
@@ -140,7 +140,7 @@ def test_the_excerpt_shows_what_was_found() -> None:
     assert len(excerpt) <= EXCERPT + 4
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.text(max_size=900), st.text(max_size=40))
 def test_marks_are_in_order_and_never_overlap(text: str, asked: str) -> None:
     query = parse_query(asked, now=0.0)

@@ -154,7 +154,7 @@ def table() -> sqlite3.Connection:
     return connection
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     st.one_of(st.text(), st.lists(st.sampled_from([*TRAPS, *(f"{f}:x" for f in FILTERS), "👍🏽", "C++"])).map(" ".join))
 )
@@ -171,7 +171,7 @@ def test_no_text_can_break_a_query(table: sqlite3.Connection, text: str) -> None
             table.execute("SELECT rowid FROM words WHERE words MATCH ?", (any_of(phrases),)).fetchall()
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.text(max_size=300))
 def test_words_stand_where_they_say_and_every_stem_is_one_word(text: str) -> None:
     found = list(words_of(text))

@@ -180,7 +180,7 @@ class Interleavings(RuleBasedStateMachine):
             assert int(text) >= self.told, f"version {text} was served after word of {self.told}"
 
 
-Interleavings.TestCase.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+Interleavings.TestCase.settings = settings(max_examples=150, stateful_step_count=40)
 TestInterleavings = Interleavings.TestCase
 
 

@@ -271,11 +271,11 @@ class Changes(RuleBasedStateMachine):
         assert self.vectors.nearest(query, **how) == self.plain.nearest(query, **how)
 
 
-Changes.TestCase.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+Changes.TestCase.settings = settings(max_examples=60, stateful_step_count=30)
 TestChanges = Changes.TestCase
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     rows=st.lists(st.lists(st.floats(-1, 1, width=16), min_size=3, max_size=3), min_size=1, max_size=40),
     query=st.lists(st.floats(-1, 1, width=32), min_size=3, max_size=3),
