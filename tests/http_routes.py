@@ -7,7 +7,7 @@ they are; `inside`: any caller, the route decides by what it is asked), and a pa
 from __future__ import annotations
 
 from agentic_flywheel.interfaces.http.routes import AccessRoute
-from rest_routes import REST
+from rest_routes import REST, REST_BY_FLOW
 
 ROWS: dict[str, tuple[str, str]] = {
     "GET /healthz": ("public", "/healthz"),
@@ -89,6 +89,19 @@ ROWS: dict[str, tuple[str, str]] = {
     "* /api/v1/{path:path}": ("ask", "/api/v1/ping"),
 }
 ROWS |= {name.replace(" ", " /api/v2", 1): (needs, f"/api/v2{path}") for name, (needs, path) in REST.items()}
+#: Routes that keep a caller that is limited to flows to those; all others are closed to it.
+BY_FLOW = frozenset(
+    {
+        "GET /whoami",
+        "POST /v1/chat/completions",
+        "GET /v1/models",
+        "GET /v1/models/{model:path}",
+        "POST /mcp",
+        "POST /api/v1/prediction/{id}",
+        "* /api/v1/{path:path}",
+        *(name.replace(" ", " /api/v2", 1) for name in REST_BY_FLOW),
+    }
+)
 
 
 def row_of(route: AccessRoute) -> str:

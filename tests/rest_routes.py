@@ -76,6 +76,7 @@ REST: dict[str, tuple[str, str]] = {
     "GET /stats/rows": ("read", "/stats/rows"),
     "GET /stats/cache": ("read", "/stats/cache"),
     "GET /stats/flows": ("read", "/stats/flows"),
+    "GET /events": ("ask", "/events?session_id=nowhere&seconds=0"),
     "GET /keys": ("admin", "/keys"),
     "POST /keys": ("admin", "/keys"),
     "DELETE /keys/{key_name}": ("admin", "/keys/none"),
@@ -91,3 +92,15 @@ REST: dict[str, tuple[str, str]] = {
     "GET /backup": ("admin", "/backup"),
     "POST /backup": ("admin", "/backup"),
 }
+
+#: See `http_routes.BY_FLOW`.
+REST_BY_FLOW = (
+    *("POST /ask", "POST /ask/stream", "POST /explain", "POST /key", "POST /reports"),
+    *("GET /sessions", "GET /sessions/{session_id}", "PATCH /sessions/{session_id}", "DELETE /sessions/{session_id}"),
+    *("GET /sessions/{session_id}/turns", "GET /sessions/{session_id}/turns/{turn_id}"),
+    "DELETE /sessions/{session_id}/turns/{turn_id}",
+    *("GET /search", "GET /events", "GET /popular", "GET /entries", "GET /entries/{key}", "GET /lifetimes"),
+    *("GET /flows", "GET /flows/{flow}", "POST /flows/{flow}/check"),
+    *("GET /similar/{flow}", "GET /similar/{flow}/changes"),
+    *("GET /stats", "GET /stats/series", "GET /stats/rows", "GET /stats/cache", "GET /stats/flows"),
+)

@@ -18,7 +18,7 @@ from agentic_flywheel.auditing import Audit
 from agentic_flywheel.callers import ApiKey, Caller, NewApiKey, Scope
 from agentic_flywheel.errors import CredentialsRefused, InputError, RateLimited, UnknownApiKey
 from agentic_flywheel.model import Receipt
-from agentic_flywheel.policy.admission import admit_id
+from agentic_flywheel.policy.admission import admit_id, admit_text
 from agentic_flywheel.store.api_keys import Allowance
 from agentic_flywheel.store.store import Store
 
@@ -28,6 +28,10 @@ _KEY = re.compile(r"afw_([0-9a-f]{12})_([a-z2-7]{52})")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._@-]{0,63}")
 _LONGEST_LIFE = timedelta(days=3650)
 _MOST_A_MINUTE = 1_000_000
+#: Flows that a key may be limited to, and the scopes that such a key can have: what is administered and measured is
+#: everybody's.
+MOST_FLOWS = 100
+_LIMITABLE = frozenset({Scope.ASK, Scope.READ})
 
 
 class ApiKeys:
@@ -47,10 +51,14 @@ class ApiKeys:
         user: str | None = None,
         expires: timedelta | None = None,
         rate_per_minute: int | None = None,
+        flows: Collection[str] | None = None,
         why: str = "",
     ) -> NewApiKey:
-        """Make a key of this tenant, bound to `user` where one is named. Raises `InputError`."""
+        """Make a key of this tenant, bound to `user` where one is named, and limited to `flows` (their keys) where some
+        are: to it no others exist. Raises `InputError`."""
         self._check(name, scopes, user, expires, rate_per_minute)
+        if flows is not None:
+            _check_flows(flows, scopes)
         now = time.time()
         if any(key.name == name and key.state(now) == "active" for key in await self.list()):
             raise InputError(f"there is a key {name!r} already", suggestions=("Choose another name.",), name=name)
@@ -63,12 +71,13 @@ class ApiKeys:
             created_at=now,
             expires_at=None if expires is None else now + expires.total_seconds(),
             rate_per_minute=rate_per_minute,
+            flows=None if flows is None else frozenset(flows),
         )
         secret = f"{PREFIX}{key.id}_{b32encode(secrets.token_bytes(32)).decode().rstrip('=').lower()}"
         granted = " ".join(sorted(key.scopes))
-        await self._audit.record(
-            "key.create", key.id, by=by, why=why, name=name, scopes=granted, user=user, expires_at=key.expires_at
-        )
+        limited = {} if key.flows is None else {"flows": " ".join(sorted(key.flows))}
+        facts = {"name": name, "scopes": granted, "user": user, "expires_at": key.expires_at, **limited}
+        await self._audit.record("key.create", key.id, by=by, why=why, **facts)
         await self._store.api_keys.add(key, _digest(secret))
         return NewApiKey(key=key, secret=secret)
 
@@ -143,6 +152,19 @@ class ApiKeys:
             raise InputError(f"a key lives from 1 second to {_LONGEST_LIFE.days} days, not {expires}")
         if rate is not None and not 0 <= rate <= _MOST_A_MINUTE:
             raise InputError(f"a rate is 0 (no limit) to {_MOST_A_MINUTE} calls a minute, not {rate}")
+
+
+def _check_flows(flows: Collection[str], scopes: Collection[Scope]) -> None:
+    if isinstance(flows, str) or not 1 <= len(flows) <= MOST_FLOWS:
+        raise InputError(f"a key is limited to 1 to {MOST_FLOWS} flows, given as a list")
+    for flow in flows:
+        if not 1 <= len(admit_text(flow, "flow")) <= 256:
+            raise InputError("a flow's key has 1 to 256 characters")
+    if beyond := sorted(scope.value for scope in set(scopes) - _LIMITABLE):
+        raise InputError(
+            f"a key with the scope {' and '.join(beyond)} cannot be limited to flows",
+            suggestions=("Give it the scopes ask and read alone.", "Make two keys: one for each purpose."),
+        )
 
 
 def key_id(secret: str) -> str:

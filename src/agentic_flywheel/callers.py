@@ -28,6 +28,8 @@ Proof: TypeAlias = Literal["none", "key", "token"]
 class Caller(msgspec.Struct, frozen=True, kw_only=True):
     """Who calls: `user` is None where the caller speaks for whomever it names, `name` says who it is in logs.
 
+    `flows` are the only flows (their keys) that there are for it; None: all.
+
     >>> caller = Caller(tenant="docs", scopes=frozenset({Scope.ASK}), name="widget", proof="key")
     >>> caller.may(Scope.ASK), caller.may(Scope.ADMIN)
     (True, False)
@@ -38,6 +40,7 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     proof: Proof
     user: str | None = None
+    flows: frozenset[str] | None = None
 
     @property
     def actor(self) -> str:
@@ -53,6 +56,7 @@ class ApiKey(msgspec.Struct, frozen=True, kw_only=True):
     """An API key without its secret: whose it is, what it may do, until when. Times are epoch seconds.
 
     `rate_per_minute` None is the service's own (`serve.rate_per_minute`), 0 no limit. `used_at` is right to the minute.
+    `flows` None: it is not limited to any.
     """
 
     id: str
@@ -65,6 +69,7 @@ class ApiKey(msgspec.Struct, frozen=True, kw_only=True):
     revoked_at: float | None = None
     rate_per_minute: int | None = None
     used_at: float | None = None
+    flows: frozenset[str] | None = None
 
     def state(self, now: float) -> Literal["active", "expired", "revoked"]:
         """Whether it opens anything at this moment."""
@@ -75,7 +80,9 @@ class ApiKey(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def caller(self) -> Caller:
         """Who calls with this key."""
-        return Caller(tenant=self.tenant, scopes=self.scopes, name=self.name, proof="key", user=self.user)
+        return Caller(
+            tenant=self.tenant, scopes=self.scopes, name=self.name, proof="key", user=self.user, flows=self.flows
+        )
 
 
 class NewApiKey(msgspec.Struct, frozen=True, kw_only=True):

@@ -273,6 +273,7 @@ class FeedPage(msgspec.Struct, gc=False, frozen=True, kw_only=True):
     """
 
     grown: tuple[str, ...] = ()  # sessions that got turns
+    turns: tuple[tuple[str, str], ...] = ()  # (session, turn) that they got
     gone: tuple[str, ...] = ()  # sessions that were deleted, before or after they grew
     gone_turns: tuple[tuple[str, str], ...] = ()  # (session, turn)
     changed: tuple[str, ...] = ()  # sessions with other tags or another title

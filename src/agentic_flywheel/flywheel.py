@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
 from datetime import timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -244,6 +244,7 @@ class Flywheel(LateParts):
         instructions: str = "",
         verbatim: Verbatim | None = None,
         turn_id: str | None = None,
+        among: Collection[str] | None = None,
     ) -> Answer:
         """Answer a question, from memory where that is right, else by the flow; remember the turn.
 
@@ -253,13 +254,18 @@ class Flywheel(LateParts):
         `domain`. `history` are earlier exchanges that the asker brings along, oldest first: they take the place of the
         session's turns. `instructions` (a system prompt) go to the flow with the question. Both are part of what the
         answer is stored under. `verbatim` is for interfaces that speak a service's own protocol. The same `turn_id` in
-        the same session is remembered once.
+        the same session is remembered once. With `among`, these flows are the only ones that there are for the asker:
+        another one is unknown, and so is a session in which another one answered.
 
         Raises `InputError` (nothing was done), `UnknownFlow`, `UnknownSession` (another user's), `NotCached`
         (`only_if_cached`), and `FlowError` where the flow does not answer. Trouble with Redis raises nothing: the
         answer says so in `outcome`, `reason` and `warnings`.
         """
+        if among is not None and flow is not None:
+            flow = self._planner.named(flow, among)
+            among = None if session is None else among  # who names no session needs it for nothing else
         plain = not (config or domain or history or instructions or turn_id or (verbatim and verbatim.credential))
+        plain = plain and among is None
         if session is None and plain and directives in (None, _NO_DIRECTIVES):
             caller = None if self._tracing is None else self._tracing.caller()
             trace = "" if caller is None else caller[0]
@@ -289,6 +295,7 @@ class Flywheel(LateParts):
                 instructions=instructions,
                 verbatim=verbatim,
                 turn_id=turn_id,
+                among=among,
             )
             answer = await self._asking.answer(asked)
         except FlywheelError as error:
@@ -312,6 +319,7 @@ class Flywheel(LateParts):
         instructions: str = "",
         verbatim: Verbatim | None = None,
         turn_id: str | None = None,
+        among: Collection[str] | None = None,
     ) -> AsyncGenerator[StreamEvent, None]:
         """As `ask`, with the text as it comes: `Decided`, then `TextPart`s to append, at last the whole `Answer`.
 
@@ -333,6 +341,7 @@ class Flywheel(LateParts):
                 instructions=instructions,
                 verbatim=verbatim,
                 turn_id=turn_id,
+                among=among,
             )
         except FlywheelError as error:
             if self._listening is not None:

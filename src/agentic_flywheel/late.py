@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from agentic_flywheel.flows.registry import Registry
     from agentic_flywheel.following import Following
     from agentic_flywheel.forgetting import Forgetting
+    from agentic_flywheel.happenings import Happenings
     from agentic_flywheel.history import History
     from agentic_flywheel.housekeeping import Housekeeping
     from agentic_flywheel.insight.faq import Faq
@@ -90,6 +91,13 @@ class LateParts:
         from agentic_flywheel.following import Following
 
         return Following(self._store.feed)
+
+    @cached_property
+    def happenings(self) -> Happenings:
+        """What happens, one thing after the other; loaded when somebody follows."""
+        from agentic_flywheel.happenings import Happenings
+
+        return Happenings(self._store, self.registry, self.following)
 
     @cached_property
     def forgetting(self) -> Forgetting:

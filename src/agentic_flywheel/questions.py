@@ -7,7 +7,7 @@ flow, context, identity and keys, in every process.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
@@ -60,6 +60,7 @@ class Asked(msgspec.Struct, gc=False, frozen=True, kw_only=True):
     instructions: str = ""
     verbatim: Verbatim | None = None
     marks: Marks | None = None  # when its steps were; None where no traces are made
+    among: Collection[str] | None = None  # the only flows that there are for the asker; None: all
 
     def mark(self, *steps: str) -> None:
         """These steps (`observe.names.Span`), begun after the last ones, are done."""
@@ -75,6 +76,7 @@ class Asked(msgspec.Struct, gc=False, frozen=True, kw_only=True):
             or self.domain
             or self.history
             or self.instructions
+            or self.among is not None
             or (self.verbatim and self.verbatim.credential)
             or self.directives != _NO_DIRECTIVES
         )
@@ -125,6 +127,7 @@ class Planner:
         instructions: str = "",
         verbatim: Verbatim | None = None,
         turn_id: str | None = None,
+        among: Collection[str] | None = None,
     ) -> Asked:
         """Check everything that was given, before anything is touched. Raises `InputError`."""
         started = time.perf_counter()
@@ -150,7 +153,12 @@ class Planner:
             at=time.time(),
             started=started,
             marks=marks,
+            among=among,
         )
+
+    def named(self, flow: str, among: Collection[str]) -> str:
+        """The key of a flow that is named, where there are only those `among` for the asker. Raises `UnknownFlow`."""
+        return self._registry.current().only(among).get(admit_text(flow, "flow")).key
 
     def plan(self, asked: Asked, known: Conversation) -> Plan:
         """Flow, context, identity and candidate keys of a question. Raises `UnknownFlow` and `RegistryError`."""
@@ -160,7 +168,7 @@ class Planner:
         session, directives = recalled.session, asked.directives
         chosen = route(
             asked.text,
-            snapshot,
+            snapshot if asked.among is None else snapshot.only(asked.among),
             flow=asked.flow,
             intent=asked.intent,
             session_flow=session.flow or None if session else None,

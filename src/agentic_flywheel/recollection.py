@@ -79,6 +79,8 @@ class Recollection:
             if not asked.resumed:
                 read = await self._read(asked, plan)
                 return plan, read if after is UNKNOWN else msgspec.structs.replace(read, known=after)
+            if asked.among is not None:
+                await self._check_flows(asked)
             read = await self._recall(asked, plan, remembered, waiting)
             guess, known = known, read.known
             _check_owner(asked, known.recalled)
@@ -149,6 +151,12 @@ class Recollection:
             known = Conversation(whole, continued(remembered, recalled).earlier)
         return msgspec.structs.replace(read, known=known)
 
+    async def _check_flows(self, asked: Asked) -> None:
+        """Raises `UnknownSession` for a session in which another flow answered than those that the asker knows of."""
+        turns, _ = await self._store.sessions.turns(asked.session)
+        if any(turn.flow not in (asked.among or ()) for turn in turns):
+            raise _unknown(asked)
+
     def _further(self, asked: Asked, reply: Any) -> list[tuple[Turn, int]]:
         """The turns further back in a session, as they were read."""
         try:
@@ -188,10 +196,16 @@ class Recollection:
 
 def _check_owner(asked: Asked, recalled: Recalled) -> None:
     owner = recalled.session.owner if recalled.session else ""
+    if asked.among is not None and any(turn.flow not in asked.among for turn in recalled.turns):
+        raise _unknown(asked)
     if owner and asked.user and owner != asked.user:
         raise UnknownSession(
             f"user {asked.user!r} has no session {asked.session!r}", session_id=asked.session, user=asked.user
         )
+
+
+def _unknown(asked: Asked) -> UnknownSession:
+    return UnknownSession(f"no session {asked.session!r}", session_id=asked.session)
 
 
 def _alike(one: Conversation, other: Conversation) -> bool:

@@ -8,7 +8,7 @@ that keeps it from being stored for others once more.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING
 
 from agentic_flywheel.asking import Asking
@@ -69,10 +69,18 @@ class Reporting:
         self._faq = faq
 
     async def report(
-        self, turn_id: str, kind: ReportKind, *, note: str, session: str | None, user: str | None, fresh: bool
+        self,
+        turn_id: str,
+        kind: ReportKind,
+        *,
+        note: str,
+        session: str | None,
+        user: str | None,
+        fresh: bool,
+        among: Collection[str] | None = None,
     ) -> tuple[ReportReceipt, Answer | None]:
         """See `Similar.report`."""
-        turn = await find_turn(self._store, self._behind, turn_id, session=session, user=user)
+        turn = await find_turn(self._store, self._behind, turn_id, session=session, user=user, among=among)
         now = time.time()
         report = Report(
             id=new_id(),

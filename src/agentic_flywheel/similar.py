@@ -7,7 +7,7 @@ beyond the floor that policy sets.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from agentic_flywheel.behind import WriteBehind
@@ -120,13 +120,15 @@ class Similar:
         session: str | None = None,
         user: str | None = None,
         fresh: bool = False,
+        among: Collection[str] | None = None,
     ) -> tuple[ReportReceipt, Answer | None]:
         """Say that an answer is wrong, outdated or private; it is served to nobody afterwards.
 
         `turn_id` is the id that came with the answer, or "last" for the newest turn of `session`. A wrong answer to a
         similar question also blocks the pair for ever and counts against the flow's budget. A private one is not kept
         for others again for a year; what is in its session stays there. With `fresh` the flow is asked again, in the
-        same session; that answer comes back too. Raises `UnknownTurn`, `UnknownSession`, `StoreError`.
+        same session; that answer comes back too. With `among`, answers of other flows are unknown.
+        Raises `UnknownTurn`, `UnknownSession`, `StoreError`.
         """
         try:
             kind = ReportKind(kind)
@@ -136,7 +138,9 @@ class Similar:
             raise InputError("'last' is the newest turn of a session: name the session as well")
         await self._embedding.ready(_LOAD_SECONDS)  # what is reported counts at once, in its vectors as well
         user = self._planner.user if user is None else user
-        return await self._reporting.report(turn_id, kind, note=note, session=session, user=user or None, fresh=fresh)
+        return await self._reporting.report(
+            turn_id, kind, note=note, session=session, user=user or None, fresh=fresh, among=among
+        )
 
     async def status(self, flow: str) -> SimilarStatus:
         """How a flow stands: terms, cut, labels, audits, reports. Raises `UnknownFlow` and `StoreError`."""

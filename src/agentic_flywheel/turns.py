@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from agentic_flywheel.behind import WriteBehind
 from agentic_flywheel.errors import UnknownSession, UnknownTurn
 from agentic_flywheel.model import Turn
 from agentic_flywheel.store.store import Store
 
 
-async def find_turn(store: Store, behind: WriteBehind, turn_id: str, *, session: str | None, user: str | None) -> Turn:
-    """The turn of this id, or of this trace; "last" is the newest one of `session`.
+async def find_turn(
+    store: Store,
+    behind: WriteBehind,
+    turn_id: str,
+    *,
+    session: str | None,
+    user: str | None,
+    among: Collection[str] | None = None,
+) -> Turn:
+    """The turn of this id, or of this trace; "last" is the newest one of `session`. With `among`, one of these flows.
 
     Raises `UnknownTurn`, and `UnknownSession` where it is in the session of another user than `user`.
     """
@@ -21,7 +31,7 @@ async def find_turn(store: Store, behind: WriteBehind, turn_id: str, *, session:
         found = next((turn for turn in reversed(turns) if turn.trace_id == turn_id), None)
     if turn_id == "last" and turns:
         found = turns[-1]
-    if found is None:
+    if found is None or (among is not None and found.flow not in among):
         where = f"session {session!r}" if session else "any session"
         raise UnknownTurn(f"there is no turn {turn_id!r} in {where}", turn_id=turn_id)
     header = await store.sessions.header(found.session_id)

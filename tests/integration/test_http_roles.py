@@ -15,7 +15,7 @@ from agentic_flywheel.interfaces.http.routes import PUBLIC, AccessRoute
 from agentic_flywheel.interfaces.http.service import Service
 from flywheels import opened, settings_for
 from http_app import app_on, client_of
-from http_routes import ROWS, row_of
+from http_routes import BY_FLOW, ROWS, row_of
 from servers import Server
 
 pytestmark = pytest.mark.anyio
@@ -38,6 +38,7 @@ def methods_of(route: AccessRoute, app: App) -> list[str]:
 async def test_every_route_has_its_row(app: App) -> None:
     assert {row_of(route): route.needs for route in app.routes} == {name: row[0] for name, row in ROWS.items()}
     assert len({row_of(route) for route in app.routes}) == len(app.routes)
+    assert {row_of(route) for route in app.routes if route.by_flow} == BY_FLOW
 
 
 async def test_public_routes_are_the_few_that_tell_nothing() -> None:
@@ -62,6 +63,20 @@ async def test_every_route_against_every_role(app: App, role: str, valkey: Serve
                 response = await client.request(method, path)
                 refusal = 401 if role == "nobody" else 403
                 assert (response.status_code != refusal) is may, (role, method, path, response.text)
+
+
+async def test_every_route_against_a_key_that_is_limited_to_flows(app: App) -> None:
+    made = await app.service.home.api_keys.create("few", {Scope.ASK, Scope.READ}, by="test", flows=["documents"])
+    async with client_of(app, made.secret) as client:
+        for route in app.routes:
+            name = row_of(route)
+            needs, path = ROWS[name]
+            may = needs == PUBLIC or (name in BY_FLOW and needs in {"inside", Scope.ASK, Scope.READ})
+            for method in sorted((route.methods or {"GET", "POST"}) - {"HEAD"}):
+                response = await client.request(method, path)
+                assert (response.status_code != 403) is may, (method, path, response.text)
+                if needs in {"inside", Scope.ASK, Scope.READ} and not may:
+                    assert "limited to documents" in response.json()["detail"], (method, path)
 
 
 async def test_a_route_that_does_not_say_who_may_use_it_is_not_served(

@@ -101,6 +101,8 @@ def _tried(operation: Any, mode: GenerationMode, places: Mapping[str, str], sess
     @_BOUNDED
     @given(case=operation.as_strategy(mode, **fixed))
     def once(case: schemathesis.Case) -> None:
+        if operation.path.endswith("/events") and str((case.query or {}).get("seconds", 300)).isdigit():
+            case.query = {**(case.query or {}), "seconds": 1}  # else it goes on for minutes
         case.call_and_validate(session=session, checks=_CHECKS, timeout=180)
 
     once()

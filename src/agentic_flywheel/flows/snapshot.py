@@ -6,7 +6,7 @@ Invariant: a snapshot never changes; whoever holds one sees one consistent regis
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import msgspec
@@ -73,6 +73,10 @@ class RegistrySnapshot(msgspec.Struct, frozen=True, kw_only=True):
                 inactive=True,
             )
         return spec
+
+    def only(self, keys: Collection[str]) -> RegistrySnapshot:
+        """The registry as it is for who may know of these flows alone."""
+        return msgspec.structs.replace(self, flows={key: spec for key, spec in self.flows.items() if key in keys})
 
     def unknown(self, key: str, message: str) -> UnknownFlow:
         """The error for a name that is no flow, with the nearest names there are."""

@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import msgspec
+
 from agentic_flywheel.callers import ApiKey, Scope
 from agentic_flywheel.store.failures import NONSENSE, nonsense
 from agentic_flywheel.store.keys import Keys
@@ -18,7 +20,7 @@ from agentic_flywheel.store.link import Command, Link, Script
 
 #: How long a key that no longer opens anything is still listed.
 KEPT_SECONDS = 90 * 86400
-_FIELDS = ("name", "tenant", "user", "scopes", "created_at", "expires_at", "revoked_at", "rate", "used_at")
+_FIELDS = ("name", "tenant", "user", "scopes", "created_at", "expires_at", "revoked_at", "rate", "used_at", "flows")
 
 # Takes a token of a bucket that fills evenly and holds one minute's worth; leaves `wait` (ms) and `left`.
 _SPEND = """
@@ -148,13 +150,16 @@ def _words(key: ApiKey) -> dict[str, str]:
         "created_at": repr(key.created_at),
         "expires_at": "" if key.expires_at is None else repr(key.expires_at),
         "rate": "" if key.rate_per_minute is None else str(key.rate_per_minute),
+        "flows": "" if key.flows is None else msgspec.json.encode(sorted(key.flows)).decode(),
     }
 
 
 def _key(id_: str, row: Sequence[bytes | None]) -> ApiKey:
     """A record as it was read. Raises `StoreDamaged`."""
     try:
-        name, tenant, user, scopes, created, expires, revoked, rate, used = ((raw or b"").decode() for raw in row)
+        name, tenant, user, scopes, created, expires, revoked, rate, used, flows = (
+            (raw or b"").decode() for raw in row
+        )
         return ApiKey(
             id=id_,
             name=name,
@@ -166,6 +171,7 @@ def _key(id_: str, row: Sequence[bytes | None]) -> ApiKey:
             revoked_at=float(revoked) if revoked else None,
             rate_per_minute=int(rate) if rate else None,
             used_at=float(used) if used else None,
+            flows=frozenset(msgspec.json.decode(flows, type=list[str])) if flows else None,
         )
     except NONSENSE as error:
         raise nonsense(error, "an API key") from error

@@ -118,6 +118,7 @@ class _Told:
 
     def __init__(self) -> None:
         self.grown: dict[str, None] = {}
+        self.turns: dict[tuple[str, str], None] = {}
         self.gone: dict[str, None] = {}
         self.gone_turns: dict[tuple[str, str], None] = {}
         self.changed: dict[str, None] = {}
@@ -133,6 +134,7 @@ class _Told:
         match names:
             case ["turn", *_]:
                 self.grown.update(dict.fromkeys(names[3::4]))
+                self.turns.update(dict.fromkeys(zip(names[3::4], names[1::4], strict=False)))
             case ["gone", session]:
                 self.gone[session] = None
             case ["gone_turn", turn, "session", session]:
@@ -143,6 +145,7 @@ class _Told:
     def page(self) -> FeedPage:
         return FeedPage(
             grown=tuple(self.grown),
+            turns=tuple(self.turns),
             gone=tuple(self.gone),
             gone_turns=tuple(self.gone_turns),
             changed=tuple(self.changed),

@@ -32,6 +32,7 @@ def key() -> None:
 @click.option("--user", metavar="ID", help="Whom it speaks for; without it, for whomever a request names.")
 @click.option("--expires", metavar="DURATION", callback=read_duration, help="End it after so long (90d).")
 @click.option("--rate", type=click.IntRange(0), metavar="N", help="Calls a minute; 0: no limit.")
+@click.option("--flow", "flows", metavar="FLOW", multiple=True, help="Limit it to this flow; repeat it.")
 @click.option("--why", default="", metavar="TEXT", help="For the audit log.")
 @click.pass_obj
 def create(
@@ -41,13 +42,16 @@ def create(
     user: str | None,
     expires: timedelta | None,
     rate: int | None,
+    flows: tuple[str, ...],
     why: str,
 ) -> None:
     """Make a key and print its secret, once.
 
-    The secret is the one line on stdout; nobody can see it again.
+    The secret is the one line on stdout; nobody can see it again. A key that is limited to flows can ask and read those
+    alone, wherever it is used.
     """
     from agentic_flywheel.callers import Scope
+    from agentic_flywheel.flows.named import keys_of
 
     async def work(flywheel: Flywheel) -> NewApiKey:
         return await flywheel.api_keys.create(
@@ -57,6 +61,7 @@ def create(
             user=user,
             expires=expires,
             rate_per_minute=rate,
+            flows=keys_of(flywheel.registry.current(), flows) if flows else None,
             why=why,
         )
 
@@ -102,10 +107,11 @@ def list_keys(invocation: Invocation, all_tenants: bool) -> None:
             one.state(now),
             ago(one.used_at or 0, now),
             moment(one.expires_at) if one.expires_at else "",
+            "all" if one.flows is None else ", ".join(sorted(one.flows)),
         ]
         for one in keys
     ]
-    table(rows, ["id", "name", "tenant", "user", "scopes", "state", "last used", "expires"])
+    table(rows, ["id", "name", "tenant", "user", "scopes", "state", "last used", "expires", "flows"])
 
 
 @key.command("revoke", epilog="Example: afw key revoke docs-widget --yes --why 'left the team'")
@@ -125,4 +131,5 @@ def revoke(invocation: Invocation, name: str, why: str, yes: bool, dry_run: bool
 
 def _may(made: ApiKey) -> str:
     whom = f" as {made.user}" if made.user else ""
-    return ", ".join(sorted(made.scopes)) + whom
+    of = "" if made.flows is None else f" of {', '.join(sorted(made.flows))} alone"
+    return ", ".join(sorted(made.scopes)) + of + whom

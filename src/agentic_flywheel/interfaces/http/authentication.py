@@ -17,6 +17,8 @@ from collections.abc import Mapping
 from hashlib import sha256
 from typing import TYPE_CHECKING, Final
 
+import msgspec
+
 from agentic_flywheel.access import PREFIX
 from agentic_flywheel.callers import Caller, Scope
 from agentic_flywheel.errors import CredentialsRefused, CredentialsUnchecked, RateLimited, StoreError
@@ -107,13 +109,9 @@ class Authentication:
         caller, at = self._seen.get(seen, (None, 0.0))
         if caller is None or time.monotonic() - at > self._grace_seconds:
             raise CredentialsUnchecked("the key cannot be checked while Redis is away") from error
-        return Caller(
-            tenant=caller.tenant,
-            user=caller.user,
-            scopes=frozenset({Scope.ASK, Scope.READ}) if Scope.ADMIN in caller.scopes else caller.scopes,
-            name=caller.name,
-            proof=caller.proof,
-        )
+        if Scope.ADMIN not in caller.scopes:
+            return caller
+        return msgspec.structs.replace(caller, scopes=frozenset({Scope.ASK, Scope.READ}))
 
     async def _spend(self, call: Call, caller: Caller) -> None:
         try:

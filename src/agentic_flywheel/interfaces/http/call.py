@@ -11,7 +11,7 @@ import secrets
 from typing import TYPE_CHECKING, Any, cast
 
 from agentic_flywheel.callers import Caller, Scope
-from agentic_flywheel.errors import CredentialsMissing, NotAllowed
+from agentic_flywheel.errors import CredentialsMissing, InputError, NotAllowed
 
 if TYPE_CHECKING:
     from starlette.requests import HTTPConnection
@@ -95,6 +95,29 @@ class Call:
         if user and user != caller.user:
             raise NotAllowed(f"{caller.name!r} speaks for one user alone, not for {user!r}", key=caller.name)
         return caller.user
+
+    @property
+    def flows(self) -> frozenset[str] | None:
+        """The only flows that there are for the caller; None: all."""
+        return self.caller.flows
+
+    def one_flow(self, named: str | None) -> str | None:
+        """Of which flow something is looked up: of the one that is named, "" and None for all.
+
+        For a caller that is limited to flows: the one that it has, else the one that it names. Raises `InputError`
+        where it has several and names none, `UnknownFlow` for another.
+        """
+        flows = self.caller.flows
+        if flows is None or named in flows:
+            return named or None
+        if named:
+            return self.flywheel.registry.current().only(flows).get(named, inactive=True).key
+        if len(flows) == 1:
+            return next(iter(flows))
+        raise InputError(
+            "this key is limited to several flows: name the one that you mean",
+            suggestions=tuple(f"Name {flow!r}." for flow in sorted(flows)[:5]),
+        )
 
     @property
     def flywheel(self) -> Flywheel:

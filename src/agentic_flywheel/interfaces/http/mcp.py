@@ -28,4 +28,6 @@ def room(_service: Service) -> Room | None:
             yield
 
     # What a caller needs depends on the tool that is called.
-    return Room("mcp", [AccessRoute("/mcp", endpoint, methods=["POST"], needs=INSIDE)], "MCP at /mcp", lifespan)
+    return Room(
+        "mcp", [AccessRoute("/mcp", endpoint, methods=["POST"], needs=INSIDE, by_flow=True)], "MCP at /mcp", lifespan
+    )

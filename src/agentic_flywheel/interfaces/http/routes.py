@@ -16,6 +16,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route, Router
 
 from agentic_flywheel.callers import Scope
+from agentic_flywheel.errors import NotAllowed
 from agentic_flywheel.interfaces.http.call import call_of
 
 if TYPE_CHECKING:
@@ -62,7 +63,8 @@ class AccessRoute(Route):
     """A Starlette route with the scope that it needs.
 
     `endpoint` is a function from request to response, or an ASGI application; `methods` None takes every method.
-    `body_limit` (bytes) replaces `serve.max_body_megabytes` for this route.
+    `body_limit` (bytes) replaces `serve.max_body_megabytes` for this route. `by_flow` says that the route keeps a
+    caller that is limited to flows to those (`Call.flows`); all others are closed to such a caller.
     """
 
     def __init__(
@@ -74,6 +76,7 @@ class AccessRoute(Route):
         methods: Collection[str] | None = ("GET",),
         name: str | None = None,
         body_limit: int | None = None,
+        by_flow: bool = False,
     ) -> None:
         super().__init__(path, endpoint, methods=methods, name=name)
         if inspect.iscoroutinefunction(endpoint):
@@ -82,6 +85,7 @@ class AccessRoute(Route):
             self.methods = None  # Starlette would take a function for an answer to GET alone
         self.needs = needs
         self.body_limit = body_limit
+        self.by_flow = by_flow
 
     async def handle(self, scope: Connection, receive: Receive, send: Send) -> None:
         """Check who calls, then answer."""
@@ -91,6 +95,16 @@ class AccessRoute(Route):
             call.caller  # noqa: B018 -- raises where nothing says who calls
         elif self.needs != PUBLIC:
             call.require(Scope(self.needs))
+        if self.needs != PUBLIC and not self.by_flow and call.flows is not None:
+            raise NotAllowed(
+                f"{call.caller.name!r} is limited to {', '.join(sorted(call.flows))}: this is about all flows",
+                suggestions=(
+                    "Use a key that is not limited to flows.",
+                    "Ask, or read what is of one flow: answers, sessions, search, figures.",
+                    "See what the key may do with GET /whoami.",
+                ),
+                key=call.caller.name,
+            )
         if self.body_limit is not None:
             call.body_limit = self.body_limit
         await super().handle(scope, receive, send)

@@ -21,11 +21,11 @@ from mcp_types import INVALID_PARAMS, CallToolResult, InputRequiredResult, Resou
 from pydantic import AnyUrl
 
 from agentic_flywheel.callers import Scope
-from agentic_flywheel.errors import FlywheelError
+from agentic_flywheel.errors import FlywheelError, NotAllowed
 from agentic_flywheel.interfaces.http.call import Call, call_of
 from agentic_flywheel.interfaces.http.problems import as_told
 from agentic_flywheel.interfaces.http.sight import admit_session
-from agentic_flywheel.interfaces.mcp.access import Need, need_of_resource, need_of_tool
+from agentic_flywheel.interfaces.mcp.access import BY_FLOW, RESOURCES_BY_FLOW, Need, need_of_resource, need_of_tool
 from agentic_flywheel.interfaces.mcp.server import build_server
 from agentic_flywheel.interfaces.mcp.surface import FlywheelServer, failed, structure_of
 
@@ -53,10 +53,18 @@ class TeamServer(FlywheelServer):
         """The user that the caller speaks for."""
         return _CALL.get().caller.user
 
+    def caller_flows(self) -> frozenset[str] | None:
+        """The only flows that there are for the caller; None: all."""
+        return _CALL.get().flows
+
     async def list_tools(self) -> list[Tool]:
         """The tools that the caller may use."""
         call = _CALL.get()
-        return [tool for tool in await super().list_tools() if _may(call, need_of_tool(tool.name, session=True))]
+        return [
+            tool
+            for tool in await super().list_tools()
+            if _may(call, need_of_tool(tool.name, session=True)) and _of_flows(call, tool.name, BY_FLOW)
+        ]
 
     async def call_tool(
         self, name: str, arguments: dict[str, Any], context: Context[Any, Any] | None = None
@@ -71,7 +79,11 @@ class TeamServer(FlywheelServer):
     async def list_resources(self) -> list[Resource]:
         """The resources that the caller may read."""
         call = _CALL.get()
-        return [one for one in await super().list_resources() if _may(call, need_of_resource(str(one.uri)))]
+        return [
+            one
+            for one in await super().list_resources()
+            if _may(call, need_of_resource(str(one.uri))) and _of_flows(call, str(one.uri), RESOURCES_BY_FLOW)
+        ]
 
     async def read_resource(
         self, uri: AnyUrl | str, context: Context[Any, Any] | None = None
@@ -82,6 +94,7 @@ class TeamServer(FlywheelServer):
         if str(uri) in known:
             try:
                 _require(call, need_of_resource(str(uri)))
+                _require_flows(call, str(uri), RESOURCES_BY_FLOW)
             except FlywheelError as error:
                 raise MCPError(INVALID_PARAMS, error.message, structure_of(error)) from error
         return await super().read_resource(uri, context)
@@ -94,8 +107,13 @@ class TeamServer(FlywheelServer):
         call = _CALL.get()
         session = arguments.get("session_id")
         _require(call, need_of_tool(name, session=session is not None))
+        _require_flows(call, name, BY_FLOW)
         if isinstance(session, str):
             await admit_session(call, session)
+        if call.flows is not None and name == "flowise_search_history":
+            flow = arguments.get("flow")
+            if flow is None or isinstance(flow, str):  # anything else is for the schema to refuse
+                arguments = arguments | {"flow": call.one_flow(flow)}
         tool = next((tool for tool in self._tool_manager.list_tools() if tool.name == name), None)
         if tool is not None and "user_id" in tool.parameters.get("properties", {}):
             said = arguments.get("user_id")
@@ -120,6 +138,19 @@ class Endpoint:
     async def __call__(self, scope: Connection, receive: Receive, send: Send) -> None:
         _CALL.set(call_of(scope))
         await self.manager.handle_request(scope, receive, send)
+
+
+def _of_flows(call: Call, name: str, keep: frozenset[str]) -> bool:
+    """Whether a caller may use what is called so, as far as flows go that it is limited to."""
+    return call.flows is None or name in keep
+
+
+def _require_flows(call: Call, name: str, keep: frozenset[str]) -> None:
+    if not _of_flows(call, name, keep):
+        raise NotAllowed(
+            f"{call.caller.name!r} is limited to {', '.join(sorted(call.flows or ()))}: {name} is about all flows",
+            key=call.caller.name,
+        )
 
 
 def _require(call: Call, need: Scope | Need) -> None:

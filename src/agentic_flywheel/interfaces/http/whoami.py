@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 def room(_service: Service) -> Room:
     """What a key or token stands for."""
-    return Room("whoami", [AccessRoute("/whoami", _who, needs=INSIDE)])
+    return Room("whoami", [AccessRoute("/whoami", _who, needs=INSIDE, by_flow=True)])
 
 
 async def _who(request: Request) -> Response:
@@ -29,6 +29,7 @@ async def _who(request: Request) -> Response:
         "proof": caller.proof,
         "tenant": caller.tenant,
         "user": caller.user,
+        "flows": None if caller.flows is None else sorted(caller.flows),
         "scopes": [scope.value for scope in Scope if caller.may(scope)],
     }
     return Response(msgspec.json.encode(found), media_type="application/json")

@@ -50,6 +50,18 @@ OWN_SESSION: Final[Mapping[str, Scope]] = {
     "flowise_quality_score": Scope.ASK,
     "flowise_trace_view": Scope.ASK,
 }
+#: Tools that keep a caller that is limited to flows to those; it has no others.
+BY_FLOW: Final = frozenset(
+    {
+        "flowise_domain_query",
+        "flowise_list_flows",
+        "flowise_query",
+        "flowise_report_answer",
+        "flowise_search_history",
+    }
+)
+#: The same for resources.
+RESOURCES_BY_FLOW: Final = frozenset({"flowise://config-schema", "flowise://flows"})
 RESOURCES: Final[Mapping[str, Scope | Need]] = {
     "flowise://cache-metrics": Scope.READ,
     "flowise://config-schema": Scope.ASK,

@@ -70,6 +70,7 @@ def add_asking_tools(server: FlywheelServer) -> None:
             "intent": intent,
             "directives": wanted,
             "domain": domain,
+            "among": server.caller_flows(),
         }
         if (ctx.request_context.meta or {}).get("progress_token") is None:
             answer = await flywheel.ask(question, **facts)

@@ -15,6 +15,7 @@ from functools import partial
 from typing import Annotated, Any, Literal
 
 import anyio
+import msgspec
 from mcp.server.mcpserver import Context
 from mcp_types import CallToolResult, ToolAnnotations
 from pydantic import Field
@@ -53,7 +54,7 @@ def add_flow_tools(server: FlywheelServer) -> None:
         Use it to choose a flow_override, or to explain what can be asked. Do not use it before every question:
         questions are routed by themselves.
         """
-        result = await flow_list(flywheel, inactive=include_inactive)
+        result = await flow_list(flywheel, inactive=include_inactive, known=server.caller_flows())
         lines = [_flow_line(flow) for flow in result.flows] or ["No flow is active. Add one with flowise_add_flow."]
         return answered(result, "\n".join(lines), *(f"Note: {warning}" for warning in result.warnings))
 
@@ -183,8 +184,11 @@ def add_flow_tools(server: FlywheelServer) -> None:
         return answered(BrowseResult(flow=spec.key, address=address, canvas=canvas), address)
 
 
-async def flow_list(flywheel: Flywheel, *, inactive: bool) -> FlowListResult:
-    """The flows with the lifetimes in force; without Redis the flows alone, with a warning."""
+async def flow_list(flywheel: Flywheel, *, inactive: bool, known: frozenset[str] | None = None) -> FlowListResult:
+    """The flows with the lifetimes in force; without Redis the flows alone, with a warning.
+
+    With `known`, those alone.
+    """
     warnings: list[str] = []
     lifetimes: dict[str, float] = {}
     try:
@@ -192,10 +196,13 @@ async def flow_list(flywheel: Flywheel, *, inactive: bool) -> FlowListResult:
     except StoreError as error:
         warnings.append(f"Lifetimes are not known at the moment: {error.message}")
     snapshot = flywheel.registry.current()
+    if known is not None:
+        snapshot = msgspec.structs.replace(snapshot.only(known), notes=())
     if flywheel.registry.problem is not None:
         warnings.append(f"The last good registry is in force: {flywheel.registry.problem.message}")
+    specs = [spec for spec in flywheel.flows.list(inactive=inactive) if spec.key in snapshot.flows]
     return FlowListResult(
-        flows=[_flow(spec, lifetimes.get(spec.key)) for spec in flywheel.flows.list(inactive=inactive)],
+        flows=[_flow(spec, lifetimes.get(spec.key)) for spec in specs],
         default_flow=snapshot.default.key if snapshot.default else None,
         registry=str(snapshot.path),
         warnings=[*snapshot.notes, *warnings],

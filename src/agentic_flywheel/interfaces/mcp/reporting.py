@@ -55,7 +55,7 @@ def add_reporting_tools(server: FlywheelServer) -> None:
         no_cache), nor to clear many (flowise_clear_cache).
         """
         receipt, answer = await flywheel.similar.report(
-            turn_id, kind, note=note, session=session_id, user=user_id, fresh=fresh
+            turn_id, kind, note=note, session=session_id, user=user_id, fresh=fresh, among=server.caller_flows()
         )
         paragraphs = () if answer is None else answer_paragraphs(answer)
         return answered(ReportResult.of(receipt, answer), _receipt_text(receipt), *paragraphs)

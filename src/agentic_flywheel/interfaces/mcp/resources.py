@@ -36,7 +36,7 @@ def add_resources(server: FlywheelServer) -> None:
     @server.resource("flowise://flows", title="Flows", mime_type=_JSON)
     async def flows() -> str:
         """The flows of the registry with their types, keywords and lifetimes."""
-        return (await flow_list(flywheel, inactive=True)).model_dump_json(indent=2)
+        return (await flow_list(flywheel, inactive=True, known=server.caller_flows())).model_dump_json(indent=2)
 
     @server.resource("flowise://sessions", title="Conversations", mime_type=_JSON)
     async def sessions() -> str:

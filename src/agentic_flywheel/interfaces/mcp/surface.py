@@ -51,9 +51,14 @@ class FlywheelServer(MCPServer[Any]):
         """The user that all calls are made for; None where each call says so itself."""
         return None
 
+    def caller_flows(self) -> frozenset[str] | None:
+        """The only flows that there are for the caller; None: all."""
+        return None
+
     async def list_tools(self) -> list[Tool]:
         """The tools, their schemas naming the flows there are now."""
-        flows = self.flywheel.flows.list()
+        known = self.caller_flows()
+        flows = [spec for spec in self.flywheel.flows.list() if known is None or spec.key in known]
         longest = int(self.flywheel.settings["question.max_characters"])
         return [
             tool.model_copy(

@@ -13,29 +13,25 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
-from agentic_flywheel.errors import ServiceBusy
 from agentic_flywheel.interfaces.http.call import call_of
+from agentic_flywheel.interfaces.http.listeners import (
+    AGAIN_MS,
+    LISTENERS,
+    LONGEST_SECONDS,
+    LOOK_SECONDS,
+    PING_SECONDS,
+)
 from agentic_flywheel.interfaces.http.sight import admit_session
 
 if TYPE_CHECKING:
     from agentic_flywheel.following import Following
     from agentic_flywheel.interfaces.http.service import Service
-
-#: How long one stream lasts, how often a line goes out that keeps it open, and how soon the browser comes back.
-LONGEST_SECONDS: Final = 300.0
-_PING_SECONDS: Final = 15.0
-_AGAIN_MS: Final = 2000
-#: How soon a stream sees that the service closes.
-_LOOK_SECONDS: Final = 0.5
-#: Streams of one process.
-MOST: Final = 200
-_open = 0
 
 
 async def follow_team(request: Request) -> Response:
@@ -53,8 +49,7 @@ async def follow_session(request: Request) -> Response:
 
 def _stream(request: Request, session: str) -> Response:
     call = call_of(request)
-    if _open >= MOST:
-        raise ServiceBusy("too many pages are open to be told of news; they go on without")
+    LISTENERS.check()
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
     wanted = request.query_params.get("seconds", "")  # for who only looks whether there is one
     longest = min(LONGEST_SECONDS, float(wanted)) if wanted.isdecimal() else LONGEST_SECONDS
@@ -63,20 +58,16 @@ def _stream(request: Request, session: str) -> Response:
 
 
 async def _news(service: Service, following: Following, session: str, longest: float) -> AsyncIterator[bytes]:
-    global _open  # noqa: PLW0603 -- one count for the process
-    _open += 1
-    try:
+    with LISTENERS.one_more():
         async with following.listen() as ear:
-            yield b"retry: %d\n\n" % _AGAIN_MS
+            yield b"retry: %d\n\n" % AGAIN_MS
             began = said = time.monotonic()
             while not service.closing and time.monotonic() - began < longest:
-                news = await ear.next(_LOOK_SECONDS)
+                news = await ear.next(LOOK_SECONDS)
                 if news is not None and news.concerns(session):
                     counts = {"turns": news.turns, "sessions": len(news.sessions), "deleted": news.deleted}
                     yield b"event: news\ndata: %b\n\n" % msgspec.json.encode(counts if not session else {})
                     said = time.monotonic()
-                elif time.monotonic() - said > _PING_SECONDS:
+                elif time.monotonic() - said > PING_SECONDS:
                     yield b": still here\n\n"
                     said = time.monotonic()
-    finally:
-        _open -= 1

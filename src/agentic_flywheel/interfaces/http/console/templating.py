@@ -19,6 +19,7 @@ from jinja2.runtime import Context
 from markupsafe import Markup, escape
 
 from agentic_flywheel.interfaces.http.console.markdown import rendered
+from agentic_flywheel.interfaces.http.console.told import told
 from agentic_flywheel.interfaces.http.console.words import LANGUAGES, Words
 
 _WORDS = re.compile(r"\w+|\s+|[^\w\s]")
@@ -54,6 +55,7 @@ def environment() -> Environment:
         "milliseconds": _worded(milliseconds),
         "size": _worded(size),
         "past": _worded(past),
+        "told": _worded(told),
     }
     return made
 

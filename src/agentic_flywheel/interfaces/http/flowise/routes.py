@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from starlette.responses import Response, StreamingResponse
 
 from agentic_flywheel.callers import Scope
-from agentic_flywheel.errors import FlowError, FlowMissing, FlywheelError
+from agentic_flywheel.errors import FlowError, FlowMissing, FlywheelError, UnknownFlow
 from agentic_flywheel.flows.flowise import Restrictions
 from agentic_flywheel.flows.protocol import FlowSpec, Frame, Progress, StreamEvent, TextPart, Verbatim
 from agentic_flywheel.flows.replies import Page
@@ -38,6 +38,15 @@ if TYPE_CHECKING:
 
 #: Flowise's own bound of a body is 50 MB: files come in it.
 _LARGEST: Final = 50_000_000
+#: What a caller that is limited to flows may have passed on besides predictions: of Flowise itself, and of one flow,
+#: whose id comes next in the path.
+_ABOUT_ALL: Final = frozenset({"ping", "version"})
+_ABOUT_ONE: Final = frozenset(
+    {
+        "prediction", "public-chatbotConfig", "public-chatflows", "chatflows-streaming", "chatflows-uploads",
+        "flow-config", "attachments",
+    }
+)  # fmt: skip
 _EVENTS: Final = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 _JSON: Final = "application/json; charset=utf-8"
 
@@ -56,9 +65,10 @@ def room(service: Service) -> Room | None:
         finally:
             await proxy.upstream.aclose()
 
+    kept: dict[str, Any] = {"needs": Scope.ASK, "body_limit": _LARGEST, "by_flow": True}
     routes = [
-        AccessRoute("/api/v1/prediction/{id}", proxy.predict, methods=["POST"], needs=Scope.ASK, body_limit=_LARGEST),
-        AccessRoute("/api/v1/{path:path}", proxy.pass_on, methods=None, needs=Scope.ASK, body_limit=_LARGEST),
+        AccessRoute("/api/v1/prediction/{id}", proxy.predict, methods=["POST"], **kept),
+        AccessRoute("/api/v1/{path:path}", proxy.pass_on, methods=None, **kept),
     ]
     return Room("flowise", routes, f"Flowise clients at /api/v1 (behind it {proxy.upstream.base_url})", lifespan)
 
@@ -71,11 +81,21 @@ class Proxy:
 
     async def pass_on(self, request: Request) -> Response:
         """Whatever is no prediction is Flowise's to answer."""
-        return await self._passed(request, call_of(request))
+        call = call_of(request)
+        if call.flows is not None:
+            about, _, rest = request.path_params["path"].partition("/")
+            if not (about in _ABOUT_ALL and not rest):
+                self._admit(call, rest.partition("/")[0] if about in _ABOUT_ONE else "")
+        return await self._passed(request, call)
 
     async def predict(self, request: Request) -> Response:
         """A prediction: answered from memory where that is right."""
         call = call_of(request)
+        if call.flows is not None:
+            try:
+                self._admit(call, request.path_params["id"])
+            except UnknownFlow as error:
+                return _failed(error, call)
         media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if media_type == "multipart/form-data":  # files are not held here on their way
             return await self._passed(request, call)
@@ -110,6 +130,7 @@ class Proxy:
             "history": prediction.history,
             "directives": directives_of(request),
             "verbatim": _verbatim(call, request, allowed, streaming=streaming),
+            "among": call.flows,
         }
         telling = Telling(prediction.question, *prediction.ids())
         if not streaming:
@@ -143,6 +164,14 @@ class Proxy:
         if not known:
             flywheel.registry.adopt(spec)
         return (spec if spec.active else None), allowed
+
+    @staticmethod
+    def _admit(call: Call, flow_id: str) -> None:
+        """Let a caller that is limited to flows use the one of this id. Raises `UnknownFlow`."""
+        known = call.flywheel.flows.list(inactive=True)
+        keys = {spec.key for spec in known if spec.kind == "flowise" and spec.id == flow_id} or {flow_id}
+        if keys.isdisjoint(call.flows or ()):
+            raise UnknownFlow(f"there is no flow {flow_id!r} for {call.caller.name!r}", flow=flow_id)
 
     async def _passed(self, request: Request, call: Call, body: bytes | None = None) -> Response:
         response = await self.upstream.passed(request, call, body=body)

@@ -15,7 +15,7 @@ from starlette.responses import Response, StreamingResponse
 
 from agentic_flywheel.callers import Scope
 from agentic_flywheel.errors import FlywheelError, UnknownSession
-from agentic_flywheel.flows.protocol import StreamEvent, TextPart
+from agentic_flywheel.flows.protocol import FlowSpec, StreamEvent, TextPart
 from agentic_flywheel.interfaces.http.caching import directives_of, provenance_of
 from agentic_flywheel.interfaces.http.call import Call, call_of
 from agentic_flywheel.interfaces.http.openai.reading import ChatRequest, read_chat
@@ -39,9 +39,9 @@ def room(_service: Service) -> Room:
     return Room(
         "openai",
         [
-            AccessRoute("/v1/chat/completions", _chat, methods=["POST"], needs=Scope.ASK),
-            AccessRoute("/v1/models", _models, methods=["GET"], needs=Scope.ASK),
-            AccessRoute("/v1/models/{model:path}", _model, methods=["GET"], needs=Scope.ASK),
+            AccessRoute("/v1/chat/completions", _chat, methods=["POST"], needs=Scope.ASK, by_flow=True),
+            AccessRoute("/v1/models", _models, methods=["GET"], needs=Scope.ASK, by_flow=True),
+            AccessRoute("/v1/models/{model:path}", _model, methods=["GET"], needs=Scope.ASK, by_flow=True),
         ],
         "OpenAI clients at /v1 (model = flow)",
     )
@@ -67,7 +67,7 @@ async def _chat(request: Request) -> Response:
 
 def _asked(request: Request, call: Call, chat: ChatRequest) -> tuple[dict[str, Any], dict[str, str]]:
     """What the flywheel is asked, and a header for what had no effect. Raises `UnknownFlow`, `InputError`."""
-    spec = call.flywheel.registry.current().get(chat.model)
+    spec = _flow(call, chat.model)
     config, ignored = chat.overrides(spec)
     asked = {
         "question": chat.question,
@@ -78,6 +78,7 @@ def _asked(request: Request, call: Call, chat: ChatRequest) -> tuple[dict[str, A
         "user": call.speaks_for(chat.user or None),
         "session": request.headers.get("x-afw-session") or chat.session or None,
         "directives": directives_of(request),
+        "among": call.flows,
     }
     return asked, {"X-AFW-Ignored": ", ".join(ignored)} if ignored else {}
 
@@ -96,16 +97,23 @@ async def _frames(events: AsyncGenerator[StreamEvent, None], chunks: Chunks, cal
 
 
 async def _models(request: Request) -> Response:
-    flows = call_of(request).flywheel.flows.list()
+    call = call_of(request)
+    flows = [spec for spec in call.flywheel.flows.list() if call.flows is None or spec.key in call.flows]
     return _json({"object": "list", "data": [model_of(spec, _STARTED) for spec in flows]})
 
 
 async def _model(request: Request) -> Response:
     try:
-        spec = call_of(request).flywheel.registry.current().get(request.path_params["model"])
+        spec = _flow(call_of(request), request.path_params["model"])
     except FlywheelError as error:
         return _failed(error, call_of(request))
     return _json(model_of(spec, _STARTED))
+
+
+def _flow(call: Call, model: str) -> FlowSpec:
+    """The flow that a model stands for. Raises `UnknownFlow`."""
+    known = call.flywheel.registry.current()
+    return (known if call.flows is None else known.only(call.flows)).get(model)
 
 
 def _failed(error: FlywheelError, call: Call) -> Response:

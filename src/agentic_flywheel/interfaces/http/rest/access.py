@@ -9,8 +9,9 @@ from typing import Annotated, Literal
 import msgspec
 
 from agentic_flywheel.callers import ApiKey, AuditEntry, AuditVerdict, Scope
+from agentic_flywheel.flows.named import keys_of
 from agentic_flywheel.interfaces.http.call import Call
-from agentic_flywheel.interfaces.http.rest.arguments import Body, Limit, Meta, Query, Removal, Why
+from agentic_flywheel.interfaces.http.rest.arguments import Body, FlowKey, Limit, Meta, Query, Removal, Why
 from agentic_flywheel.interfaces.http.rest.operations import Items, Operations
 from agentic_flywheel.model import Receipt
 
@@ -18,7 +19,8 @@ access = Operations("access", "Who may call the service, and who did what.")
 
 
 class KeyView(msgspec.Struct, frozen=True, kw_only=True):
-    """An API key without its secret. `rate_per_minute` null is the service's own, 0 no limit."""
+    """An API key without its secret. `rate_per_minute` null is the service's own, 0 no limit; `flows` null: it is not
+    limited to any."""
 
     id: str
     name: str
@@ -31,6 +33,7 @@ class KeyView(msgspec.Struct, frozen=True, kw_only=True):
     revoked_at: float | None
     rate_per_minute: int | None
     used_at: float | None
+    flows: frozenset[str] | None
 
 
 class KeyFilter(Query, frozen=True, kw_only=True):
@@ -58,13 +61,15 @@ async def list_keys(call: Call, query: KeyFilter) -> KeyViews:
 
 
 class NewKey(Body, frozen=True, kw_only=True):
-    """A key to make. `user_id` binds it to a user, `expires_seconds` ends it after so long."""
+    """A key to make. `user_id` binds it to a user, `expires_seconds` ends it after so long; with `flows` (their keys)
+    no other flow exists to it."""
 
     name: Annotated[str, Meta(min_length=1, max_length=64, pattern="^[A-Za-z0-9][A-Za-z0-9 ._@-]{0,63}$")]
     scopes: Annotated[list[Scope], Meta(min_length=1, max_length=4)]
     user_id: Annotated[str, Meta(min_length=1, max_length=256)] | None = None
     expires_seconds: Annotated[float, Meta(ge=1, le=315_360_000)] | None = None
     rate_per_minute: Annotated[int, Meta(ge=0, le=1_000_000)] | None = None
+    flows: Annotated[list[FlowKey], Meta(min_length=1, max_length=100)] | None = None
     why: Why = ""
 
 
@@ -85,6 +90,7 @@ async def create_key(call: Call, body: NewKey) -> KeyMade:
         user=body.user_id,
         expires=None if body.expires_seconds is None else timedelta(seconds=body.expires_seconds),
         rate_per_minute=body.rate_per_minute,
+        flows=None if body.flows is None else keys_of(call.flywheel.registry.current(), body.flows),
         why=body.why,
     )
     return KeyMade(key=_view(made.key, time.time()), secret=made.secret)

@@ -73,7 +73,7 @@ class Asking(AskedQuestion, frozen=True, kw_only=True):
     domain: AskedDomain | None = None
 
 
-@asking.post("/ask", needs=Scope.ASK)
+@asking.post("/ask", needs=Scope.ASK, by_flow=True)
 async def ask(call: Call, body: Asking, request: Request) -> Reply[Answer]:
     """Ask a question; the answer comes from memory where that is right, and is remembered.
 
@@ -88,6 +88,7 @@ async def ask(call: Call, body: Asking, request: Request) -> Reply[Answer]:
     "/ask/stream",
     needs=Scope.ASK,
     produces={"text/event-stream": "Events: decided, text, sources, progress, restarted, then answer or error."},
+    by_flow=True,
 )
 async def ask_stream(call: Call, body: Asking, request: Request) -> StreamingResponse:
     """Ask a question, and read the answer while it comes.
@@ -109,13 +110,13 @@ class ExplainedQuestion(AskedQuestion, frozen=True, kw_only=True):
     count: Annotated[int, Meta(ge=1, le=50, description="So many similar stored questions.")] = 5
 
 
-@asking.post("/explain", needs=Scope.ASK, repeats="harmless")
+@asking.post("/explain", needs=Scope.ASK, repeats="harmless", by_flow=True)
 async def explain(call: Call, body: ExplainedQuestion, request: Request) -> Explanation:
     """What would become of a question, without asking it.
 
     Where it would go, what is stored for it and for similar ones, what stands in the way. Nothing is asked or written.
     """
-    asked = await _question(call, body, request)
+    asked = await _question(call, body, request) | {"flow": call.one_flow(body.flow)}
     return await call.flywheel.similar.explain(**asked, count=body.count)
 
 
@@ -135,14 +136,14 @@ class EntryKey(msgspec.Struct, frozen=True):
     key: str
 
 
-@asking.post("/key", needs=Scope.ASK, repeats="harmless")
+@asking.post("/key", needs=Scope.ASK, repeats="harmless", by_flow=True)
 async def entry_key(call: Call, body: KeyQuestion) -> EntryKey:
     """The Redis key of a question."""
     if body.session_id is not None:
         await admit_session(call, body.session_id)
     key = await call.flywheel.cache.key(
         body.question,
-        flow=body.flow,
+        flow=call.one_flow(body.flow),
         user=call.speaks_for(body.user_id),
         session=body.session_id,
         standalone=body.standalone,
@@ -168,7 +169,7 @@ class Reported(msgspec.Struct, frozen=True, kw_only=True):
     answer: Answer | None = None
 
 
-@asking.post("/reports", needs=Scope.ASK, status=201)
+@asking.post("/reports", needs=Scope.ASK, status=201, by_flow=True)
 async def report_answer(call: Call, body: ReportedAnswer) -> Reported:
     """Report an answer as wrong, outdated or private: it is served to nobody afterwards.
 
@@ -184,6 +185,7 @@ async def report_answer(call: Call, body: ReportedAnswer) -> Reported:
         session=body.session_id,
         user=call.speaks_for(body.user_id),
         fresh=body.fresh,
+        among=call.flows,
     )
     return Reported(receipt=receipt, answer=answer)
 
@@ -202,7 +204,7 @@ async def _question(call: Call, body: AskedQuestion, request: Request) -> dict[s
 
 
 async def _asked(call: Call, body: Asking, request: Request) -> dict[str, Any]:
-    asked = await _question(call, body, request)
+    asked = await _question(call, body, request) | {"among": call.flows}
     if body.history:
         asked["history"] = tuple(Exchange(one.question, one.answer) for one in body.history)
     if body.domain is not None:

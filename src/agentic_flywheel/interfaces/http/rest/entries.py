@@ -45,14 +45,15 @@ class EntryItems(Items, frozen=True, kw_only=True):
     items: tuple[StoredAnswer, ...]
 
 
-@entries.get("/entries", needs=Scope.READ)
+@entries.get("/entries", needs=Scope.READ, by_flow=True)
 async def list_entries(call: Call, query: EntryFilter) -> EntryItems:
     """List stored answers; those that are kept for one session are for administrators."""
-    found, cursor = await call.flywheel.cache.list(flow=query.flow or None, limit=query.limit, cursor=query.cursor)
+    flow = call.one_flow(query.flow)
+    found, cursor = await call.flywheel.cache.list(flow=flow, limit=query.limit, cursor=query.cursor)
     return EntryItems(items=tuple(one for one in found if _sees(call, one)), next_cursor=cursor)
 
 
-@entries.get("/entries/{key}", needs=Scope.READ)
+@entries.get("/entries/{key}", needs=Scope.READ, by_flow=True)
 async def show_entry(call: Call, key: EntryKey) -> StoredAnswer:
     """One stored answer: where it came from, and whether it would be served now, and why."""
     found = await call.flywheel.cache.show(key)
@@ -65,6 +66,8 @@ def _sees(call: Call, stored: StoredAnswer) -> bool:
     """Whether a caller may look at an answer: the team's everybody, a user's that user and who speaks for all, a
     session's administrators and its own user."""
     caller = call.caller
+    if caller.flows is not None and stored.entry.flow not in caller.flows:
+        return False
     if stored.scope == "team" or caller.may(Scope.ADMIN):
         return True
     if caller.user is not None:
@@ -115,10 +118,12 @@ LifetimeName = Annotated[
 ]
 
 
-@entries.get("/lifetimes", needs=Scope.READ)
+@entries.get("/lifetimes", needs=Scope.READ, by_flow=True)
 async def list_lifetimes(call: Call) -> LifetimeRows:
     """How long answers stay good, by type and by flow, and who said so."""
-    return LifetimeRows(items=tuple(await call.flywheel.lifetimes.show()))
+    rows = await call.flywheel.lifetimes.show()
+    known = call.flows
+    return LifetimeRows(items=tuple(row for row in rows if known is None or row.kind != "flow" or row.name in known))
 
 
 class LifetimeSet(Body, frozen=True, kw_only=True):

@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 
-def event(name: str, value: Any) -> bytes:
-    """One event with JSON in its data, which has no line ends of its own."""
-    return b"event: " + name.encode() + b"\ndata: " + msgspec.json.encode(value, enc_hook=str) + b"\n\n"
+def event(name: str, value: Any, *, id_: str = "") -> bytes:
+    """One event with JSON in its data, which has no line ends of its own; `id_` is where who comes back goes on."""
+    place = f"id: {id_}\n".encode() if id_ else b""
+    return place + b"event: " + name.encode() + b"\ndata: " + msgspec.json.encode(value, enc_hook=str) + b"\n\n"

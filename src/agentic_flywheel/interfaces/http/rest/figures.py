@@ -25,10 +25,10 @@ class Window(Query, frozen=True, kw_only=True):
     flow: FlowFilter | None = None
 
 
-@figures.get("/stats", needs=Scope.READ)
+@figures.get("/stats", needs=Scope.READ, by_flow=True)
 async def usage(call: Call, query: Window) -> UsageReport:
     """What questions came to, in all and by flow: outcomes, times, what was saved, sessions."""
-    return await call.flywheel.usage.report(since=query.since, until=query.until, flow=query.flow or None)
+    return await call.flywheel.usage.report(since=query.since, until=query.until, flow=call.one_flow(query.flow))
 
 
 class SeriesWindow(Window, frozen=True, kw_only=True):
@@ -38,11 +38,11 @@ class SeriesWindow(Window, frozen=True, kw_only=True):
     most: Annotated[int, Meta(ge=1, le=1000, description="No more steps than this, where no step is named.")] = 60
 
 
-@figures.get("/stats/series", needs=Scope.READ)
+@figures.get("/stats/series", needs=Scope.READ, by_flow=True)
 async def usage_series(call: Call, query: SeriesWindow) -> Series:
     """The same over time, in columns, as charts take them."""
     return await call.flywheel.usage.series(
-        since=query.since, until=query.until, flow=query.flow or None, step=query.step, most=query.most
+        since=query.since, until=query.until, flow=call.one_flow(query.flow), step=query.step, most=query.most
     )
 
 
@@ -53,7 +53,7 @@ class BrokenDown(Window, frozen=True, kw_only=True):
     user_id: UserId | None = None
 
 
-@figures.get("/stats/rows", needs=Scope.READ)
+@figures.get("/stats/rows", needs=Scope.READ, by_flow=True)
 async def usage_rows(call: Call, query: BrokenDown) -> Breakdown:
     """The same in rows, by flow, hour, day, reason, intent or user.
 
@@ -63,7 +63,7 @@ async def usage_rows(call: Call, query: BrokenDown) -> Breakdown:
         query.by,
         since=query.since,
         until=query.until,
-        flow=query.flow or None,
+        flow=call.one_flow(query.flow),
         user=call.speaks_for(query.user_id),
     )
 
@@ -74,11 +74,11 @@ class CacheWindow(Window, frozen=True, kw_only=True):
     days: Annotated[int, Meta(ge=1, le=90, description="Over so many days of UTC, today included.")] = 7
 
 
-@figures.get("/stats/cache", needs=Scope.READ)
+@figures.get("/stats/cache", needs=Scope.READ, by_flow=True)
 async def cache_stats(call: Call, query: CacheWindow) -> CacheFigures:
     """What the stored answers of each flow came to, and how many there are."""
     found = await call.flywheel.cache.stats(
-        flow=query.flow or None, days=query.days, since=query.since, until=query.until
+        flow=call.one_flow(query.flow), days=query.days, since=query.since, until=query.until
     )
     return found if call.caller.may(Scope.ADMIN) else msgspec.structs.replace(found, used_memory_bytes=None)
 
@@ -91,7 +91,7 @@ class HealthWindow(Query, frozen=True, kw_only=True):
     check: Annotated[bool, Meta(description="Look whether each can be reached now.")] = True
 
 
-@figures.get("/stats/flows", needs=Scope.READ)
+@figures.get("/stats/flows", needs=Scope.READ, by_flow=True)
 async def flow_health(call: Call, query: HealthWindow) -> HealthReport:
     """How flows do: whether each can be reached, times of its calls, failures, reports."""
-    return await call.flywheel.usage.health(since=query.since, flow=query.flow or None, check=query.check)
+    return await call.flywheel.usage.health(since=query.since, flow=call.one_flow(query.flow), check=query.check)

@@ -85,12 +85,14 @@ class FlowFilter(Query, frozen=True, kw_only=True):
     all: Annotated[bool, Meta(description="Inactive flows, too.")] = False
 
 
-@flows.get("/flows", needs=Scope.ASK)
+@flows.get("/flows", needs=Scope.ASK, by_flow=True)
 async def list_flows(call: Call, query: FlowFilter) -> FlowViews:
     """List the flows that can be asked."""
     lifetimes, problem = await _lifetimes(call)
     snapshot = call.flywheel.registry.current()
-    found = call.flywheel.flows.list(inactive=query.all)
+    if call.flows is not None:
+        snapshot = snapshot.only(call.flows)
+    found = [spec for spec in call.flywheel.flows.list(inactive=query.all) if spec.key in snapshot.flows]
     return FlowViews(
         items=tuple(_view(call, spec, lifetimes.get(spec.key)) for spec in found),
         default_flow=snapshot.default.key if snapshot.default else None,
@@ -108,11 +110,11 @@ class FlowDetail(msgspec.Struct, frozen=True, kw_only=True):
     warnings: tuple[str, ...] = ()
 
 
-@flows.get("/flows/{flow}", needs=Scope.ASK)
+@flows.get("/flows/{flow}", needs=Scope.ASK, by_flow=True)
 async def show_flow(call: Call, flow: FlowKey) -> FlowDetail:
     """One flow, its configuration and when that changed."""
     kept = call.flywheel.flows
-    spec = kept.show(flow)
+    spec = kept.show(call.one_flow(flow) or flow)
     lifetimes, problem = await _lifetimes(call)
     shown = FlowDetail(flow=_view(call, spec, lifetimes.get(spec.key)), address=kept.address(spec.key))
     if problem:
@@ -121,10 +123,10 @@ async def show_flow(call: Call, flow: FlowKey) -> FlowDetail:
     return msgspec.structs.replace(shown, state=await kept.state(spec.key), changes=changes)
 
 
-@flows.post("/flows/{flow}/check", needs=Scope.READ, repeats="harmless")
+@flows.post("/flows/{flow}/check", needs=Scope.READ, repeats="harmless", by_flow=True)
 async def check_flow(call: Call, flow: FlowKey) -> FlowHealth:
     """Look whether a flow could be asked, without asking it."""
-    return await call.flywheel.flows.check(flow)
+    return await call.flywheel.flows.check(call.one_flow(flow) or flow)
 
 
 class Trial(Body, frozen=True, kw_only=True):

@@ -73,7 +73,7 @@ class FoundItems(Items, frozen=True, kw_only=True):
     warnings: tuple[str, ...]
 
 
-@history.get("/search", needs=Scope.READ)
+@history.get("/search", needs=Scope.READ, by_flow=True)
 async def search(call: Call, query: Search) -> FoundItems:
     """Search what was asked and answered, by words and by meaning.
 
@@ -85,7 +85,7 @@ async def search(call: Call, query: Search) -> FoundItems:
     page: HistoryPage = await call.flywheel.history.search(
         query.query,
         mode=query.mode,
-        flow=query.flow,
+        flow=call.one_flow(query.flow),
         user=call.speaks_for(query.user_id),
         session=query.session_id,
         outcome=query.outcome,
@@ -114,13 +114,13 @@ class PopularQuestions(msgspec.Struct, frozen=True, kw_only=True):
     items: tuple[PopularQuestion, ...]
 
 
-@history.get("/popular", needs=Scope.READ)
+@history.get("/popular", needs=Scope.READ, by_flow=True)
 async def popular(call: Call, query: PopularFilter) -> PopularQuestions:
     """What is asked most, whatever words it is asked in.
 
     Only what everybody of the tenant may see is counted.
     """
-    found = await call.flywheel.popular.list(query.days, query.flow or None, query.limit)
+    found = await call.flywheel.popular.list(query.days, call.one_flow(query.flow), query.limit)
     return PopularQuestions(items=tuple(found))
 
 

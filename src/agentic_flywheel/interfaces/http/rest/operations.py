@@ -32,6 +32,7 @@ class Operation:
     `tagged` responses carry an ETag that `If-Match` may name; with an
     `Idempotency-Key` it is done `once`; where it changes nothing, or always comes to the same, repeating is `harmless`;
     where a key cannot be honoured it is `refused`. `body_limit` is in bytes, None for the service's own.
+    `by_flow`: as for `AccessRoute`.
     """
 
     method: str
@@ -50,6 +51,7 @@ class Operation:
     tagged: bool = False
     repeats: Literal["once", "harmless", "refused"] = "harmless"
     body_limit: int | None = None
+    by_flow: bool = False
 
     @property
     def name(self) -> str:

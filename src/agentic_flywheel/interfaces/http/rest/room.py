@@ -13,6 +13,7 @@ from agentic_flywheel.interfaces.http.rest.access import access
 from agentic_flywheel.interfaces.http.rest.asking import asking
 from agentic_flywheel.interfaces.http.rest.entries import entries
 from agentic_flywheel.interfaces.http.rest.faq import faq
+from agentic_flywheel.interfaces.http.rest.feed import feed
 from agentic_flywheel.interfaces.http.rest.figures import figures
 from agentic_flywheel.interfaces.http.rest.flows import flows
 from agentic_flywheel.interfaces.http.rest.history import history
@@ -41,6 +42,7 @@ GROUPS: tuple[Operations, ...] = (
     faq,
     warming,
     figures,
+    feed,
     access,
     upkeep,
 )

@@ -43,6 +43,7 @@ class RestRoute(AccessRoute):
             needs=operation.needs,
             name=operation.name,
             body_limit=operation.body_limit,
+            by_flow=operation.by_flow,
         )
         self._operation = operation
         self._known = ", ".join(sorted(known))

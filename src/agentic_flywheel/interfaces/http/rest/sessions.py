@@ -27,7 +27,7 @@ from agentic_flywheel.interfaces.http.rest.arguments import (
     own_or,
 )
 from agentic_flywheel.interfaces.http.rest.operations import Items, Operations
-from agentic_flywheel.interfaces.http.sight import admit_session
+from agentic_flywheel.interfaces.http.sight import admit_session, seen_session, seen_sessions, seen_thread
 from agentic_flywheel.model import Receipt, Session, Thread, Turn
 from agentic_flywheel.threads import LinkedSessions
 
@@ -46,13 +46,14 @@ class SessionFilter(Query, frozen=True, kw_only=True):
 
 
 class SessionItems(Items, frozen=True, kw_only=True):
-    """Sessions, the one that was active last first; `warnings` are sentences for people."""
+    """Sessions, the one that was active last first; `warnings` are sentences for people. For a key that is limited to
+    flows a page may hold fewer than the limit: sessions of other flows are left out."""
 
     items: tuple[Session, ...]
     warnings: tuple[str, ...] = ()
 
 
-@sessions.get("/sessions", needs=Scope.ASK)
+@sessions.get("/sessions", needs=Scope.ASK, by_flow=True)
 async def list_sessions(call: Call, query: SessionFilter) -> SessionItems:
     """List sessions, the one that was active last first.
 
@@ -61,7 +62,7 @@ async def list_sessions(call: Call, query: SessionFilter) -> SessionItems:
     user = call.speaks_for(query.user_id)
     own_or(call, user, call.caller.may(Scope.READ), "sessions")
     page = await call.flywheel.sessions.list(user=user, tag=query.tag, limit=query.limit, cursor=query.cursor)
-    return SessionItems(items=page.sessions, warnings=page.warnings, next_cursor=page.cursor)
+    return SessionItems(items=await seen_sessions(call, page.sessions), warnings=page.warnings, next_cursor=page.cursor)
 
 
 class Sweep(Body, frozen=True, kw_only=True):
@@ -90,11 +91,11 @@ class Newest(Query, frozen=True, kw_only=True):
     limit: Annotated[int, Meta(ge=1, le=1000, description="Only so many of the newest turns.")] | None = None
 
 
-@sessions.get("/sessions/{session_id}", needs=Scope.ASK)
+@sessions.get("/sessions/{session_id}", needs=Scope.ASK, by_flow=True)
 async def show_session(call: Call, session_id: SessionId, query: Newest) -> Thread:
     """Read a session as a thread: its turns, oldest first, what changed between them, its links."""
     await admit_session(call, session_id)
-    return await call.flywheel.sessions.show(session_id, limit=query.limit)
+    return seen_thread(call, await call.flywheel.sessions.show(session_id, limit=query.limit))
 
 
 class TurnFilter(Query, frozen=True, kw_only=True):
@@ -111,7 +112,7 @@ class TurnItems(Items, frozen=True, kw_only=True):
     warnings: tuple[str, ...] = ()
 
 
-@sessions.get("/sessions/{session_id}/turns", needs=Scope.ASK)
+@sessions.get("/sessions/{session_id}/turns", needs=Scope.ASK, by_flow=True)
 async def list_turns(call: Call, session_id: SessionId, query: TurnFilter) -> TurnItems:
     """List the turns of a session, the newest first, page by page."""
     await admit_session(call, session_id)
@@ -126,7 +127,7 @@ async def list_turns(call: Call, session_id: SessionId, query: TurnFilter) -> Tu
     return TurnItems(items=page, warnings=thread.warnings, next_cursor=more)
 
 
-@sessions.get("/sessions/{session_id}/turns/{turn_id}", needs=Scope.ASK)
+@sessions.get("/sessions/{session_id}/turns/{turn_id}", needs=Scope.ASK, by_flow=True)
 async def show_turn(call: Call, session_id: SessionId, turn_id: TurnId) -> Turn:
     """Read one turn of a session."""
     await admit_session(call, session_id)
@@ -137,7 +138,7 @@ async def show_turn(call: Call, session_id: SessionId, turn_id: TurnId) -> Turn:
     return found
 
 
-@sessions.delete("/sessions/{session_id}/turns/{turn_id}", needs=Scope.ASK)
+@sessions.delete("/sessions/{session_id}/turns/{turn_id}", needs=Scope.ASK, by_flow=True)
 async def delete_turn(call: Call, session_id: SessionId, turn_id: TurnId, query: Removal) -> Receipt:
     """Remove one turn of a session, and the answer that was kept for it alone.
 
@@ -168,7 +169,7 @@ class SessionChange(Body, frozen=True, kw_only=True):
     ) = msgspec.UNSET
 
 
-@sessions.patch("/sessions/{session_id}", needs=Scope.ASK)
+@sessions.patch("/sessions/{session_id}", needs=Scope.ASK, by_flow=True)
 async def change_session(call: Call, session_id: SessionId, body: SessionChange) -> Session:
     """Give a session a title, tags, or a configuration of its own."""
     await admit_session(call, session_id)
@@ -180,7 +181,7 @@ async def change_session(call: Call, session_id: SessionId, body: SessionChange)
         changed = await kept.tag(session_id, add=body.add_tags, remove=body.remove_tags)
     if body.config is not msgspec.UNSET:
         changed = await kept.configure(session_id, body.config)
-    return changed
+    return seen_session(call, changed)
 
 
 class LinkSearch(Query, frozen=True, kw_only=True):
@@ -232,7 +233,7 @@ async def export_session(call: Call, session_id: SessionId, query: ExportForm) -
     return Response(text, media_type="application/json" if query.form == "json" else "text/markdown")
 
 
-@sessions.delete("/sessions/{session_id}", needs=Scope.ASK)
+@sessions.delete("/sessions/{session_id}", needs=Scope.ASK, by_flow=True)
 async def delete_session(call: Call, session_id: SessionId, query: Removal) -> Receipt:
     """Delete a session: its turns go, and the answers that were kept for it alone.
 

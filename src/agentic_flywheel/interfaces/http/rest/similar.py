@@ -37,10 +37,10 @@ async def list_similar(call: Call) -> Statuses:
     return Statuses(items=tuple([await call.flywheel.similar.status(spec.key) for spec in flows]))
 
 
-@similar.get("/similar/{flow}", needs=Scope.READ)
+@similar.get("/similar/{flow}", needs=Scope.READ, by_flow=True)
 async def show_similar(call: Call, flow: FlowKey) -> SimilarStatus:
     """How one flow stands: what holds and who said so, the cut and why, labels, the measured error, reports."""
-    return await call.flywheel.similar.status(flow)
+    return await call.flywheel.similar.status(call.one_flow(flow) or flow)
 
 
 class SimilarSet(Body, frozen=True, kw_only=True):
@@ -82,10 +82,10 @@ class CutChanges(msgspec.Struct, frozen=True, kw_only=True):
     items: tuple[CutChange, ...]
 
 
-@similar.get("/similar/{flow}/changes", needs=Scope.READ)
+@similar.get("/similar/{flow}/changes", needs=Scope.READ, by_flow=True)
 async def list_cut_changes(call: Call, flow: FlowKey) -> CutChanges:
     """Every change of a flow's cut with its evidence, newest first."""
-    return CutChanges(items=tuple(await call.flywheel.similar.changes(flow)))
+    return CutChanges(items=tuple(await call.flywheel.similar.changes(call.one_flow(flow) or flow)))
 
 
 class ReportFilter(Query, frozen=True, kw_only=True):

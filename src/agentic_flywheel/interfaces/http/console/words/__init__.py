@@ -1,7 +1,7 @@
 """What the console says, in every language that it speaks.
 
 Invariant: a message is there in all languages, with the same places to fill in; a catalogue that lacks one is not
-loaded. What the flywheel itself says (errors, warnings, receipts) is English, as everywhere.
+loaded. What the flywheel itself says (warnings, reasons, receipts) is English, as everywhere; `told` says it on pages.
 """
 
 from __future__ import annotations

@@ -1,0 +1,81 @@
+"""What the flywheel itself says for people (warnings, reasons, receipts), as a page shows it.
+
+Invariant: nothing is left out or guessed: a sentence whose form `words/told` does not know is shown as it is, marked as
+English on a page in another language. Commands and names in backquotes become code; everything else is escaped.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from functools import cache
+from importlib.resources import files
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from markupsafe import Markup, escape
+
+if TYPE_CHECKING:
+    from agentic_flywheel.interfaces.http.console.words import Words
+
+_CODE: Final = re.compile(r"`([^`\n]+)`")
+_COUNTED: Final = re.compile(r"(?<![\w.,])(\d+) ((?:[\w’]+\(s\) ?)+)")
+#: A sentence in a sentence in a sentence; deeper ones are left as they are.
+_DEEPEST: Final = 3
+
+
+class Form(NamedTuple):
+    """A sentence of the flywheel, with what varies as groups, and how it is said."""
+
+    pattern: re.Pattern[str]
+    said: str
+
+
+@cache
+def forms(language: str) -> tuple[Form, ...]:
+    """The forms that are known in a language; those with more words of their own first."""
+    place = files("agentic_flywheel.interfaces.http.console.words") / "told" / f"{language}.toml"
+    if not place.is_file():
+        return ()
+    pairs = tomllib.loads(place.read_text("utf-8"))["sentences"]
+    made = [Form(re.compile("(.+?)".join(map(re.escape, one.split("{}"))), re.DOTALL), other) for one, other in pairs]
+    return tuple(sorted(made, key=lambda form: -len(form.pattern.pattern.replace("(.+?)", ""))))
+
+
+def told(words: Words, sentence: str) -> Markup:
+    """A sentence on a page: in the page's language where its form is known, its commands as code, a capital first.
+
+    >>> from agentic_flywheel.interfaces.http.console.words import Words
+    >>> str(told(Words("fr"), "Only words were compared: the embedder is closed."))
+    'Seuls les mots ont été comparés : le modèle de vecteurs est fermé.'
+    >>> str(told(Words("en"), "1 turn(s) of this <b>: `afw x`"))
+    '1 turn of this &lt;b&gt;: <code>afw x</code>'
+    """
+    said = sentence if words.language == "en" else _said(words.language, sentence, _DEEPEST)
+    shown = _marked_up(said if said is not None else sentence)
+    return shown if said is not None else Markup('<span lang="en">{}</span>').format(shown)
+
+
+def _said(language: str, sentence: str, depth: int) -> str | None:
+    """A sentence in another language; None where its form is not known."""
+    for form in forms(language):
+        found = form.pattern.fullmatch(sentence)
+        if found is None:
+            continue
+        parts = [(_said(language, part, depth - 1) if depth else None) or part for part in found.groups()]
+        return form.said.format(*parts)
+    return None
+
+
+def _marked_up(text: str) -> Markup:
+    text = _COUNTED.sub(_counted, text)
+    if text[:1].islower() and not text.startswith(("http://", "https://", "redis", "unix:")):
+        text = text[0].upper() + text[1:]
+    pieces = _CODE.split(text)
+    return Markup().join(
+        Markup("<code>{}</code>").format(piece) if number % 2 else escape(piece) for number, piece in enumerate(pieces)
+    )
+
+
+def _counted(found: re.Match[str]) -> str:
+    """`1 turn(s)` as one, `2 turn(s)` as several."""
+    return f"{found[1]} {found[2].replace('(s)', '' if found[1] == '1' else 's')}"
