@@ -86,11 +86,15 @@ def test_numbers_and_sentences_within_sentences() -> None:
     assert told(english, "2 turn(s) of 1 session(s), 5 bytes, wait since 3 min") == (
         "2 turns of 1 session, 5 bytes, wait since 3 min"
     )
-    assert told(french, "1 stored turn(s) are damaged and cannot be found.").startswith("1 tour enregistré")
+    assert told(french, "1 turn(s) of 3 session(s), 5 bytes, wait since 3 min").startswith("1 échange de 3 sessions")
     closed = "closed: 3 labels, 1 wrong at or above 0.97 do not prove that at most 1.00% of answers are wrong"
     why = f"shadow: what is similar is only noted; the cut would be 0.970 ({closed})"
     assert "étiquettes" in told(french, why)
     assert "labels" not in told(french, why)
+    assert told(french, "mode learn by the settings; profile strict by a person's choice", capital=False) == (
+        "mode learn selon les réglages ; profil strict selon le choix d’une personne"
+    )
+    assert told(english, "volatile-lru, 256 MB: no") == "volatile-lru, 256 MB: no"
 
 
 def test_forms_take_as_much_as_they_give() -> None:

@@ -56,6 +56,7 @@ def environment() -> Environment:
         "size": _worded(size),
         "past": _worded(past),
         "told": _worded(told),
+        "told_on": _worded(lambda words, sentence: told(words, sentence, capital=False)),
     }
     return made
 

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 _CODE: Final = re.compile(r"`([^`\n]+)`")
 _COUNTED: Final = re.compile(r"(?<![\w.,])(\d+) ((?:[\w’]+\(s\) ?)+)")
+#: A word that a sentence begins with; no name of a setting, a file or an address.
+_WORD: Final = re.compile(r"[^\W\d_]+[’']?[^\W\d_]*(?=[ ,;]|\Z)|[^\W\d_]+:(?= )")
 #: A sentence in a sentence in a sentence; deeper ones are left as they are.
 _DEEPEST: Final = 3
 
@@ -41,17 +43,18 @@ def forms(language: str) -> tuple[Form, ...]:
     return tuple(sorted(made, key=lambda form: -len(form.pattern.pattern.replace("(.+?)", ""))))
 
 
-def told(words: Words, sentence: str) -> Markup:
-    """A sentence on a page: in the page's language where its form is known, its commands as code, a capital first.
+def told(words: Words, sentence: str, *, capital: bool = True) -> Markup:
+    """A sentence on a page: in the page's language where its form is known, its commands as code. It begins with a
+    capital, but where it goes on with something (`capital` False).
 
     >>> from agentic_flywheel.interfaces.http.console.words import Words
     >>> str(told(Words("fr"), "Only words were compared: the embedder is closed."))
-    'Seuls les mots ont été comparés : le modèle de vecteurs est fermé.'
+    'Seuls les mots ont été comparés : le vectoriseur est fermé.'
     >>> str(told(Words("en"), "1 turn(s) of this <b>: `afw x`"))
     '1 turn of this &lt;b&gt;: <code>afw x</code>'
     """
     said = sentence if words.language == "en" else _said(words.language, sentence, _DEEPEST)
-    shown = _marked_up(said if said is not None else sentence)
+    shown = _marked_up(said if said is not None else sentence, capital=capital)
     return shown if said is not None else Markup('<span lang="en">{}</span>').format(shown)
 
 
@@ -63,12 +66,14 @@ def _said(language: str, sentence: str, depth: int) -> str | None:
             continue
         parts = [(_said(language, part, depth - 1) if depth else None) or part for part in found.groups()]
         return form.said.format(*parts)
-    return None
+    parts = sentence.split("; ")
+    told_parts = [_said(language, part, depth) for part in parts] if len(parts) > 1 else [None]
+    return " ; ".join(filter(None, told_parts)) if None not in told_parts else None
 
 
-def _marked_up(text: str) -> Markup:
+def _marked_up(text: str, *, capital: bool) -> Markup:
     text = _COUNTED.sub(_counted, text)
-    if text[:1].islower() and not text.startswith(("http://", "https://", "redis", "unix:")):
+    if capital and _WORD.match(text):
         text = text[0].upper() + text[1:]
     pieces = _CODE.split(text)
     return Markup().join(
