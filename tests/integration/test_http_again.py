@@ -15,6 +15,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import msgspec
 import pytest
 import uvicorn
 
@@ -295,6 +296,22 @@ async def test_what_changed_is_asked_anew_at_once(
         before = client.repeated
         assert (await client.post(PATH, QUESTION)).header("x-afw-outcome") == "hit"
         assert client.repeated == before
+
+
+async def test_an_id_that_is_another_flow_s_now_asks_that_one(
+    valkey: Server, tmp_path: Path, flowise: ReplayFlowise
+) -> None:
+    async with asked(valkey, tmp_path, flowise, near=False) as client:
+        await client.post(PATH, QUESTION)
+        await client.again(PATH, QUESTION)
+        registry = client.app.service.home.registry
+        was = registry.current().get(FLOWS["llm"])
+        registry.adopt(msgspec.structs.replace(was, id=FLOWS["conv"]))
+        registry.adopt(msgspec.structs.replace(was, key="other"))
+        body = QUESTION | {"flow": was.key}
+        await client.post("/api/v2/ask", body)
+        await client.again("/api/v2/ask", body)  # the flow that it was before is at hand again
+        assert (await client.post(PATH, QUESTION)).header("x-afw-outcome") == "miss"
 
 
 async def test_keys_are_looked_up_for_every_request(valkey: Server, tmp_path: Path, flowise: ReplayFlowise) -> None:
