@@ -13,6 +13,7 @@ import pytest
 from agentic_flywheel import Flywheel
 from agentic_flywheel.flows.protocol import FlowQuestion
 from agentic_flywheel.flows.registry import Registry
+from agentic_flywheel.known_policies import KnownPolicies
 from agentic_flywheel.settings import Settings, load_settings
 from agentic_flywheel.settings_table import SETTINGS
 from servers import Server
@@ -140,3 +141,12 @@ def text_anywhere(server: Server, text: str) -> list[bytes]:
             if any(text in readings(value) for value in [key, *values]):
                 holding.append(key)
     return holding
+
+
+def nothing_said() -> KnownPolicies:
+    """Policies of a tenant that has none, for tests that ask no Redis."""
+    from agentic_flywheel.store.keys import Keys
+    from agentic_flywheel.store.privacy import PolicyStore
+
+    nowhere: Any = None
+    return KnownPolicies(PolicyStore(nowhere, Keys("t")), lambda: None, withholds=False)

@@ -40,6 +40,8 @@ LASTING_KEYS = (
     "afw:v1:*:flow:{*}",
     "afw:v1:*:flow:{*}:changes",
     "afw:v1:*:ttl",
+    "afw:v1:*:privacy",
+    "afw:v1:*:retention",
     "afw:v1:*:flow:{*}:entries:*",
     "afw:v1:*:flows",
     "afw:v1:*:session:{*}",

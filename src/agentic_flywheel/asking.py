@@ -43,6 +43,7 @@ from agentic_flywheel.store.leases import REFRESH_PAUSE_SECONDS
 from agentic_flywheel.store.link import Command
 from agentic_flywheel.store.outbox import WAITS
 from agentic_flywheel.store.store import Store
+from agentic_flywheel.unkept import Unkept
 from agentic_flywheel.watching import FlowWatch, Standing
 
 if TYPE_CHECKING:
@@ -96,6 +97,7 @@ class Asking:
         self._join_seconds = settings.number("flow.join_seconds")
         self._refresh_again_at: dict[str, float] = {}
         self._labels = IntentLabels()
+        self._unkept = Unkept()
 
     async def answer(self, asked: Asked) -> Answer:
         """The whole way. Raises `NotFound` and `FlowError`; store failures become warnings.
@@ -157,7 +159,9 @@ class Asking:
         with patience:
             plan, read = await self._recollection.look(asked, after=after)
         curated: Found | None = None
-        if read.state.faq:
+        if not plan.privacy.history:
+            asked = msgspec.structs.replace(asked, unkept=True)
+        if read.state.faq and not plan.forbidden:
             try:
                 curated = await self._pinned.look(plan, read.state, patience)
             except StoreError as error:
@@ -177,6 +181,7 @@ class Asking:
             jitter=self._jitter,
             verified=standing.verified,
             shareable=plan.scope is not None,
+            forbidden=plan.forbidden,
             refresh_after=self._refresh_after,
             stale_seconds=self._stale_seconds,
             curated=curated if read.error is None else None,
@@ -369,7 +374,9 @@ class Asking:
         asked, more = step.asked, dict[str, Any]()
         asked.mark(Span.ANSWER)
         kept: Turn | None = None
-        if not asked.directives.no_store:
+        if unkept := self._unkept.warning(step):
+            more["warnings"] = (*answer.warnings, unkept)
+        elif not asked.directives.no_store:
             turn = turn_of(step, answer)
             try:
                 with step.patience:
@@ -412,7 +419,9 @@ class Asking:
 
     def _trace_failure(self, asked: Asked, error: FlywheelError, step: Step | None = None) -> None:
         if self._tracing is not None:
-            self._tracing.failed(asked, error, step)
+            if step is None and self._recollection.policies.withholds_some:  # whose policy holds could not be told
+                asked = msgspec.structs.replace(asked, unkept=True)
+            self._tracing.failed(asked if step is None else step.asked, error, step)
 
     def _count(self, step: Step, counted: Counted, **more: int) -> None:
         self._behind.count(step.plan.spec.key, step.asked.at, **counted.fields, **more)

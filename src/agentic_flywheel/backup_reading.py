@@ -108,6 +108,8 @@ class BackupSource:
     async def _policies(self, flows: Sequence[str]) -> AsyncIterator[Page]:
         ttls = await self._store.flows.type_ttls()
         yield [Record("lifetime", SetLifetime(name=n, of="type", ttl_seconds=ttl)) for n, ttl in sorted(ttls.items())]
+        rules = (await self._store.policies.table(slow=True)).rules
+        yield [Record("privacy", rule) for _, rule in sorted(rules.items())]
         for flow in flows:
             page: Page = []
             state = await self._store.flows.state(flow)

@@ -23,6 +23,7 @@ import xxhash
 from agentic_flywheel.curated import FaqRecord
 from agentic_flywheel.likeness import Profile, Proposal, Report, SimilarMode
 from agentic_flywheel.model import Entry, FlowChange, Session, Turn
+from agentic_flywheel.privacy import Rule
 
 FORMAT = "agentic-flywheel backup"
 VERSION = 1
@@ -140,6 +141,7 @@ class Kind(NamedTuple):
 KINDS: Mapping[str, Kind] = {
     "flow": Kind("entries", KnownFlow),
     "lifetime": Kind("policies", SetLifetime),
+    "privacy": Kind("policies", Rule),
     "similar": Kind("policies", SetSimilar),
     "blocked": Kind("policies", BlockedPair),
     "report": Kind("policies", Report),

@@ -30,10 +30,12 @@ from agentic_flywheel.curated import FaqRecord
 from agentic_flywheel.likeness import Proposal, Report
 from agentic_flywheel.model import LASTING_GENERATION, Entry, FlowState, Session, Turn
 from agentic_flywheel.policy.faq import taken_by
+from agentic_flywheel.privacy import Rule
 from agentic_flywheel.store.counters import day_of
 from agentic_flywheel.store.keys import Keys, safe
 from agentic_flywheel.store.popularity import KEPT, STEP
 from agentic_flywheel.store.popularity import Record as Counts
+from agentic_flywheel.store.privacy import field_of, keeps_answers, keeps_turns
 from agentic_flywheel.store.restoring import Restored, Restoring, SessionPart
 from agentic_flywheel.store.scan import Scan
 from agentic_flywheel.store.store import Store
@@ -43,6 +45,7 @@ EXPIRED = "expired since"
 FLOW_CHANGED = "another configuration of the flow"
 FLOW_UNKNOWN = "nothing is known of the flow"
 PRIVATE = "called private here"
+POLICY = "a privacy policy here keeps none"
 NO_KEY = "not under the key of an answer"
 SOMEBODY_ELSES = "the session is another user's here"
 
@@ -65,9 +68,11 @@ class BackupTarget:
         self._adopted: dict[str, str] = {}  # what a dry run would have taken over
         self._reports: set[str] | None = None
         self._proposals: set[str] | None = None
+        self._rules: Mapping[str, Rule] | None = None
         one_by_one: Mapping[str, Callable[[Any], Coroutine[Any, Any, bool | str]]] = {
             "flow": self._flow,
             "lifetime": self._lifetime,
+            "privacy": self._privacy,
             "similar": self._similar,
             "blocked": self._blocked,
             "report": self._report,
@@ -78,6 +83,7 @@ class BackupTarget:
 
     async def put(self, records: Sequence[Record]) -> None:
         """Put records back; acknowledged by Redis when this returns. Raises `StoreError`; all may be sent again."""
+        await self._look()
         for group, run in groupby(records, lambda one: "turn" if one.kind == "session" else one.kind):
             some = list(run)
             if group == "turn":
@@ -92,22 +98,35 @@ class BackupTarget:
                 for one in some:
                     self._count(one.kind, await self._one_by_one[group](one.value))
 
+    async def _look(self) -> None:
+        """Learn which policies hold here before anything is put back: those that come with it are about what comes
+        later."""
+        if self._rules is None:
+            self._rules = (await self._store.policies.table(slow=True)).rules
+
     def _count(self, kind: str, result: bool | str, times: int = 1) -> None:
         """Count what was added (True), what was there (False), or why it was skipped."""
+        if not times:
+            return
         if isinstance(result, str):
             self.skipped[f"{kind}: {result}"] += times
-        elif times:
+        else:
             (self.added if result else self.there)[kind] += times
 
     async def _sessions(self, records: Sequence[Record]) -> None:
         headers: dict[str, Session] = {}
         turns: dict[str, list[Turn]] = {}
+        rules = self._rules or {}
         for record in records:
-            if isinstance(record.value, Session):
+            if rules and not _kept(rules, record.value):
+                self._count(record.kind, POLICY)
+            elif isinstance(record.value, Session):
                 headers[record.value.id] = record.value
                 turns.setdefault(record.value.id, [])
             else:
                 turns.setdefault(record.value.session_id, []).append(self._own(record.value))
+        if not turns:
+            return
         parts = [SessionPart(id_, headers.get(id_), tuple(some)) for id_, some in turns.items()]
         for part, result in zip(parts, await self._restoring.sessions(parts, dry_run=self.dry_run), strict=True):
             self._count_session(part, result)
@@ -131,7 +150,11 @@ class BackupTarget:
     async def _asked(self, counted: Sequence[AskedOn]) -> None:
         """Counts of questions and steps: of two for one day, that which counts more stays."""
         popularity, now = self._store.popularity, time.time()
-        oldest = day_of(now - KEPT.total_seconds())
+        oldest, rules = day_of(now - KEPT.total_seconds()), self._rules or {}
+        withheld = {flow for flow in {one.flow for one in counted} if not keeps_answers(rules, flow, "")}
+        withheld |= {flow for flow in {one.flow for one in counted} if not keeps_turns(rules, flow, "")}
+        self._count("asked", POLICY, sum(one.flow in withheld for one in counted))
+        counted = [one for one in counted if one.flow not in withheld]
         days: dict[tuple[str, str, bool], dict[str, Counts]] = {}
         for one in counted:
             record = Counts(one.asked, one.served, one.saved_us, one.first, one.last, one.marks, one.text)
@@ -186,6 +209,8 @@ class BackupTarget:
     def _refusal(self, key: str, stored: StoredEntry, state: FlowState, now: float) -> str:
         """Why an answer is not put back; "" where it is."""
         entry = stored.entry
+        if self._rules and not keeps_answers(self._rules, entry.flow, entry.user):
+            return POLICY
         if not self._store.keys.is_entry(key) or f":flow:{safe(entry.flow)}:q:" not in key:
             return NO_KEY
         if stored.ends_at <= now:
@@ -220,6 +245,14 @@ class BackupTarget:
             return False if here == said.ttl_seconds else DECIDED_HERE
         if not self.dry_run:
             await (flows.set_type_ttl if said.of == "type" else flows.set_ttl)(said.name, said.ttl_seconds)
+        return True
+
+    async def _privacy(self, rule: Rule) -> bool | str:
+        here = (await self._store.policies.table(slow=True)).rules.get(field_of(rule.whose, rule.name))
+        if here is not None:
+            return False if here == rule else DECIDED_HERE
+        if not self.dry_run:
+            await self._store.policies.change(rule.whose, rule.name, rule.policy)
         return True
 
     async def _similar(self, said: SetSimilar) -> bool | str:
@@ -267,3 +300,8 @@ class BackupTarget:
         if self._proposals is None:
             self._proposals = {one.id for one in await self._store.similar.proposals()}
         return proposal.id not in self._proposals
+
+
+def _kept(rules: Mapping[str, Rule], value: Session | Turn) -> bool:
+    """Whether policies let a turn, or a session (which has words of its newest flow's turns in its title), be kept."""
+    return keeps_turns(rules, value.flow, value.owner if isinstance(value, Session) else value.user)

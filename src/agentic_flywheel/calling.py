@@ -250,6 +250,10 @@ class Calling:
     def _entry(self, step: Step, done: AnswerDone, flow_ms: float, *, refresh: bool) -> Entry:
         asked, plan = step.asked, step.plan
         before = self._before(step) if refresh else None
+        # Where no history is kept, an answer that the team shares says nothing of who asked, and of no conversation can
+        # be known that it began with the question.
+        kept = plan.privacy.history
+        began = step.read.recalled.session is None and (kept or not asked.resumed)
         return Entry(
             question=plan.normal,
             identity=plan.identity,
@@ -263,10 +267,10 @@ class Calling:
             ttl_seconds=stored_seconds(step.facts.lifetime, jitter=self._jitter, draw=random.uniform(-1, 1)),
             trace_id=asked.trace,
             turn_id=asked.turn,
-            session_id=asked.session,
-            user=asked.user,
+            session_id=asked.session if kept else "",
+            user=asked.user if kept else "",
             asked=asked.text,
-            first=step.read.recalled.session is None or (before is not None and before.first),
+            first=began or (before is not None and before.first),
             flow_ms=flow_ms,
             sources=done.sources,
             config=plan.config,

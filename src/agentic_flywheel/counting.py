@@ -124,7 +124,8 @@ def called(done: AnswerDone, flow_ms: float) -> dict[str, int]:
 
 
 def _asker(asked: Asked, plan: Plan) -> str:
-    private = asked.directives.private or asked.directives.no_store or plan.enrichment.private
+    private = asked.directives.private or asked.directives.no_store or asked.unkept
+    private = private or plan.enrichment.private
     if not asked.user or not counts_asker(plan.spec.sharing, private=private):
         return ""
     return asker_digest(asked.user)
@@ -141,7 +142,7 @@ def _session_fields(asked: Asked, read: Read) -> dict[str, int]:
     session:unread      a session was named, and nothing could be read of it
     session:active@TIER the session's first question of this hour, of this day
     """
-    if asked.directives.no_store:
+    if asked.directives.no_store or asked.unkept:
         return {}
     if not asked.resumed:
         return {"session:alone": 1, "session:active@hour": 1, "session:active@day": 1}

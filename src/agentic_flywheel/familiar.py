@@ -121,7 +121,7 @@ class Familiar:
     def keep(self, step: Step, answer: Answer) -> None:
         """Keep a question that was just answered from Redis, if another like it would be answered alike."""
         asked, decision, read = step.asked, step.decision, step.read
-        if not asked.plain:
+        if not asked.plain or not step.plan.privacy.history:  # every hit leaves a turn
             return
         if not isinstance(decision, Serve) or decision.reason not in {Reason.EXACT, Reason.CURATED}:
             return

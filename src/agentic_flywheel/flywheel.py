@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, Self
 
 from agentic_flywheel.admission import Admission
 from agentic_flywheel.asking import Asking
-from agentic_flywheel.at_hand import AtHand
 from agentic_flywheel.behind import WriteBehind
 from agentic_flywheel.calling import Calling
 from agentic_flywheel.comparing import Comparer, as_comparer, comparer_of
@@ -24,6 +23,7 @@ from agentic_flywheel.flows.protocol import StreamEvent, Verbatim
 from agentic_flywheel.flows.registry import Registry
 from agentic_flywheel.history import History
 from agentic_flywheel.housekeeping import Housekeeping
+from agentic_flywheel.known_policies import known_policies
 from agentic_flywheel.late import LateParts
 from agentic_flywheel.learning import Learning
 from agentic_flywheel.lifetimes import Lifetimes
@@ -100,11 +100,9 @@ class Flywheel(LateParts):
         self._flights = Flights()
         self.outbox = self._store.outbox
         self.sessions = Sessions(settings, self._store, self._behind, self._forget_drafts)
-        self._housekeeping = (
-            Housekeeping(self._store, self.sessions, self._flights, self._erase if tracing else None)
-            if background
-            else None
-        )
+        erase = self._erase if tracing else None
+        house = Housekeeping(self._store, self.sessions, self._flights, self._retain, erase)
+        self._housekeeping = house if background else None
         self._schedule = None
         # On a cluster one channel tells of one server's changes alone, so nothing can be kept at hand there.
         near = settings["near.enabled"] and self._store.link.address.kind != "cluster"
@@ -112,14 +110,11 @@ class Flywheel(LateParts):
         self._watch = FlowWatch(settings, self._clients, self._store.flows, self._flow_changed)
         self._forget = forget = self._near.forget if self._near else _nothing_at_hand
         self.lifetimes = Lifetimes(settings, self.registry, self._store.flows, forget)
-        self._planner = Planner(settings, self.registry, self._store.keys, tracing)
-        recollection = Recollection(self._planner, self._store, self._behind)
+        self._known_policies = policies = known_policies(settings, self._store)
+        self._planner = Planner(settings, self.registry, self._store.keys, policies, tracing)
+        recollection = Recollection(self._planner, self._store, self._behind, policies)
         self._admission = admission = Admission(settings, self._store.limits)
         self._familiar = Familiar(settings, self.registry, self._store, self._clients, self._watch, self._behind)
-        #: Answers that need not go the whole way; `ask` looks here first.
-        self.at_hand = AtHand(
-            self._near, self._familiar, user=self._planner.user, tracing=tracing, listening=self._listening
-        )
         self._embedding = embedder_of(settings, embedder)
         self._pinned = Pinned(self._store, self._embedding, self._flights)
         self._matching = matching = Matching(
@@ -272,9 +267,16 @@ class Flywheel(LateParts):
         plain = not (config or domain or history or instructions or turn_id or (verbatim and verbatim.credential))
         plain = plain and among is None
         if session is None and plain and directives in (None, _NO_DIRECTIVES):
-            at_hand = await self.at_hand.answer(question, flow, user, intent)
+            caller = None if self._tracing is None else self._tracing.caller()
+            trace = "" if caller is None else caller[0]
+            if self._near is not None:
+                at_hand = self._near.answer(question, flow, user, intent, trace=trace)
+            else:
+                at_hand = await self._familiar.answer(question, flow, user, intent, trace=trace)
             if at_hand is not None:
-                return at_hand
+                if self._tracing is not None:
+                    self._tracing.at_hand(at_hand, self._planner.user if user is None else user, caller)
+                return at_hand if self._listening is None else self._listening.answered(at_hand)
         if self._housekeeping is not None:
             self._housekeeping.look()
             if self._schedule is None:

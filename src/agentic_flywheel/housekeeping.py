@@ -1,4 +1,5 @@
-"""What must be tidied and nobody asks for: memory of answers that can no longer be served, sessions past retention.
+"""What must be tidied and nobody asks for: memory of answers that can no longer be served, sessions and turns past
+their retention.
 
 Invariant: tidying is never on the way of a question, runs in one process at a time (whoever takes the day's mark in
 Redis; for an hour, and for the day once it is done, so that who dies over it is followed by somebody else), and removes
@@ -33,12 +34,14 @@ class Housekeeping:
         store: Store,
         sessions: Sessions,
         flights: Flights,
+        retained: Callable[[], Awaitable[bool]],
         erase: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         self._erase = erase  # goes on with traces that are still to be deleted
         self._store = store
         self._sessions = sessions
         self._flights = flights
+        self._retained = retained  # goes on with the sweep of turns; whether it has come to its end
         self._next_look = time.monotonic() + FIRST_LOOK_SECONDS
 
     def flow_changed(self, flow: str, generation: int) -> None:
@@ -64,6 +67,8 @@ class Housekeeping:
             for flow in await self._store.flows.known():
                 state = await self._store.flows.state(flow)
                 await self._store.entries.reclaim(flow, generation=state.generation, now=time.time())
+            if not await self._retained():
+                return  # much is left: the mark ends within the hour, and whoever takes it goes on
             await self._store.prolong_mark("swept", seconds=_DAY_SECONDS)
         except StoreError as error:
             _log.info("tidying is put off: %s", error)

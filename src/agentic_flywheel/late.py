@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from agentic_flywheel.backup import Backup
     from agentic_flywheel.behind import WriteBehind
     from agentic_flywheel.calling import Calling
-    from agentic_flywheel.curation import Flows
+    from agentic_flywheel.curation import Cache, Flows
     from agentic_flywheel.encryption import Encryption
     from agentic_flywheel.erasing import Erasing
     from agentic_flywheel.flights import Flights
@@ -34,13 +34,16 @@ if TYPE_CHECKING:
     from agentic_flywheel.insight.usage import Usage
     from agentic_flywheel.insight.warm_schedule import WarmSchedule
     from agentic_flywheel.insight.warming import Warming
+    from agentic_flywheel.known_policies import KnownPolicies
     from agentic_flywheel.learning import Learning
     from agentic_flywheel.lifetimes import Lifetimes
     from agentic_flywheel.matching import Matching
     from agentic_flywheel.near import NearCache
     from agentic_flywheel.pinned import Pinned
+    from agentic_flywheel.policies import Policies
     from agentic_flywheel.questions import Planner
     from agentic_flywheel.repeats import Repeats
+    from agentic_flywheel.retention import Retention
     from agentic_flywheel.search.embedding import Embedding
     from agentic_flywheel.sessions import Sessions
     from agentic_flywheel.settings import Settings
@@ -55,6 +58,7 @@ class LateParts:
 
     settings: Settings
     registry: Registry
+    cache: Cache
     flows: Flows
     lifetimes: Lifetimes
     sessions: Sessions
@@ -65,6 +69,7 @@ class LateParts:
     _clients: ClientPool
     _watch: FlowWatch
     _planner: Planner
+    _known_policies: KnownPolicies
     _asking: Asking
     _calling: Calling
     _flights: Flights
@@ -121,12 +126,37 @@ class LateParts:
 
         return Erasing(self.settings, self._store, lambda: self.audit, self._hand_over_traces)
 
+    async def _retain(self) -> bool:
+        return await self.retention.go_on()
+
     async def _erase(self) -> None:
         await self.erasing.keep_at_it()
 
     async def _hand_over_traces(self) -> None:
         if self._tracing is not None:
             await self._tracing.handed_over()
+
+    @cached_property
+    def policies(self) -> Policies:
+        """What may be kept of a flow, a user or the tenant; what holds for a question is looked up without this."""
+        from agentic_flywheel.policies import Policies
+
+        return Policies(
+            self.settings,
+            self.registry,
+            self._store,
+            self._known_policies,
+            self.cache,
+            self._matching,
+            self._forget,
+        )
+
+    @cached_property
+    def retention(self) -> Retention:
+        """Removes turns past their retention."""
+        from agentic_flywheel.retention import Retention
+
+        return Retention(self.registry, self._store, self.sessions, self._known_policies)
 
     @cached_property
     def links(self) -> Links:

@@ -172,7 +172,7 @@ class NearCache:
         if self._closed or not isinstance(decision, Serve) or decision.reason not in {Reason.EXACT, Reason.CURATED}:
             return
         looked = self._look(step, since)
-        if not asked.plain:
+        if not asked.plain or not step.plan.privacy.history:  # every hit leaves a turn
             return
         if decision.wanted.scope != Scope.TEAM or answer.warnings or not looked.bound:
             return
@@ -181,7 +181,7 @@ class NearCache:
         self.channel.start()
         name = (asked.text, asked.flow, asked.user, asked.intent)
         keys = self._store.keys
-        names = (keys.flow(spec.key), keys.lifetimes, decision.wanted.key)
+        names = (keys.flow(spec.key), keys.lifetimes, keys.privacy, decision.wanted.key)
         watched = tuple(key.encode() for key in names)
         if not self._unchanged(watched, since.changes):
             return

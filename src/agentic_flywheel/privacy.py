@@ -6,9 +6,15 @@ Invariant: a policy that says nothing of something leaves it as it is; no policy
 
 from __future__ import annotations
 
+import re
 from enum import StrEnum
 
 import msgspec
+
+#: Turns may be kept for so many days; longer is a slip of units.
+MOST_DAYS = 36_500
+#: How a kind of personal data is written: `email`, `api_key`.
+_KIND = re.compile(r"[a-z][a-z0-9_-]{0,39}")
 
 
 class Whose(StrEnum):
@@ -79,3 +85,71 @@ class Privacy(msgspec.Struct, gc=False, frozen=True, kw_only=True):
 #: What holds where nobody said anything.
 EVERYTHING = Privacy()
 _SAYS_NOTHING = PrivacyPolicy()
+
+
+def is_kind(word: str) -> bool:
+    """Whether a word may name a kind of personal data; which kinds there are is known where they are looked for."""
+    return _KIND.fullmatch(word) is not None
+
+
+class SweepNote(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A sweep of turns past their retention: when it began and ended (epoch seconds, None while it is under way), what
+    it removed, and of whom the oldest turn that it left is from when ("tenant", "flow docs", "user ann").
+
+    `shard` and `after` say behind which session it goes on.
+    """
+
+    began_at: float
+    done_at: float | None = None
+    sessions: int = 0
+    turns: int = 0
+    removed: int = 0
+    ended: int = 0
+    oldest: dict[str, float] = {}
+    shard: int = 0
+    after: str = ""
+
+
+class InForce(msgspec.Struct, frozen=True, kw_only=True):
+    """What holds for the tenant, one flow, one user, or a user's questions to a flow; `oldest_at` is when the oldest
+    turn was asked that the last sweep left of them (epoch seconds), None where it saw none."""
+
+    tenant: str
+    flow: str = ""
+    user: str = ""
+    privacy: Privacy
+    oldest_at: float | None = None
+
+
+class SetPolicy(msgspec.Struct, frozen=True, kw_only=True):
+    """One policy and where it was set: `registry` (a file, changed there) or `run time`."""
+
+    whose: Whose
+    name: str = ""
+    policy: PrivacyPolicy
+    origin: str = "run time"
+
+
+class PrivacyShown(msgspec.Struct, frozen=True, kw_only=True):
+    """All policies, what holds because of them, and the sweep that enforces retention.
+
+    `idle_days` is after how many days without a question whole sessions go (`session.retention_days`; 0: never).
+    """
+
+    policies: tuple[SetPolicy, ...]
+    in_force: tuple[InForce, ...]
+    last_sweep: SweepNote | None = None
+    running_sweep: SweepNote | None = None
+    idle_days: float = 0.0
+
+
+class PolicyChange(msgspec.Struct, frozen=True, kw_only=True):
+    """What a change did: the policy before and after, the stored answers that it removed, and what people should
+    know."""
+
+    whose: Whose
+    name: str = ""
+    before: PrivacyPolicy
+    after: PrivacyPolicy
+    removed_answers: int = 0
+    notes: tuple[str, ...] = ()

@@ -18,6 +18,7 @@ from agentic_flywheel.flows.registry import Registry
 from agentic_flywheel.flows.routing import route
 from agentic_flywheel.flows.snapshot import RegistrySnapshot
 from agentic_flywheel.identifiers import new_id, new_session_id
+from agentic_flywheel.known_policies import KnownPolicies
 from agentic_flywheel.model import Directives, Exchange, Route
 from agentic_flywheel.observe.names import Span
 from agentic_flywheel.policy.admission import admit_config, admit_id, admit_question, admit_text
@@ -25,6 +26,7 @@ from agentic_flywheel.policy.context import Domain, Enrichment, carried, enrich
 from agentic_flywheel.policy.decision import Wanted
 from agentic_flywheel.policy.identity import context_digest, digest, identity_of, normalise, question_hash
 from agentic_flywheel.policy.sharing import Scope, may_stand_alone, scope_of
+from agentic_flywheel.privacy import EVERYTHING, Privacy
 from agentic_flywheel.remembered import Conversation
 from agentic_flywheel.settings import Settings
 from agentic_flywheel.store.keys import Keys
@@ -59,6 +61,7 @@ class Asked(msgspec.Struct, gc=False, frozen=True, kw_only=True):
     history: tuple[Exchange, ...] = ()
     instructions: str = ""
     verbatim: Verbatim | None = None
+    unkept: bool = False  # a privacy policy lets no turn be kept of it
     marks: Marks | None = None  # when its steps were; None where no traces are made
     among: Collection[str] | None = None  # the only flows that there are for the asker; None: all
 
@@ -84,7 +87,8 @@ class Asked(msgspec.Struct, gc=False, frozen=True, kw_only=True):
 
 class Plan(msgspec.Struct, gc=False, frozen=True, kw_only=True):
     """Where a question goes and what it is. `wanted` lists where a stored answer is looked for; what the flow says is
-    stored under the first of them. `scope` is None where the flow's policy keeps nothing."""
+    stored under the first of them. `scope` is None where the flow's policy keeps nothing. `privacy` is what may be kept
+    of the question at all, `forbidden` whether it lets no answer be stored or served."""
 
     route: Route
     spec: FlowSpec
@@ -95,13 +99,23 @@ class Plan(msgspec.Struct, gc=False, frozen=True, kw_only=True):
     scope: Scope | None
     wanted: tuple[Wanted, ...]
     registry: RegistrySnapshot
+    privacy: Privacy = EVERYTHING
+    forbidden: bool = False
 
 
 class Planner:
     """Checks and plans the questions of one tenant."""
 
-    def __init__(self, settings: Settings, registry: Registry, keys: Keys, tracing: Tracing | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        registry: Registry,
+        keys: Keys,
+        policies: KnownPolicies,
+        tracing: Tracing | None = None,
+    ) -> None:
         self._registry = registry
+        self._policies = policies
         self._tracing = tracing
         self._keys = keys
         self.user = settings.text("user")
@@ -176,7 +190,9 @@ class Planner:
         )
         spec = snapshot.get(chosen.flow)
         asked.mark(Span.ROUTE)
-        enrichment = self._enrichment(asked, spec, known)
+        privacy = self._policies.of(spec, asked.user)
+        # What was said is not kept, so no conversation goes on: turns from before would be all that it has.
+        enrichment = self._enrichment(asked, spec, known) if privacy.history else Enrichment()
         config = {**(session.config if session else _NOTHING), **asked.config}
         domain = asked.domain.digest() if asked.domain else ""
         if asked.instructions:
@@ -190,6 +206,10 @@ class Planner:
         scope = scope_of(spec.sharing, directives, question=asked.text, user=asked.user)
         if scope is not None and enrichment.private:
             scope = Scope.SESSION
+        # What belongs to one user or session alone is a record of them.
+        forbidden = not privacy.cache or (not privacy.history and scope in {Scope.USER, Scope.SESSION})
+        if forbidden:
+            scope = None
         wanted: tuple[Wanted, ...] = ()
         if scope is not None and not directives.no_store:
             wanted = (self._wanted(asked, spec, scope, normal, identity),)
@@ -208,6 +228,8 @@ class Planner:
             scope=scope,
             wanted=wanted,
             registry=snapshot,
+            privacy=privacy,
+            forbidden=forbidden,
         )
 
     def window(self, registry: RegistrySnapshot) -> int:
@@ -221,6 +243,7 @@ class Planner:
     def looks_back(self, asked: Asked, spec: FlowSpec) -> bool:
         """Whether turns before the newest may enrich this question, asked of this flow."""
         leans = not (asked.directives.standalone or asked.history)
+        leans = leans and self._policies.of(spec, asked.user).history
         return leans and self._further_of(spec) > 0 and self._turns_of(spec) > 0
 
     def _turns_of(self, spec: FlowSpec) -> int:

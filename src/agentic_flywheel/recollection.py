@@ -16,6 +16,7 @@ import msgspec
 
 from agentic_flywheel.behind import WriteBehind
 from agentic_flywheel.errors import StoreError, UnknownSession
+from agentic_flywheel.known_policies import KnownPolicies
 from agentic_flywheel.model import FlowState, Turn
 from agentic_flywheel.observe.names import Span
 from agentic_flywheel.policy.decision import Found
@@ -40,6 +41,7 @@ class Read(msgspec.Struct, gc=False, frozen=True, kw_only=True):
     known: Conversation = UNKNOWN
     state: FlowState
     type_ttl: float | None
+    policies: str | None = None  # their version
     found: tuple[Found, ...]
     error: StoreError | None = None
     commands: Sequence[Command] = ()
@@ -59,8 +61,9 @@ class Read(msgspec.Struct, gc=False, frozen=True, kw_only=True):
 class Recollection:
     """Reads for the questions of one tenant."""
 
-    def __init__(self, planner: Planner, store: Store, behind: WriteBehind) -> None:
+    def __init__(self, planner: Planner, store: Store, behind: WriteBehind, policies: KnownPolicies) -> None:
         self._planner = planner
+        self.policies = policies
         self._store = store
         self._behind = behind
         self._remembered = Remembered()
@@ -78,13 +81,16 @@ class Recollection:
         try:
             if not asked.resumed:
                 read = await self._read(asked, plan)
+                if read.policies != self.policies.version:
+                    plan, read = await self._anew(asked, plan, known, read)
                 return plan, read if after is UNKNOWN else msgspec.structs.replace(read, known=after)
             if asked.among is not None:
                 await self._check_flows(asked)
             read = await self._recall(asked, plan, remembered, waiting)
             guess, known = known, read.known
             _check_owner(asked, known.recalled)
-            actual, known = await self._planned(asked, plan, guess, known)
+            changed = await self.policies.follow(read.policies or "")
+            actual, known = await self._planned(asked, plan, guess, known, changed=changed)
             if actual.wanted != plan.wanted or actual.spec is not plan.spec:
                 read = await self._read(asked, actual)
             return actual, msgspec.structs.replace(read, known=known, commands=(), replies=())
@@ -92,6 +98,7 @@ class Recollection:
             asked.mark(*((Span.RECALL, Span.LOOK_UP) if asked.resumed else (Span.LOOK_UP,)))
             _check_owner(asked, known.recalled)
             _log.debug("asked without the store: %s", error)
+            self.policies.fall_back()
             plan = self._planner.plan(asked, known)  # what had been read by then is not lost
             nothing = tuple(Found(wanted) for wanted in plan.wanted)
             return plan, Read(known=known, state=_NO_STATE, type_ttl=None, found=nothing, error=error)
@@ -108,11 +115,18 @@ class Recollection:
             _log.warning("asked without the outbox: %s", error)
             return ()
 
+    async def _anew(self, asked: Asked, plan: Plan, known: Conversation, read: Read) -> tuple[Plan, Read]:
+        """Plan again, under the policies that hold now."""
+        if not await self.policies.follow(read.policies or ""):
+            return plan, read
+        actual = self._planner.plan(asked, known)
+        return actual, read if actual.wanted == plan.wanted else await self._read(asked, actual)
+
     async def _planned(
-        self, asked: Asked, plan: Plan, guess: Conversation, known: Conversation
+        self, asked: Asked, plan: Plan, guess: Conversation, known: Conversation, *, changed: bool
     ) -> tuple[Plan, Conversation]:
         """The plan that holds for what is known of the session, and that, with turns further back where they count."""
-        if not _alike(guess, known):
+        if changed or not _alike(guess, known):
             plan = self._planner.plan(asked, known)
         if self._planner.looks_back(asked, plan.spec) and not known.reaches_back():
             command = further_back(self._store.sessions, asked.session, self._planner.window(plan.registry))
@@ -169,11 +183,12 @@ class Recollection:
         """What is stored for the question; the replies to the commands that go `first` are left in `replies`."""
         store, spec = self._store, plan.spec
         commands = [*first, store.flows.read_command(spec.key), store.flows.type_ttl_command(spec.type)]
+        commands.append(store.policies.version_command())
         commands += [("GET", wanted.key) for wanted in plan.wanted]
         replies = await store.link.run_each(*commands)
         asked.mark(*((Span.RECALL, Span.LOOK_UP) if first else (Span.LOOK_UP,)))
         store.outbox.notice()
-        for reply in replies[: len(first) + 2]:
+        for reply in replies[: len(first) + 3]:
             if isinstance(reply, Refusal):
                 raise store.link.error(reply, "reading a session and its flow") from reply
         try:
@@ -184,14 +199,19 @@ class Recollection:
 
     def _understood(self, asked: Asked, plan: Plan, replies: Sequence[Any]) -> Read:
         store, spec = self._store, plan.spec
-        state, type_ttl, *values = replies
+        state, type_ttl, policies, *values = replies
         found = []
         for wanted, value in zip(plan.wanted, values, strict=True):
             looked = store.entries.looked(value)
             if looked.damaged:
                 self._behind.count(spec.key, asked.at, damaged=1)
             found.append(Found(wanted, looked.entry, looked.damaged))
-        return Read(state=store.flows.state_of(state), type_ttl=seconds_of(type_ttl), found=tuple(found))
+        return Read(
+            state=store.flows.state_of(state),
+            type_ttl=seconds_of(type_ttl),
+            policies=store.policies.version_of(policies),
+            found=tuple(found),
+        )
 
 
 def _check_owner(asked: Asked, recalled: Recalled) -> None:

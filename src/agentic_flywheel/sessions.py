@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence, Set
 from typing import Any
 
 from agentic_flywheel.behind import WriteBehind
@@ -215,25 +215,12 @@ class Sessions:
         """
         await self._header(session)
         turns, _ = await self._store.sessions.turns(session)
-        chosen = next((known for known in turns if known.id == admit_id(turn, "turn")), None)
-        if chosen is None:
+        if not any(known.id == admit_id(turn, "turn") for known in turns):
             raise UnknownTurn(f"no turn {turn!r} in session {session!r}", turn_id=turn, session_id=session)
-        others = [known for known in turns if known is not chosen]
-        key = chosen.entry_key
-        kept: dict[str, Entry] = {}
-        if self._store.keys.is_entry_of_session(key, session) and all(other.entry_key != key for other in others):
-            (looked,) = await self._store.entries.get_many([key])
-            kept = {key: looked.entry} if looked.entry is not None else {}
-        removed = {"turns": 1, "entries": len(kept)}
         notes = ["An answer that it shared with others stays; `cache clear` removes it."]
-        if drafts := await self._forget_drafts(session, turn, dry_run):
-            removed["FAQ drafts"] = drafts
-        if not dry_run:
-            if not await self._uncount(turns, [chosen]):
-                notes.append(_COUNTED)
-            removed["entries"] = await self._store.entries.remove(kept)
-            removed["turns"] = int(await self._store.sessions.delete_turn(chosen, title=titled(others)))
-            await self._store.history.remove(turns=[(session, chosen.id)])
+        removed, counted = await self.remove_turns(session, turns, {turn}, dry_run=dry_run)
+        if not counted:
+            notes.append(_COUNTED)
         return Receipt(
             action="delete turn",
             target=f"{session} {turn}",
@@ -243,9 +230,41 @@ class Sessions:
             at=time.time(),
         )
 
-    async def sweep(self, *, dry_run: bool) -> Receipt:
-        """Remove sessions without activity for longer than `session.retention_days` (0: none ever)."""
-        now = time.time()
+    async def remove_turns(
+        self, session: str, turns: Sequence[Turn], gone: Set[str], *, dry_run: bool
+    ) -> tuple[dict[str, int], bool]:
+        """Remove turns of a session by their ids, with what was made of them: counts, drafts, documents of the index,
+        answers that were kept for the session alone. `turns` are all of the session. How much of each, and whether
+        counts could be changed."""
+        chosen = [known for known in turns if known.id in gone]
+        others = [known for known in turns if known.id not in gone]
+        used = {other.entry_key for other in others}
+        own = sorted(
+            {
+                turn.entry_key
+                for turn in chosen
+                if self._store.keys.is_entry_of_session(turn.entry_key, session) and turn.entry_key not in used
+            }
+        )
+        looked = zip(own, await self._store.entries.get_many(own), strict=True)
+        kept: dict[str, Entry] = {key: one.entry for key, one in looked if one.entry is not None}
+        removed = {"turns": len(chosen), "entries": len(kept)}
+        drafts = sum([await self._forget_drafts(session, turn.id, dry_run) for turn in chosen])
+        if drafts:
+            removed["FAQ drafts"] = drafts
+        counted = True
+        if not dry_run:
+            counted = await self._uncount(turns, chosen)
+            removed["entries"] = await self._store.entries.remove(kept)
+            ids = [turn.id for turn in chosen]
+            removed["turns"] = await self._store.sessions.delete_turns(session, ids, title=titled(others))
+            await self._store.history.remove(turns=[(session, id_) for id_ in ids])
+        return removed, counted
+
+    async def sweep(self, *, dry_run: bool, now: float | None = None) -> Receipt:
+        """Remove sessions without activity for longer than `session.retention_days` (0: none ever); `now` is the time
+        that counts (epoch seconds)."""
+        now = time.time() if now is None else now
         removed = {"sessions": 0, "turns": 0, "entries": 0}
         if self._retention_days:
             since = now - self._retention_days * 86400

@@ -60,6 +60,13 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("signing.key_file", "", "Key that signs receipts, made when it is missing; empty: in the data directory."),
     Setting("outbox.enabled", True, "Keep turns that Redis does not take on local disk until it does."),
     Setting("outbox.max_megabytes", 64, "Most that may wait in the outbox, in MB (10^6 bytes).", minimum=1),
+    Setting(
+        "policy.unknown",
+        "wait",
+        "While Redis is away and its privacy policies are not known: wait (turns wait in the outbox and are delivered "
+        "only if a policy allows it), withhold (none is kept).",
+        choices=("wait", "withhold"),
+    ),
     Setting("session.turns", 5, "Earlier turns of a session that enrich a follow-up, besides its first.", minimum=0),
     Setting(
         "session.relevant_turns",

@@ -337,7 +337,7 @@ class Spelling:
 
     def _who(self, asked: Asked) -> dict[str, Any]:
         """Whose question it was; of one that nothing is to be kept of, that is not said either."""
-        return {} if asked.directives.no_store else self._common(asked.session, asked.user)
+        return {} if asked.directives.no_store or asked.unkept else self._common(asked.session, asked.user)
 
     def _common(self, session: str, user: str) -> dict[str, Any]:
         said: dict[str, Any] = {Attribute.SESSION: outward_id(session)}
@@ -361,7 +361,8 @@ class Spelling:
         return (Link(trace, span_id(turn, Span.CALL), {Attribute.LINK: "origin"}),)
 
     def _shown_of(self, asked: Asked) -> Shown | None:
-        return None if asked.directives.no_store or asked.directives.private else self._shown
+        hidden = asked.directives.no_store or asked.directives.private or asked.unkept
+        return None if hidden else self._shown
 
     def _span(
         self,

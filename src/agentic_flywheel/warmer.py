@@ -91,6 +91,7 @@ class Warmer:
             calls_per_minute=spec.calls_per_minute,
             follow_up=step.read.recalled.session is not None,
             standalone=standalone,
+            kept=step.plan.privacy.cache,
             withdrawn=isinstance(step.decision, Bypass) and step.decision.reason is Reason.WITHDRAWN,
         )
 

@@ -35,6 +35,7 @@ class NotWarmed(StrEnum):
     PERSONAL = "personal"  # words about the asker's own things
     FOLLOW_UP = "follow_up"  # it leans on an earlier question, and its path is not given
     WITHDRAWN = "withdrawn"  # somebody called the answer private
+    POLICY = "policy"  # a privacy policy lets none of the flow's answers be stored
     NO_ROOM = "no_room"  # one call a minute leaves none that people do not need
     PATH = "path"  # the question before it has no answer to go on from
 

@@ -22,10 +22,11 @@ from agentic_flywheel.backup_records import Record, line_of, read_line
 from agentic_flywheel.errors import InputError
 from agentic_flywheel.likeness import Profile, Proposal, Report, ReportKind
 from agentic_flywheel.model import Outcome, Reason, Turn
+from agentic_flywheel.privacy import PrivacyPolicy, Whose
 from agentic_flywheel.store.rights import access_list
 from agentic_flywheel.titles import Titled
 from clusters import ClusterOfSix
-from flywheels import Oracle, everything, opened, settings_for
+from flywheels import Oracle, everything, opened, settings_for, text_anywhere
 from servers import Server, Servers
 
 pytestmark = [pytest.mark.anyio]
@@ -84,6 +85,8 @@ async def converse(flywheel: Flywheel) -> None:
     await store.flows.set_ttl("oracle", 86_400.0)
     await store.similar.set_override("oracle", profile=Profile.FAQ, max_error=0.02)
     await store.similar.block("oracle", "ab" * 16)
+    await store.policies.change(Whose.FLOW, "oracle", PrivacyPolicy(retention_days=90, redact=frozenset({"email"})))
+    await store.policies.change(Whose.USER, "eve@example.com", PrivacyPolicy(history=False, cache=False))
     for number in range(2):
         await store.similar.add_report(
             Report(id=f"r{number}", kind=ReportKind.WRONG, turn_id="t", session_id="talk", flow="oracle", question="q")
@@ -121,8 +124,8 @@ async def test_all_of_a_tenant_comes_back_on_another_family_of_servers(
         await converse(source)
         exported = await source.backup.export(tmp_path / name)
         assert exported.records == {
-            "flow": 1, "lifetime": 2, "similar": 1, "blocked": 1, "report": 2, "proposal": 1, "session": 3, "turn": 5,
-            "entry": 5, "faq": 2, "asked": 5,
+            "flow": 1, "lifetime": 2, "privacy": 2, "similar": 1, "blocked": 1, "report": 2, "proposal": 1,
+            "session": 3, "turn": 5, "entry": 5, "faq": 2, "asked": 5,
         }  # fmt: skip
         put = await target.backup.restore(tmp_path / name)
         assert put.records == exported.records
@@ -135,6 +138,7 @@ async def test_all_of_a_tenant_comes_back_on_another_family_of_servers(
         approved = next(view.id for view in await target.faq.entries() if view.state.served)
         assert await target.faq.history(approved) == await source.faq.history(approved)
         assert await target.lifetimes.show() == await source.lifetimes.show()
+        assert (await target.policies.show()).policies == (await source.policies.show()).policies
         assert await target.flows.changes("oracle") == await source.flows.changes("oracle")
         for read in ("reports", "proposals"):
             arguments = (10,) if read == "reports" else ()
@@ -351,7 +355,7 @@ async def test_what_is_chosen_is_in_the_file_and_no_more(here: Server, tmp_path:
             kinds[section] = set((await flywheel.backup.export(tmp_path / "b", sections=[section])).records)
         assert kinds == {
             "sessions": {"session", "turn"},
-            "policies": {"lifetime", "similar", "blocked", "report", "proposal"},
+            "policies": {"lifetime", "privacy", "similar", "blocked", "report", "proposal"},
             "faq": {"faq"},
             "entries": {"flow", "entry"},
         }
@@ -596,3 +600,24 @@ def test_programs_without_an_event_loop_have_backups_too(here: Server, tmp_path:
     with FlywheelSync.open(settings=settings) as flywheel:
         assert flywheel.backup.export(tmp_path / "backup").records == {}
         assert flywheel.backup.restore(tmp_path / "backup").records == {}
+
+
+async def test_what_a_policy_here_forbids_is_not_put_back(here: Server, there: Server, tmp_path: Path) -> None:
+    """But what a policy forbids that comes with the backup itself was kept before it, and comes back."""
+    async with both(here, there, tmp_path) as (source, target):
+        await converse(source)
+        await source.policies.set(Whose.USER, "bob", policy=PrivacyPolicy(history=False))
+        await source.backup.export(tmp_path / "b.jsonl")
+        await target.policies.set(Whose.USER, "ann", policy=PrivacyPolicy(history=False, cache=False))
+        put = await target.backup.restore(tmp_path / "b.jsonl")
+        kept = "a privacy policy here keeps none"
+        assert {what: count for what, count in put.skipped.items() if kept in what} == {
+            f"session: {kept}": 1,
+            f"turn: {kept}": 3,
+            f"entry: {kept}": 3,
+        }
+        assert {one.owner for one in (await target.sessions.list()).sessions} == {"bob", ""}
+        assert not [key for key in text_anywhere(there, "does part") if b"popular" not in key and b"paths" not in key]
+        await target.policies.set(Whose.TENANT, policy=PrivacyPolicy(history=False))
+        again = await target.backup.restore(tmp_path / "b.jsonl", dry_run=True)
+        assert again.skipped[f"asked: {kept}"] == 5

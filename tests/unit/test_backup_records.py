@@ -30,6 +30,7 @@ from agentic_flywheel.backup_records import (
 from agentic_flywheel.curated import FaqChange, FaqEntry, FaqRecord, Publication
 from agentic_flywheel.likeness import Profile, Proposal, Report, ReportKind, SimilarMode
 from agentic_flywheel.model import Entry, FlowChange, Outcome, Reason, Session, Source, Turn
+from agentic_flywheel.privacy import PrivacyPolicy, Rule, Whose
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
 NUMBER = st.floats(allow_nan=False, allow_infinity=False)
@@ -80,9 +81,17 @@ ENTRIES = st.builds(
     alone=st.booleans(),
     withdrawn=TEXT,
 )
+POLICIES = st.builds(
+    PrivacyPolicy,
+    history=st.none() | st.booleans(),
+    cache=st.none() | st.booleans(),
+    retention_days=SCORE,
+    redact=st.frozensets(TEXT, max_size=3),
+)
 CHANGES = st.lists(st.builds(FlowChange, TEXT, TEXT, NUMBER, st.integers(0, 100)), max_size=3).map(tuple)
 VALUES: dict[str, st.SearchStrategy[Any]] = {
     "flow": st.builds(KnownFlow, flow=TEXT, fingerprint=TEXT, changed_at=NUMBER, revision=TEXT, changes=CHANGES),
+    "privacy": st.builds(Rule, st.sampled_from(Whose), TEXT, POLICIES),
     "lifetime": st.builds(SetLifetime, name=TEXT, of=st.sampled_from(["type", "flow"]), ttl_seconds=NUMBER),
     "similar": st.builds(
         SetSimilar,

@@ -38,6 +38,7 @@ from agentic_flywheel.store.counters import asker_digest
 from agentic_flywheel.store.keys import Keys
 from agentic_flywheel.store.link import Patience
 from agentic_flywheel.store.recalled import Recalled
+from flywheels import nothing_said
 
 HOUR = 3600.0
 
@@ -56,7 +57,7 @@ class Scene:
         settings = load_settings({}, environ={"AFW_CONFIG_DIR": str(folder)}, directory=folder)
         self.registry = Registry(settings)
         self.registry.register("docs", str.upper, intent_keywords=["Créer un compte"])
-        self.planner = Planner(settings, self.registry, Keys("t"))
+        self.planner = Planner(settings, self.registry, Keys("t"), nothing_said())
 
     def step(
         self, recalled: Recalled | None = None, *, at: float = 100 * HOUR, error: Any = None, **asked: Any

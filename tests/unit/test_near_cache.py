@@ -27,6 +27,7 @@ from agentic_flywheel.steps import Step
 from agentic_flywheel.store.keys import Keys
 from agentic_flywheel.store.link import Patience
 from agentic_flywheel.store.store import Store
+from flywheels import nothing_said
 
 QUESTION = "How is append-only persistence switched on?"
 
@@ -47,7 +48,7 @@ class Bench:
         snapshot = registry.current()
         still = SimpleNamespace(current=lambda: snapshot)  # the file was just written, so it is read again and again
         self.keys = Keys("default")
-        self._planner = Planner(loaded, registry, self.keys)
+        self._planner = Planner(loaded, registry, self.keys, nothing_said())
         queue = SimpleNamespace(repeat=lambda repeat: True)
         self.near = NearCache(loaded, still, Store(loaded), queue)  # type: ignore[arg-type]
         self.near.channel = SimpleNamespace(trusted_until=float("inf"), start=lambda: None)  # type: ignore[assignment]

@@ -15,6 +15,7 @@ import msgspec
 
 from agentic_flywheel.likeness import SimilarPolicy
 from agentic_flywheel.model import Answer, Decided, Exchange, FlowType, Sharing, Source
+from agentic_flywheel.privacy import PrivacyPolicy
 
 
 class FlowSpec(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,6 +61,7 @@ class FlowSpec(msgspec.Struct, frozen=True, kw_only=True):
     price_per_1000_tokens_out: float | None = None
     warm: int | None = None  # popular questions that are asked again after a change; None: the setting
     similar: SimilarPolicy = SimilarPolicy()
+    privacy: PrivacyPolicy | None = None  # what is kept of its questions and answers
     origin: str = ""  # "file:line" of the registry, for messages
 
 

@@ -27,10 +27,11 @@ from agentic_flywheel.errors import RegistryError
 from agentic_flywheel.flows import registry_edit as edits
 from agentic_flywheel.flows.protocol import FlowSpec
 from agentic_flywheel.flows.registry_file import FIELDS, parse_registry
-from agentic_flywheel.flows.registry_values import Unexpected, as_similar, said_of
+from agentic_flywheel.flows.registry_values import Unexpected, as_privacy, as_similar, said_of
 from agentic_flywheel.flows.snapshot import RegistrySnapshot, RoutingRules
 from agentic_flywheel.likeness import SimilarPolicy
 from agentic_flywheel.model import FlowType, Sharing
+from agentic_flywheel.privacy import PrivacyPolicy
 from agentic_flywheel.settings import PROJECT_FOLDER, Settings, project_folder
 
 __all__ = ["REGISTRY_FILE", "Registry", "RegistryChange", "RegistrySnapshot", "RoutingRules", "config_digest"]
@@ -150,6 +151,8 @@ class Registry:
             fields["type"] = FlowType(fields.get("type", FlowType.TECHNICAL))
             fields["sharing"] = Sharing(fields.get("sharing", Sharing.TEAM))
             fields["similar"] = as_similar(fields.get("similar", {}))
+            if fields.get("privacy") is not None:
+                fields["privacy"] = as_privacy(fields["privacy"])
         except ValueError as error:
             raise RegistryError(f"flow {key!r}: {error}", flow=key) from error
         except Unexpected as error:
@@ -280,6 +283,8 @@ def _as_yaml(value: Any, *, text: bool = False) -> Any:
         return value.value
     if isinstance(value, SimilarPolicy):
         value = said_of(value)
+    if isinstance(value, PrivacyPolicy):
+        value = msgspec.to_builtins(value, order="deterministic")
     if isinstance(value, Mapping):
         return {str(name): _as_yaml(item) for name, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset):

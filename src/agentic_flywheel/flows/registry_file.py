@@ -26,6 +26,7 @@ from agentic_flywheel.flows.registry_values import (
     as_mapping,
     as_positive,
     as_price,
+    as_privacy,
     as_seconds,
     as_share,
     as_similar,
@@ -84,6 +85,7 @@ FIELDS: Mapping[str, Callable[[Any], Any]] = MappingProxyType(
         "price_per_1000_tokens_out": as_price,
         "warm": as_whole,
         "similar": as_similar,
+        "privacy": as_privacy,
         "session_format": as_text,
         "config": as_mapping,
         "options": as_mapping,
@@ -256,6 +258,7 @@ class _Reader:
             price_per_1000_tokens_out=values.get("price_per_1000_tokens_out"),
             warm=values.get("warm"),
             similar=values.get("similar", SimilarPolicy()),
+            privacy=values.get("privacy"),
             origin=f"{self.path}:{line}",
         )
 

@@ -15,6 +15,7 @@ import msgspec
 from agentic_flywheel.durations import ACCEPTED, parse_duration
 from agentic_flywheel.errors import InputError
 from agentic_flywheel.likeness import Profile, SimilarMode, SimilarPolicy
+from agentic_flywheel.privacy import MOST_DAYS, PrivacyPolicy, is_kind
 
 
 class Unexpected(Exception):
@@ -173,18 +174,52 @@ def as_similar(value: Any) -> SimilarPolicy:
     """What a flow says of similar questions. Nobody else writes there, so a key that means nothing is refused."""
     if isinstance(value, SimilarPolicy):
         value = said_of(value)
+    return msgspec.convert(_fields(value, SIMILAR_FIELDS), SimilarPolicy)
+
+
+def as_days(value: Any) -> float:
+    """Days, more than 0."""
+    days = as_number(value)
+    if not 0 < days <= MOST_DAYS:
+        raise Unexpected(f"a number of days above zero, at most {MOST_DAYS}")
+    return days
+
+
+def as_kinds(value: Any) -> frozenset[str]:
+    """Kinds of personal data."""
+    found = frozenset(word.casefold() for word in as_words(value))
+    if not all(map(is_kind, found)):
+        raise Unexpected("a list of kinds of personal data, such as [email, iban]")
+    return found
+
+
+#: What may stand under `privacy` of a flow, and how its values are read.
+PRIVACY_FIELDS: Mapping[str, Callable[[Any], Any]] = MappingProxyType(
+    {"history": as_boolean, "cache": as_boolean, "retention_days": as_days, "redact": as_kinds}
+)
+
+
+def as_privacy(value: Any) -> PrivacyPolicy:
+    """What a flow says of privacy. A key that means nothing is refused: whoever wrote it meant something to hold."""
+    if isinstance(value, PrivacyPolicy):
+        return value
+    return PrivacyPolicy(**_fields(value, PRIVACY_FIELDS))
+
+
+def _fields(value: Any, fields: Mapping[str, Callable[[Any], Any]]) -> dict[str, Any]:
+    """The values of a mapping that may hold these fields, each read as its own kind of value."""
     if not isinstance(value, Mapping):
-        raise Unexpected(f"a mapping that holds {', '.join(SIMILAR_FIELDS)}")
+        raise Unexpected(f"a mapping that holds {', '.join(fields)}")
     said = {}
     for name, inner in value.items():
-        if name not in SIMILAR_FIELDS:
-            raise Unexpected(f"a mapping that holds {', '.join(SIMILAR_FIELDS)}", tuple(SIMILAR_FIELDS), slip=str(name))
+        if name not in fields:
+            raise Unexpected(f"a mapping that holds {', '.join(fields)}", tuple(fields), slip=str(name))
         if inner is not None:
             try:
-                said[name] = SIMILAR_FIELDS[name](inner)
+                said[name] = fields[name](inner)
             except Unexpected as problem:
                 raise Unexpected(problem.expected, problem.choices, inner=name) from problem
-    return msgspec.convert(said, SimilarPolicy)
+    return said
 
 
 def said_of(policy: SimilarPolicy) -> dict[str, Any]:

@@ -36,7 +36,8 @@ class Found(msgspec.Struct, gc=False, frozen=True):
 
 class Facts(msgspec.Struct, gc=False, frozen=True, kw_only=True):
     """All that the decision rests on. `verified` says that the flow's configuration is confirmed recently enough;
-    `shareable` is False where the flow's policy keeps nothing for anybody. After the share `refresh_after` of its
+    `shareable` is False where the flow's policy keeps nothing for anybody, `forbidden` True where a privacy policy lets
+    no answer be kept or served. After the share `refresh_after` of its
     lifetime a served answer is to be refreshed; `stale_seconds` is how long after it an answer may stand in for a
     flow that fails. `curated` is the approved answer of the flow's FAQ to this very question, where there is one and
     the team's answers may be served at all."""
@@ -50,6 +51,7 @@ class Facts(msgspec.Struct, gc=False, frozen=True, kw_only=True):
     jitter: float = 0.0
     verified: bool = True
     shareable: bool = True
+    forbidden: bool = False
     refresh_after: float = 1.0
     stale_seconds: float = 0.0
     curated: Found | None = None
@@ -115,6 +117,8 @@ def decide(facts: Facts) -> tuple[Decision, tuple[Candidate, ...]]:
     directives = facts.directives
     if directives.no_store:
         return _unless_cached_only(directives, Bypass(Reason.NO_STORE)), ()
+    if facts.forbidden:
+        return _unless_cached_only(directives, Bypass(Reason.POLICY)), ()
     if not facts.shareable:
         return _unless_cached_only(directives, Bypass(Reason.NOT_SHARED)), ()
     if any(found.entry is not None and found.entry.withdrawn for found in facts.found):

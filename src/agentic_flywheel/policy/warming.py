@@ -19,11 +19,13 @@ def refusal(
     calls_per_minute: int | None = None,
     follow_up: bool = False,
     standalone: bool = False,
+    kept: bool = True,
     withdrawn: bool = False,
 ) -> tuple[NotWarmed, str] | None:
     """Why a question is not warmed, as a word and as a sentence; None where it may be.
 
-    `follow_up` says that it is asked with its earlier turns, `standalone` that somebody vouches it needs none.
+    `follow_up` says that it is asked with its earlier turns, `standalone` that somebody vouches it needs none;
+    `kept` is False where a privacy policy lets no answer be stored.
 
     >>> refusal("What about mobile?", sharing=Sharing.TEAM)[0].value
     'follow_up'
@@ -34,6 +36,8 @@ def refusal(
         return NotWarmed.ACTS, "the flow acts on the world"
     if sharing is not Sharing.TEAM:
         return NotWarmed.NOT_SHARED, f"the flow shares its answers with {_WITH[sharing]}"
+    if not kept:
+        return NotWarmed.POLICY, "a privacy policy lets none of its answers be stored"
     if calls_per_minute == 1:
         return NotWarmed.NO_ROOM, "the flow takes one call a minute, and people may need it"
     if personal(question):

@@ -2,8 +2,9 @@
 
 Invariant: one process at a time delivers (`deliver.lock`, released by the kernel with its holder), in the order of the
 log, the turns of one session of a round trip by one script, so none overtakes another. A turn leaves the log only
-after Redis has it, or after it was set aside, on disk, because Redis refuses it for good; a crash anywhere in between
-means that it is sent again, which does nothing.
+after Redis has it, or after it was set aside, on disk, because Redis refuses it for good, or because a privacy policy
+that was set by now lets nobody keep it: then it is gone. A crash anywhere in between means that it is sent again,
+which does nothing.
 """
 
 from __future__ import annotations
@@ -14,10 +15,10 @@ import logging
 import os
 import random
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence, Set
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import msgspec
 
@@ -30,6 +31,7 @@ from agentic_flywheel.store.keys import Keys
 from agentic_flywheel.store.link import Link
 from agentic_flywheel.store.popularity import KEPT as KEPT_COUNTS
 from agentic_flywheel.store.popularity import Popularity
+from agentic_flywheel.store.privacy import PolicyStore, keeps_turns
 from agentic_flywheel.store.seals import Seals
 from agentic_flywheel.store.sessions import SessionStore
 from agentic_flywheel.store.tally import Tally
@@ -77,6 +79,16 @@ class Delivered(msgspec.Struct, frozen=True, kw_only=True):
 
     delivered: int = 0
     rejected: int = 0
+
+
+class _Sent(NamedTuple):
+    """What became of some records: what failed for now, the places of those that were delivered and of those that no
+    policy lets anybody keep, and what is refused for good."""
+
+    failure: StoreError | None
+    delivered: Set[int]
+    withheld: Set[int]
+    refused: Mapping[int, Rejected]
 
 
 class Delivery:
@@ -181,22 +193,27 @@ class Delivery:
         try:
             contents = await asyncio.to_thread(self._journal.read)
             sent: set[int] = set()
+            withheld: set[int] = set()
             refused: dict[int, Rejected] = {}
             failure: StoreError | None = None
             for batch in _batches(contents.records):
-                failure, delivered, rejected = await self._send(batch)
-                sent |= delivered
-                refused |= rejected
-                if failure is not None:
+                done = await self._send(batch)
+                sent |= done.delivered
+                withheld |= done.withheld
+                refused |= done.refused
+                if (failure := done.failure) is not None:
                     break
             aside = [*(_unreadable(span, "damaged on disk") for span in contents.damaged), *refused.values()]
             if aside:
                 await asyncio.to_thread(self._rejected.append, [msgspec.msgpack.encode(one) for one in aside])
                 _log.error("%d turn(s) set aside: %s", len(aside), aside[0].reason)
-            if sent or aside or not contents.records:
+            if withheld:
+                _log.warning("%d turn(s) that waited are not kept: a privacy policy forbids it", len(withheld))
+            if sent or withheld or aside or not contents.records:
                 cut = self._journal.cut
-                await asyncio.to_thread(self._journal.drop, contents.position.seed, sent | set(refused))
-                counts = {"delivered": len(sent), "rejected": len(aside), "cut": self._journal.cut - cut}
+                await asyncio.to_thread(self._journal.drop, contents.position.seed, sent | withheld | set(refused))
+                counts = {"delivered": len(sent), "withheld": len(withheld), "rejected": len(aside)}
+                counts["cut"] = self._journal.cut - cut
                 await asyncio.to_thread(lambda: self._tally.add(**counts))
         except OSError as error:
             raise disk_error(error, self._path, "the outbox cannot be delivered") from error
@@ -223,19 +240,37 @@ class Delivery:
                 groups.setdefault((kept.tenant, kept.session), []).append((record.offset, kept, turn))
         return groups, refused, KeyMissing(_LOCKED) if locked else None
 
-    async def _send(self, batch: Sequence[Record]) -> tuple[StoreError | None, set[int], dict[int, Rejected]]:
-        """Send records in one round trip: what failed for now, what was delivered, what is refused for good."""
+    async def _allowed(self, groups: _Groups) -> tuple[_Groups, set[int]]:
+        """The turns that the policies of now let be kept, and the places of the others. Raises `StoreError`."""
+        tenants = {tenant for tenant, _ in groups}
+        policies = {tenant: await PolicyStore(self._link, Keys(tenant)).table(slow=True) for tenant in tenants}
+        withheld: set[int] = set()
+        allowed: _Groups = {}
+        for name, group in groups.items():
+            rules = policies[name[0]].rules
+            kept = [one for one in group if keeps_turns(rules, one[2].flow, one[2].user)] if rules else group
+            withheld |= {offset for offset, _, _ in group} - {offset for offset, _, _ in kept}
+            if kept:
+                allowed[name] = kept
+        return allowed, withheld
+
+    async def _send(self, batch: Sequence[Record]) -> _Sent:
+        """Send records, all turns in one round trip."""
         groups, refused, failure = self._opened(batch)
+        try:
+            groups, withheld = await self._allowed(groups)
+        except StoreError as error:
+            return _Sent(error, set(), set(), refused)
         commands, ends = [], []
         for (tenant, _), group in groups.items():
             commands += SessionStore(self._link, Keys(tenant)).append_commands(*(turn for _, _, turn in group))
             ends.append(len(commands))
         if not commands:
-            return failure, set(), refused
+            return _Sent(failure, set(), withheld, refused)
         try:
             replies = await self._link.run_each(*commands, slow=True)
         except StoreError as error:
-            return error, set(), refused
+            return _Sent(error, set(), withheld, refused)
         sent: set[int] = set()
         counted: dict[int, tuple[str, Turn]] = {}
         for start, end, ((tenant, _), group) in zip([0, *ends], ends, groups.items(), strict=False):
@@ -250,7 +285,7 @@ class Delivery:
                 sent |= {offset for offset, _, _ in group}
                 counted |= {offset: (tenant, turn) for offset, _, turn in group if turn.counts_as}
         not_counted = await self._count(list(counted.values())) if counted else None
-        return failure or not_counted, sent - counted.keys() if not_counted else sent, refused
+        return _Sent(failure or not_counted, sent - counted.keys() if not_counted else sent, withheld, refused)
 
     async def _count(self, turns: Sequence[tuple[str, Turn]]) -> StoreError | None:
         """Count what was asked while Redis was away, each turn once, however often it comes here; what failed of it for

@@ -46,6 +46,10 @@ class Keys:
         self.root = f"{PREFIX}:{safe(tenant)}"
         self.flows = f"{self.root}:flows"
         self.lifetimes = f"{self.root}:ttl"
+        #: What was set for the privacy of flows, users and the tenant (`store.privacy`).
+        self.privacy = f"{self.root}:privacy"
+        #: How far the sweep of turns past their retention has come, and what the last one came to.
+        self.retention = f"{self.root}:retention"
         self.reports = f"{self.root}:reports"
         self.proposals = f"{self.root}:proposals"
         self.audit = f"{self.root}:audit"
@@ -73,9 +77,9 @@ class Keys:
         """Whether this is the key of an answer that is kept for one session alone."""
         return self.is_entry(key) and key.startswith(f"{self.session(session)}:flow:")
 
-    def shared_prefixes(self) -> tuple[str, str, str]:
-        """What decides answers that the team shares: entries, flows, lifetimes."""
-        return f"{self.root}:team:", f"{self.root}:flow:", self.lifetimes
+    def shared_prefixes(self) -> tuple[str, ...]:
+        """What decides answers that the team shares: entries, flows, lifetimes, policies."""
+        return f"{self.root}:team:", f"{self.root}:flow:", self.lifetimes, self.privacy
 
     def flow(self, flow: str) -> str:
         """What is known of a flow: fingerprint, generation, override of its lifetime."""

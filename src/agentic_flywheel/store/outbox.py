@@ -48,9 +48,9 @@ class OutboxStatus(msgspec.Struct, frozen=True, kw_only=True):
     """What is in the outbox, and what became of the turns that went through it.
 
     `waiting` counts turns of all tenants, `sessions` their sessions; `kept`, `delivered`, `rejected_ever`, `lost`
-    (could not even be kept here) and `cut` (writes that a crash cut short; none was acknowledged) count since the
-    directory exists. `unreadable` names files of another format, `elsewhere` outboxes for other addresses that hold
-    turns: address to bytes.
+    (could not even be kept here), `cut` (writes that a crash cut short; none was acknowledged) and `withheld` (a
+    privacy policy that was set meanwhile lets nobody keep them) count since the directory exists. `unreadable` names
+    files of another format, `elsewhere` outboxes for other addresses that hold turns: address to bytes.
     """
 
     path: Path
@@ -66,6 +66,7 @@ class OutboxStatus(msgspec.Struct, frozen=True, kw_only=True):
     rejected_ever: int = 0
     lost: int = 0
     cut: int = 0
+    withheld: int = 0
     unreadable: tuple[str, ...] = ()
     elsewhere: dict[str, int] = {}
 
@@ -365,6 +366,7 @@ class Outbox:
             rejected_ever=counts.rejected,
             lost=counts.lost,
             cut=counts.cut,
+            withheld=counts.withheld,
             unreadable=tuple(sorted(str(file) for file in self.path.glob("unreadable-*"))),
             elsewhere=self._elsewhere(),
         )

@@ -24,6 +24,7 @@ from agentic_flywheel.store.flow_states import FlowStates
 from agentic_flywheel.store.keys import SHARDS, Keys
 from agentic_flywheel.store.link import Command, Link, Script
 from agentic_flywheel.store.popularity import KEPT, text_place
+from agentic_flywheel.store.privacy import VERSION
 from agentic_flywheel.store.scan import Scan
 from agentic_flywheel.store.sealing import Opened, Vault
 from agentic_flywheel.store.session_headers import PRIVATE
@@ -205,8 +206,9 @@ class Rotation:
             (order,) = await self._link.run(("HGET", job, "order"), slow=True)
             await self._replace(self._replacing(job, {"order": order}))
             await self._items(items)
-        for key in (self._keys.proposals, self._keys.erasures):
+        for key in (self._keys.proposals, self._keys.erasures, self._keys.privacy, self._keys.retention):
             async for page in self._pages(key):
+                page.pop(VERSION, None)  # of the policies; every question reads it, and it says nothing
                 await self._replace(self._replacing(key, page))
         for key in (self._keys.reports, self._keys.audit):
             await self._stream(key)

@@ -82,9 +82,13 @@ class Scan:
     async def turns(self, session: str, edge: str) -> AsyncIterator[list[Turn]]:
         """The turns of a session from a place on, oldest first."""
         while edge:
-            (reply,) = await self._link.run(self._turns_command(session, edge), slow=True)
-            turns, edge = self._turns(reply)
+            turns, edge = await self.page(session, edge)
             yield turns
+
+    async def page(self, session: str, edge: str) -> tuple[list[Turn], str]:
+        """One page of them, and where to read on ("" at their end)."""
+        (reply,) = await self._link.run(self._turns_command(session, edge), slow=True)
+        return self._turns(reply)
 
     def _turns_command(self, session: str, edge: str) -> Command:
         return ("XRANGE", self._keys.turns(session), edge, "+", "COUNT", PAGE)

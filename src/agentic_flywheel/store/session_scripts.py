@@ -52,29 +52,43 @@ end
 return appended
 """)
 
-# Takes one turn out of its session; its id stays, without a place, so that the same turn never comes in again. XDEL
+# Takes turns out of their session; their ids stay, without a place, so that the same turns never come in again. XDEL
 # would only mark an entry, its bytes stay in memory and in backups: so the stream is written anew, in O(turns). ARGV:
-# the turn, and the title (a word as above) and its turn that the session has without it, where this one gave the title.
-# 1 where there was such a turn.
+# the title (a word as above) and its turn that the session has without them, where one of them gave the title; then the
+# turns. How many of them there were.
 REMOVE = Script("""
 local session, turns, ids = KEYS[1], KEYS[2], KEYS[3]
-local place = redis.call('HGET', ids, ARGV[1])
-if not place or place == '' then return 0 end
+local places, removed, titled = {}, 0, redis.call('HGET', session, 'title_from')
+for i = 3, #ARGV do
+    local place = redis.call('HGET', ids, ARGV[i])
+    if place and place ~= '' then
+        places[place] = true
+        removed = removed + 1
+        redis.call('HSET', ids, ARGV[i], '')
+        if titled == ARGV[i] then titled = true end
+    end
+end
+if removed == 0 then return 0 end
 local all = redis.call('XRANGE', turns, '-', '+')
 redis.call('DEL', turns)
 for _, entry in ipairs(all) do
-    if entry[1] ~= place then redis.call('XADD', turns, entry[1], unpack(entry[2])) end
+    if not places[entry[1]] then redis.call('XADD', turns, entry[1], unpack(entry[2])) end
 end
-redis.call('HSET', ids, ARGV[1], '')
-redis.call('HINCRBY', session, 'turns', -1)
-if redis.call('HGET', session, 'title_from') == ARGV[1] then
+redis.call('HINCRBY', session, 'turns', -removed)
+if titled == true then
     redis.call('HDEL', session, 'title', 'title_from', 'title_weak')
-    if ARGV[2] ~= '' then
-        local weak = string.sub(ARGV[2], 1, 1) == '~' and '1' or ''
-        redis.call('HSET', session, 'title', string.sub(ARGV[2], 2), 'title_from', ARGV[3], 'title_weak', weak)
+    if ARGV[1] ~= '' then
+        local weak = string.sub(ARGV[1], 1, 1) == '~' and '1' or ''
+        redis.call('HSET', session, 'title', string.sub(ARGV[1], 2), 'title_from', ARGV[2], 'title_weak', weak)
     end
 end
-return 1
+return removed
+""")
+
+# Removes a session that has no turn (any more), with all that stands beside it; 0 where it has one.
+CLOSE = Script("""
+if #redis.call('XRANGE', KEYS[2], '-', '+', 'COUNT', 1) > 0 then return 0 end
+return redis.call('DEL', unpack(KEYS))
 """)
 
 # Changes fields of a session that exists, and takes those away that are given as ""; 0 where there is no session.
@@ -128,4 +142,4 @@ while true do
 end
 """)
 
-SCRIPTS = (APPEND, REMOVE, AMEND, LINK, EARLIER)
+SCRIPTS = (APPEND, REMOVE, CLOSE, AMEND, LINK, EARLIER)

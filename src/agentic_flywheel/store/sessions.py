@@ -21,7 +21,7 @@ from agentic_flywheel.store.keys import SHARDS, Keys, shard_of
 from agentic_flywheel.store.link import Command, Link
 from agentic_flywheel.store.recalled import Recalled, earlier_of, recalled_of, turns_of
 from agentic_flywheel.store.session_headers import header_command, header_of, private_word, title_word
-from agentic_flywheel.store.session_scripts import AMEND, APPEND, EARLIER, LINK, REMOVE
+from agentic_flywheel.store.session_scripts import AMEND, APPEND, CLOSE, EARLIER, LINK, REMOVE
 from agentic_flywheel.store.turn_codec import encode_turn
 from agentic_flywheel.titles import Titled, titled
 
@@ -289,15 +289,36 @@ class SessionStore:
     async def delete_turn(self, turn: Turn, *, title: Titled) -> bool:
         """Remove one turn of a session; False where it is gone already. `title` is what the session would be called
         without it, where nobody gave it a title."""
-        keys, session = self._keys, turn.session_id
+        return bool(await self.delete_turns(turn.session_id, [turn.id], title=title))
+
+    async def delete_turns(self, session: str, turns: Sequence[str], *, title: Titled) -> int:
+        """Remove turns of a session by their ids, as `delete_turn` does; how many there were."""
+        keys, removed = self._keys, 0
         own = (keys.session(session), keys.turns(session), keys.turn_ids(session))
-        removed, *_ = await self._link.run(
-            REMOVE.call(own, turn.id, title_word(title, own[0]), title.turn),
-            self._told(session, "gone_turn", turn.id, "session", session),
-            unjudge_command(keys, session, turn.id),
-            slow=True,
-        )
-        return bool(removed)
+        for start in range(0, len(turns), _PAGE):
+            page = turns[start : start + _PAGE]
+            gone, *_ = await self._link.run(
+                REMOVE.call(own, title_word(title, own[0]), title.turn, *page),
+                *(self._told(session, "gone_turn", turn, "session", session) for turn in page),
+                *(unjudge_command(keys, session, turn) for turn in page),
+                slow=True,
+            )
+            removed += gone
+        return removed
+
+    async def close(self, session: Session) -> bool:
+        """Remove a session none of whose turns is left; False where one came in meanwhile."""
+        keys, id_ = self._keys, session.id
+        own = (keys.session(id_), keys.turns(id_), keys.turn_ids(id_), keys.judgements(id_))
+        indexes = [keys.sessions(shard_of(id_))] + ([keys.user_sessions(session.owner)] if session.owner else [])
+        if not (await self._link.run(CLOSE.call(own), slow=True))[0]:
+            return False
+        commands = [*(("ZREM", index, id_) for index in indexes), self._told(id_, "gone", id_)]
+        *_, there = await self._link.run(*commands, header_command(keys, id_), slow=True)
+        if (begun := header_of(there)) is not None:  # begun anew since: its turn was listed before, and is no more
+            again = [("ZADD", index, "GT", begun.last_active_at, id_) for index in indexes]
+            await self._link.run(*again, slow=True)
+        return True
 
     async def read_turns(self, named: Sequence[tuple[str, str]]) -> list[Turn | None]:
         """Turns by (session, turn), in the order given; None for one that is gone or damaged. Two round trips."""

@@ -9,7 +9,7 @@ same atomic step. Nothing here expires.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from typing import Any, TypeVar
 
 import msgspec
@@ -228,12 +228,21 @@ class SimilarStates:
 
     async def forget_reports(self, session: str, *, dry_run: bool) -> int:
         """Remove what was said of a session's answers; how many reports there are."""
+        return await self._forget(lambda report: report.session_id == session, dry_run=dry_run)
+
+    async def forget_reports_of(self, due: Mapping[str, Set[str]], *, dry_run: bool) -> int:
+        """Remove what was said of certain turns, named by session; how many reports there are."""
+        return await self._forget(
+            lambda report: report.turn_id in due.get(report.session_id, frozenset()), dry_run=dry_run
+        )
+
+    async def _forget(self, concerns: Callable[[Report], bool], *, dry_run: bool) -> int:
         (page,) = await self._link.run(("XRANGE", self._keys.reports, "-", "+"), slow=True)
         places = []
         for place, fields in page:
             raw = fields.get(b"r") if isinstance(fields, dict) else fields[1]
             report = self._decoded(raw or b"", Report)
-            if report is not None and report.session_id == session:
+            if report is not None and concerns(report):
                 places.append(place)
         if places and not dry_run:
             await self._link.run(REWRITE.call((self._keys.reports,), *places), slow=True)

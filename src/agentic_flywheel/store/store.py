@@ -25,9 +25,11 @@ from agentic_flywheel.store.link import Link
 from agentic_flywheel.store.outbox import Outbox
 from agentic_flywheel.store.popularity import Popularity
 from agentic_flywheel.store.popularity_scripts import SCRIPTS as POPULARITY
+from agentic_flywheel.store.privacy import CHANGE, PolicyFile, PolicyStore
 from agentic_flywheel.store.repeats import SCRIPTS as REPEATS
 from agentic_flywheel.store.repeats import RepeatStore
 from agentic_flywheel.store.restoring import SCRIPTS as RESTORING
+from agentic_flywheel.store.retention import SweepStore
 from agentic_flywheel.store.session_scripts import SCRIPTS as OF_SESSIONS
 from agentic_flywheel.store.sessions import SessionStore
 from agentic_flywheel.store.similar_states import SCRIPTS, SimilarStates
@@ -57,6 +59,7 @@ class Store:
             STAY,
             TAKE,
             NOTE,
+            CHANGE,
             *REPEATS,
             *JUDGING,
         )
@@ -79,8 +82,17 @@ class Store:
         self.erasures = ErasureStore(self.link, self.keys)
         self.warm_jobs = WarmJobs(self.link, self.keys)
         self.repeats = RepeatStore(self.link, self.keys)
+        self.policies = PolicyStore(self.link, self.keys)
+        self.sweeps = SweepStore(self.link, self.keys)
         self.outbox = Outbox(settings, self.link)
         self.link.on_recovered(self.outbox.recovered)
+
+    @cached_property
+    def policy_file(self) -> PolicyFile | None:
+        """The policies as they were last read, for an outage; None where nothing waits on disk."""
+        if not self.outbox.enabled:
+            return None
+        return PolicyFile(self.outbox.path, self.link.seals, self.link.settings.text("tenant"))
 
     @cached_property
     def history(self) -> HistoryDocs:

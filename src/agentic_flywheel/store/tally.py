@@ -20,13 +20,15 @@ _SIZE = 200
 
 
 class Counts(msgspec.Struct, frozen=True):
-    """Turns kept, delivered, set aside and lost; `cut`: writes that a crash cut short."""
+    """Turns kept, delivered, set aside and lost; `cut`: writes that a crash cut short; `withheld`: turns that a privacy
+    policy let nobody keep any more."""
 
     kept: int = 0
     delivered: int = 0
     rejected: int = 0
     lost: int = 0
     cut: int = 0
+    withheld: int = 0
 
 
 class Tally:

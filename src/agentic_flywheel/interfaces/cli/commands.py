@@ -27,6 +27,7 @@ COMMANDS = {
     "faq": Late("faq", "faq", "Answers that somebody stands behind: edit, approve, export."),
     "flow": Late("flow", "flow", "List, add, change, check and try flows."),
     "ttl": Late("ttl", "ttl", "How long answers stay good."),
+    "privacy": Late("privacy", "privacy", "What is kept of questions and answers; policies."),
     "forget": Late("forget", "forget", "Remove all that came of a session, or of a person."),
     "export": Late("backup", "export", "Write sessions, policies and answers to a file."),
     "import": Late("backup", "import_", "Put back what an export wrote."),

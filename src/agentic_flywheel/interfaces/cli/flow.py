@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import click
 
@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from agentic_flywheel.flows.protocol import FlowHealth, FlowSpec
     from agentic_flywheel.flywheel import Flywheel
     from agentic_flywheel.model import FlowChange, FlowState
+    from agentic_flywheel.privacy import InForce
+
+    _Looked: TypeAlias = tuple[FlowSpec, str, FlowState | None, Sequence[FlowChange], InForce | None, str]
 
 UNAVAILABLE = 2
 _SECRET_WORDS = ("key", "token", "secret", "password", "authorization")
@@ -97,25 +100,29 @@ def show(invocation: Invocation, key: str) -> None:
     from agentic_flywheel.errors import StoreError
     from agentic_flywheel.interfaces.cli.terminal import print_json, warn
 
-    async def work(flywheel: Flywheel) -> tuple[FlowSpec, str, FlowState | None, Sequence[FlowChange], str]:
+    async def work(flywheel: Flywheel) -> _Looked:
         spec = flywheel.flows.show(key)
         address = flywheel.flows.address(spec.key)
         try:
-            return spec, address, await flywheel.flows.state(spec.key), await flywheel.flows.changes(spec.key), ""
+            state, changes = await flywheel.flows.state(spec.key), await flywheel.flows.changes(spec.key)
+            (privacy,) = (await flywheel.policies.show(flow=spec.key)).in_force
         except StoreError as error:  # the registry's half is worth showing without Redis
-            return spec, address, None, [], error.message
+            return spec, address, None, [], None, error.message
+        return spec, address, state, changes, privacy, ""
 
-    spec, address, state, changes, problem = invocation.run(work)
+    spec, address, state, changes, privacy, problem = invocation.run(work)
     if invocation.as_json:
-        found = {"flow": shown_flow(spec), "address": address, "state": state, "changes": changes}
+        found = {"flow": shown_flow(spec), "address": address, "state": state, "changes": changes, "privacy": privacy}
         print_json({**found, "problem": problem} if problem else found)
         return
-    _print_flow(spec, address, state, changes)
+    _print_flow(spec, address, state, changes, privacy)
     if problem:
         warn(f"what the team's Redis knows of this flow is missing: {problem}")
 
 
-def _print_flow(spec: FlowSpec, address: str, state: FlowState | None, changes: Sequence[FlowChange]) -> None:
+def _print_flow(
+    spec: FlowSpec, address: str, state: FlowState | None, changes: Sequence[FlowChange], privacy: InForce | None
+) -> None:
     import json
 
     from agentic_flywheel.interfaces.cli.terminal import bold, dim, moment, pairs, seconds
@@ -139,6 +146,7 @@ def _print_flow(spec: FlowSpec, address: str, state: FlowState | None, changes: 
             ("shared with", spec.sharing.value),
             ("lifetime", f"{seconds(spec.ttl.total_seconds())}{', sliding' * spec.sliding}" if spec.ttl else "by type"),
             ("similar", _similar_of(spec)),
+            *_kept_of(privacy),
             ("warmed", f"{spec.warm} popular questions after a change" if spec.warm else ""),
             ("key from", spec.api_key_env),
             ("asked with", mapping(spec.config)),
@@ -158,6 +166,20 @@ def _similar_of(spec: FlowSpec) -> str:
     if spec.acts:
         return "never, since it acts on the world"
     return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in said_of(spec.similar).items())
+
+
+def _kept_of(found: InForce | None) -> list[tuple[str, str]]:
+    """What is kept of the flow's questions, where a policy says something."""
+    from agentic_flywheel.interfaces.cli.privacy_policy import privacy_words
+    from agentic_flywheel.interfaces.cli.terminal import ago
+
+    if found is None:
+        return []
+    privacy = found.privacy
+    said = zip(("history", "cache", "retention", "redacted"), privacy_words(privacy), strict=True)
+    by = (privacy.history_by, privacy.cache_by, privacy.retention_by, privacy.redact_by)
+    rows = [(name, words) for (name, words), whose in zip(said, by, strict=True) if whose]
+    return [*rows, ("oldest turn", ago(found.oldest_at))] if found.oldest_at is not None else rows
 
 
 def _known_of(state: FlowState | None) -> list[tuple[str, str]]:

@@ -245,15 +245,16 @@ def delete(invocation: Invocation, session_id: str, yes: bool, dry_run: bool) ->
 @confirmation_options
 @click.pass_obj
 def sweep(invocation: Invocation, yes: bool, dry_run: bool) -> int:
-    """Delete sessions past their retention.
+    """Delete sessions and turns past their retention.
 
-    These are the ones that nobody has used for longer than `session.retention_days`.
+    Sessions that nobody has used for longer than `session.retention_days`, and turns that a privacy policy lets be no
+    older, also in sessions that go on.
     """
     return remove(
         invocation,
         "session.sweep",
         "past their retention",
-        lambda flywheel, only_look: flywheel.sessions.sweep(dry_run=only_look),
+        lambda flywheel, only_look: flywheel.retention.sweep(dry_run=only_look),
         yes=yes,
         dry_run=dry_run,
     )

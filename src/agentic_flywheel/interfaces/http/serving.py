@@ -22,7 +22,6 @@ import msgspec
 import uvicorn
 
 from agentic_flywheel.errors import SettingsError
-from agentic_flywheel.interfaces.http.again import Repeats
 from agentic_flywheel.interfaces.http.app import App
 from agentic_flywheel.interfaces.http.service import Service
 from agentic_flywheel.settings import Settings
@@ -121,13 +120,12 @@ def _leave_after(seconds: float, code: int) -> threading.Timer:
     return timer
 
 
-def _protocol(client_seconds: float, repeats: Repeats) -> Any:
+def _protocol(client_seconds: float) -> Any:
     if importlib.util.find_spec("httptools") is None:
         return "auto"  # the other one is made for small things, and knows no such bound
-    from agentic_flywheel.interfaces.http.answering import answering
     from agentic_flywheel.interfaces.http.slow_clients import impatient
 
-    return answering(impatient(client_seconds), repeats)
+    return impatient(client_seconds)
 
 
 class _Server(uvicorn.Server):
@@ -136,7 +134,7 @@ class _Server(uvicorn.Server):
     def __init__(self, app: App, settings: Settings, ready: Callable[[], None]) -> None:
         config = uvicorn.Config(
             app,
-            http=_protocol(settings.number("serve.client_seconds"), app.service.repeats),
+            http=_protocol(settings.number("serve.client_seconds")),
             lifespan="off",  # ours is entered around it, so that a second signal cannot skip it
             log_config=None,
             access_log=False,

@@ -20,6 +20,7 @@ from agentic_flywheel.interfaces.http.rest.history import history
 from agentic_flywheel.interfaces.http.rest.openapi import document_of
 from agentic_flywheel.interfaces.http.rest.operations import BASE, Operations
 from agentic_flywheel.interfaces.http.rest.page import POLICY, page_of
+from agentic_flywheel.interfaces.http.rest.privacy import privacy
 from agentic_flywheel.interfaces.http.rest.serving import RestRoute
 from agentic_flywheel.interfaces.http.rest.sessions import sessions
 from agentic_flywheel.interfaces.http.rest.similar import similar
@@ -44,6 +45,7 @@ GROUPS: tuple[Operations, ...] = (
     figures,
     feed,
     access,
+    privacy,
     upkeep,
 )
 

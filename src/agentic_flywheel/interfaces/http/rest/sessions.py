@@ -74,12 +74,13 @@ class Sweep(Body, frozen=True, kw_only=True):
 
 @sessions.post("/sessions/sweep", needs=Scope.ADMIN)
 async def sweep_sessions(call: Call, body: Sweep) -> Receipt:
-    """Delete the sessions that nobody has used for longer than `session.retention_days`."""
+    """Delete the sessions that nobody has used for longer than `session.retention_days`, and turns past their policies'
+    retention."""
     return await carried_out(
         call,
         "session.sweep",
         "past their retention",
-        lambda dry: call.flywheel.sessions.sweep(dry_run=dry),
+        lambda dry: call.flywheel.retention.sweep(dry_run=dry),
         dry_run=body.dry_run,
         why=body.why,
     )

@@ -78,6 +78,7 @@ class OutboxState(msgspec.Struct, frozen=True, kw_only=True):
     rejected_ever: int
     lost: int
     cut: int
+    withheld: int
     unreadable: tuple[str, ...]
     elsewhere: dict[str, int]
 
