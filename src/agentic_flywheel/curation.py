@@ -311,11 +311,17 @@ class Flows:
         """Whom a Flowise flow's own settings let ask it, whether or not the registry has it. Raises `FlowError`."""
         from agentic_flywheel.flows.flowise import FlowiseClient, Restrictions
 
-        client = self._clients.at_hand(spec)
-        if isinstance(client, FlowiseClient) and (known := client.known_restrictions()) is not None:
+        if (known := self.known_restrictions(spec)) is not None:
             return known
         async with self._clients.use(spec) as client:
             return await client.restrictions() if isinstance(client, FlowiseClient) else Restrictions()
+
+    def known_restrictions(self, spec: FlowSpec) -> Restrictions | None:
+        """Those restrictions where they are known already, and not too old."""
+        from agentic_flywheel.flows.flowise import FlowiseClient
+
+        client = self._clients.at_hand(spec)
+        return client.known_restrictions() if isinstance(client, FlowiseClient) else None
 
     async def check(self, key: str) -> FlowHealth:
         """Look whether a flow could be asked, without asking it."""

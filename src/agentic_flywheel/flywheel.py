@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from agentic_flywheel.admission import Admission
 from agentic_flywheel.asking import Asking
+from agentic_flywheel.at_hand import AtHand
 from agentic_flywheel.behind import WriteBehind
 from agentic_flywheel.calling import Calling
 from agentic_flywheel.comparing import Comparer, as_comparer, comparer_of
@@ -115,6 +116,10 @@ class Flywheel(LateParts):
         recollection = Recollection(self._planner, self._store, self._behind, policies)
         self._admission = admission = Admission(settings, self._store.limits)
         self._familiar = Familiar(settings, self.registry, self._store, self._clients, self._watch, self._behind)
+        #: Answers that need not go the whole way; `ask` looks here first.
+        self.at_hand = AtHand(
+            self._near, self._familiar, user=self._planner.user, tracing=tracing, listening=self._listening
+        )
         self._embedding = embedder_of(settings, embedder)
         self._pinned = Pinned(self._store, self._embedding, self._flights)
         self._matching = matching = Matching(
@@ -267,16 +272,9 @@ class Flywheel(LateParts):
         plain = not (config or domain or history or instructions or turn_id or (verbatim and verbatim.credential))
         plain = plain and among is None
         if session is None and plain and directives in (None, _NO_DIRECTIVES):
-            caller = None if self._tracing is None else self._tracing.caller()
-            trace = "" if caller is None else caller[0]
-            if self._near is not None:
-                at_hand = self._near.answer(question, flow, user, intent, trace=trace)
-            else:
-                at_hand = await self._familiar.answer(question, flow, user, intent, trace=trace)
+            at_hand = await self.at_hand.answer(question, flow, user, intent)
             if at_hand is not None:
-                if self._tracing is not None:
-                    self._tracing.at_hand(at_hand, self._planner.user if user is None else user, caller)
-                return at_hand if self._listening is None else self._listening.answered(at_hand)
+                return at_hand
         if self._housekeeping is not None:
             self._housekeeping.look()
             if self._schedule is None:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from starlette.requests import HTTPConnection
 
     from agentic_flywheel.flywheel import Flywheel
+    from agentic_flywheel.interfaces.http.again import Again
     from agentic_flywheel.interfaces.http.service import Service
 
 _SAFE_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -31,11 +32,13 @@ class Call:
     once it is known: what logs and metrics may name. `seal` is a digest of the credential by which the caller is known,
     b"" where none was needed: it binds to whoever calls what is handed out to them. `upstream_authorization` is an
     `Authorization` header that is none of ours: a proxy passes it on, and nothing keeps it. `body_limit` (bytes) may be
-    raised before the body is read, and `headers` be added to: every response of the call has them.
+    raised before the body is read, and `headers` be added to: every response of the call has them. `again` is how the
+    same request could be answered once more, where a handler says so of one that it answered from memory.
     """
 
     __slots__ = (
         "_flywheel",
+        "again",
         "body_limit",
         "headers",
         "known",
@@ -57,6 +60,7 @@ class Call:
         self.body_limit = service.body_limit
         self.upstream_authorization = ""
         self.headers: list[tuple[bytes, bytes]] = []
+        self.again: Again | None = None
         self._flywheel: Flywheel | None = None
 
     @property

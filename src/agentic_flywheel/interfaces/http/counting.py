@@ -99,9 +99,12 @@ class Metrics:
         """A request came in."""
         self._in_flight.inc()
 
+    def left(self) -> None:
+        """A request that came in is answered, or broke off."""
+        self._in_flight.dec()
+
     def ended(self, route: str, method: str, status: int, seconds: float) -> None:
         """A response was sent, or broke off."""
-        self._in_flight.dec()
         count, took = self._counted(route or "none", method if method in _METHODS else "other", status // 100)
         count.inc()
         took.observe(seconds)

@@ -15,7 +15,7 @@ from starlette.responses import Response
 from starlette.routing import Router
 
 from agentic_flywheel.errors import CredentialsMissing, FlywheelError, InputError, RequestTooLarge, UnknownAddress
-from agentic_flywheel.interfaces.http.boundary import HEADERS
+from agentic_flywheel.interfaces.http.again import SENT, with_security
 from agentic_flywheel.interfaces.http.call import Call
 from agentic_flywheel.interfaces.http.problems import known_error, problem_response
 from agentic_flywheel.observe.marks import CALLER
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from agentic_flywheel.interfaces.http.service import Service
 
 _ONCE: Final = (b"host", b"authorization", b"x-api-key", b"content-length", b"origin")
-
-_OURS: Final = frozenset(name for name, _ in HEADERS)
 
 
 class Gate:
@@ -58,6 +56,8 @@ class Gate:
         self._service.metrics.began()
         try:
             await self._pass(scope, headers, call, _Body(receive, headers, call), out)
+            if call.again is not None and SENT in scope:
+                self._service.repeats.learn(scope[SENT], call, call.again)
         except Exception as error:
             known, more = known_error(error, call)
             if out.status:
@@ -65,7 +65,9 @@ class Gate:
             await (await self.failure(known, call, more, scope))(scope, receive, out)
         finally:
             call.release()
-            self._service.answered(call, scope["method"], out.status or 500, time.perf_counter() - began)
+            seconds = time.perf_counter() - began
+            self._service.metrics.left()
+            self._service.answered(call.route, call.known, call.request_id, scope["method"], out.status or 500, seconds)
 
     async def _pass(self, scope: Scope, headers: dict[bytes, bytes], call: Call, body: _Body, out: _Out) -> None:
         if len(headers) != len(scope["headers"]):
@@ -135,13 +137,10 @@ class _Out:
         if message["type"] == "http.response.start":
             self.status = message["status"]
             headers = [*message.get("headers", ()), (b"x-request-id", self._call.request_id.encode())]
-            there = {name for name, _ in headers}
             if self.more:
+                there = {name for name, _ in headers}
                 headers += [pair for pair in self.more if pair[0] not in there or pair[0] == b"vary"]
-                there.update(name for name, _ in self.more)
-            headers += HEADERS if there.isdisjoint(_OURS) else [pair for pair in HEADERS if pair[0] not in there]
-            headers += self._call.headers
-            message["headers"] = headers
+            message["headers"] = with_security(headers) + self._call.headers
         await self._send(message)
 
 

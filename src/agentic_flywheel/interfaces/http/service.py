@@ -12,6 +12,7 @@ from agentic_flywheel.callers import Caller, Scope
 from agentic_flywheel.errors import ServiceBusy, SettingsError, StoreError
 from agentic_flywheel.flows.registry import Registry
 from agentic_flywheel.flywheel import Flywheel
+from agentic_flywheel.interfaces.http.again import Repeats
 from agentic_flywheel.interfaces.http.authentication import Authentication
 from agentic_flywheel.interfaces.http.boundary import Boundary
 from agentic_flywheel.interfaces.http.call import Call
@@ -57,6 +58,8 @@ class Service:
         #: Whether everybody must say who they are.
         self.guarded = is_guarded(settings)
         self.boundary = Boundary(settings, guarded=self.guarded)
+        #: Requests that came before.
+        self.repeats = Repeats(self)
         #: Who calls where nobody has to say so: whoever can reach loopback could run `afw` as well.
         self.anybody = Caller(
             tenant=settings.text("tenant"), scopes=frozenset(Scope), name="anybody here", proof="none"
@@ -84,17 +87,18 @@ class Service:
             return caller
         return self.anybody
 
-    def answered(self, call: Call, method: str, status: int, seconds: float) -> None:
+    def answered(
+        self, route: str, caller: Caller | None, request_id: str, method: str, status: int, seconds: float
+    ) -> None:
         """A response was sent: count it, and say so in the log, without a word of what was asked."""
-        self.metrics.ended(call.route, method, status, seconds)
+        self.metrics.ended(route, method, status, seconds)
         if _access.isEnabledFor(logging.INFO):
-            caller = call.known
             facts = {
                 "method": method,
-                "route": call.route or "none",
+                "route": route or "none",
                 "status": status,
                 "ms": round(seconds * 1000, 1),
-                "request_id": call.request_id,
+                "request_id": request_id,
                 "caller": caller.name if caller else "",
                 "tenant": caller.tenant if caller else "",
             }

@@ -22,6 +22,7 @@ import msgspec
 import uvicorn
 
 from agentic_flywheel.errors import SettingsError
+from agentic_flywheel.interfaces.http.again import Repeats
 from agentic_flywheel.interfaces.http.app import App
 from agentic_flywheel.interfaces.http.service import Service
 from agentic_flywheel.settings import Settings
@@ -120,12 +121,13 @@ def _leave_after(seconds: float, code: int) -> threading.Timer:
     return timer
 
 
-def _protocol(client_seconds: float) -> Any:
+def _protocol(client_seconds: float, repeats: Repeats) -> Any:
     if importlib.util.find_spec("httptools") is None:
         return "auto"  # the other one is made for small things, and knows no such bound
+    from agentic_flywheel.interfaces.http.answering import answering
     from agentic_flywheel.interfaces.http.slow_clients import impatient
 
-    return impatient(client_seconds)
+    return answering(impatient(client_seconds), repeats)
 
 
 class _Server(uvicorn.Server):
@@ -134,7 +136,7 @@ class _Server(uvicorn.Server):
     def __init__(self, app: App, settings: Settings, ready: Callable[[], None]) -> None:
         config = uvicorn.Config(
             app,
-            http=_protocol(settings.number("serve.client_seconds")),
+            http=_protocol(settings.number("serve.client_seconds"), app.service.repeats),
             lifespan="off",  # ours is entered around it, so that a second signal cannot skip it
             log_config=None,
             access_log=False,

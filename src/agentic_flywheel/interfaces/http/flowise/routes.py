@@ -19,6 +19,7 @@ from agentic_flywheel.errors import FlowError, FlowMissing, FlywheelError, Unkno
 from agentic_flywheel.flows.flowise import Restrictions
 from agentic_flywheel.flows.protocol import FlowSpec, Frame, Progress, StreamEvent, TextPart, Verbatim
 from agentic_flywheel.flows.replies import Page
+from agentic_flywheel.interfaces.http.again import Again
 from agentic_flywheel.interfaces.http.caching import directives_of, provenance_of
 from agentic_flywheel.interfaces.http.call import Call, call_of
 from agentic_flywheel.interfaces.http.flowise.passing import Upstream, target_of, told_headers
@@ -34,6 +35,7 @@ from agentic_flywheel.policy.identity import digest
 if TYPE_CHECKING:
     from starlette.requests import Request
 
+    from agentic_flywheel.flows.snapshot import RegistrySnapshot
     from agentic_flywheel.interfaces.http.service import Service
 
 #: Flowise's own bound of a body is 50 MB: files come in it.
@@ -104,6 +106,7 @@ class Proxy:
             prediction = read_prediction(media_type, raw)
             if prediction is None:
                 return await self._passed(request, call, raw)
+            asked_under = call.flywheel.registry.current()
             try:
                 spec, allowed = await self._flow(request, call)
             except FlowMissing as error:
@@ -113,32 +116,47 @@ class Proxy:
             origin = request.headers.get("origin", "")
             if spec is None or (origin and allowed.origins and not _named(origin, allowed.origins)):
                 return await self._passed(request, call, raw)
-            return await self._answer(request, call, prediction, spec, allowed)
+            if prediction.streaming and allowed.streams:
+                return await self._streamed(request, call, prediction, spec, allowed)
+            return await self._answer(request, call, prediction, spec, allowed, asked_under)
         except FlywheelError as error:
             return _failed(error, call)
 
     async def _answer(
+        self,
+        request: Request,
+        call: Call,
+        prediction: Prediction,
+        spec: FlowSpec,
+        allowed: Restrictions,
+        asked_under: RegistrySnapshot,
+    ) -> Response:
+        flywheel, asked = call.flywheel, _asked(request, call, prediction, spec, allowed)
+        answer = await flywheel.ask(**asked)
+        own = said_by(answer).body if answer.flow_ms is not None else ""
+        if own:
+            body = Telling(prediction.question, *prediction.ids()).live(own).encode()
+            return Response(body, 200, provenance_of(answer), _JSON)
+        again = Again(
+            flywheel,
+            prediction.question,
+            spec.key,
+            asked["user"],
+            headers=provenance_of,
+            body=lambda answer: Telling(prediction.question, *prediction.ids()).body(answer),
+            media_type=_JSON,
+            holds=lambda: (
+                flywheel.registry.current() is asked_under and flywheel.flows.known_restrictions(spec) == allowed
+            ),
+        )
+        again.offer(call, asked, answer)
+        return again.response(answer)
+
+    async def _streamed(
         self, request: Request, call: Call, prediction: Prediction, spec: FlowSpec, allowed: Restrictions
     ) -> Response:
-        streaming = prediction.streaming and allowed.streams
-        asked: dict[str, Any] = {
-            "question": prediction.question,
-            "flow": spec.key,
-            "session": prediction.session or None,
-            "user": call.speaks_for(None),
-            "config": prediction.config,
-            "history": prediction.history,
-            "directives": directives_of(request),
-            "verbatim": _verbatim(call, request, allowed, streaming=streaming),
-            "among": call.flows,
-        }
         telling = Telling(prediction.question, *prediction.ids())
-        if not streaming:
-            answer = await call.flywheel.ask(**asked)
-            own = said_by(answer).body if answer.flow_ms is not None else ""
-            body = telling.live(own).encode() if own else telling.body(answer)
-            return Response(body, 200, provenance_of(answer), _JSON)
-        events = call.flywheel.stream(**asked)
+        events = call.flywheel.stream(**_asked(request, call, prediction, spec, allowed, streaming=True))
         decided = await anext(events)
         assert isinstance(decided, Decided)
         headers = provenance_of(decided.answer) | _EVENTS
@@ -177,6 +195,29 @@ class Proxy:
         response = await self.upstream.passed(request, call, body=body)
         response.headers["X-AFW-Outcome"] = "passed"
         return response
+
+
+def _asked(
+    request: Request,
+    call: Call,
+    prediction: Prediction,
+    spec: FlowSpec,
+    allowed: Restrictions,
+    *,
+    streaming: bool = False,
+) -> dict[str, Any]:
+    """What the flywheel is asked."""
+    return {
+        "question": prediction.question,
+        "flow": spec.key,
+        "session": prediction.session or None,
+        "user": call.speaks_for(None),
+        "config": prediction.config,
+        "history": prediction.history,
+        "directives": directives_of(request),
+        "verbatim": _verbatim(call, request, allowed, streaming=streaming),
+        "among": call.flows,
+    }
 
 
 def _verbatim(call: Call, request: Request, allowed: Restrictions, *, streaming: bool) -> Verbatim:

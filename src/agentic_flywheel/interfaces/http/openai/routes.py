@@ -16,6 +16,7 @@ from starlette.responses import Response, StreamingResponse
 from agentic_flywheel.callers import Scope
 from agentic_flywheel.errors import FlywheelError, UnknownSession
 from agentic_flywheel.flows.protocol import FlowSpec, StreamEvent, TextPart
+from agentic_flywheel.interfaces.http.again import Again
 from agentic_flywheel.interfaces.http.caching import directives_of, provenance_of
 from agentic_flywheel.interfaces.http.call import Call, call_of
 from agentic_flywheel.interfaces.http.openai.reading import ChatRequest, read_chat
@@ -51,10 +52,23 @@ async def _chat(request: Request) -> Response:
     call = call_of(request)
     try:
         chat = read_chat(await request.body())
+        registry = call.flywheel.registry
+        asked_under = registry.current()
         asked, ignored = _asked(request, call, chat)
         if not chat.stream:
             answer = await call.flywheel.ask(**asked)
-            return _json(completion(answer, int(time.time())), provenance_of(answer) | ignored)
+            again = Again(
+                call.flywheel,
+                chat.question,
+                asked["flow"],
+                asked["user"],
+                headers=lambda answer: provenance_of(answer) | ignored,
+                body=lambda answer: msgspec.json.encode(completion(answer, int(time.time()))),
+                media_type="application/json",
+                holds=lambda: registry.current() is asked_under,
+            )
+            again.offer(call, asked, answer)
+            return again.response(answer)
         events = call.flywheel.stream(**asked)
         decided = await anext(events)
         assert isinstance(decided, Decided)

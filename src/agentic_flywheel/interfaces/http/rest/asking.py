@@ -13,13 +13,14 @@ from starlette.responses import StreamingResponse
 
 from agentic_flywheel.callers import Scope
 from agentic_flywheel.flows.protocol import Progress, SourcesFound, StreamEvent, TextPart
+from agentic_flywheel.interfaces.http.again import Again
 from agentic_flywheel.interfaces.http.caching import directives_of, provenance_of
 from agentic_flywheel.interfaces.http.call import Call
 from agentic_flywheel.interfaces.http.problems import known_error, problem_of
 from agentic_flywheel.interfaces.http.rest.arguments import Body, FlowKey, Meta, Question, SessionId, TurnId, UserId
 from agentic_flywheel.interfaces.http.rest.events import event
 from agentic_flywheel.interfaces.http.rest.operations import Operations, Reply
-from agentic_flywheel.interfaces.http.rest.shapes import given_out
+from agentic_flywheel.interfaces.http.rest.shapes import JSON, given_out, written
 from agentic_flywheel.interfaces.http.sight import admit_session
 from agentic_flywheel.likeness import Explanation, ReportKind, ReportReceipt
 from agentic_flywheel.model import Answer, Decided, Directives, Exchange
@@ -80,7 +81,21 @@ async def ask(call: Call, body: Asking, request: Request) -> Reply[Answer]:
     Give session_id of an earlier answer to go on with its conversation. Directives may also stand in the header
     Cache-Control, as HTTP writes them.
     """
-    answer = await call.flywheel.ask(**await _asked(call, body, request))
+    registry = call.flywheel.registry
+    asked_under = registry.current()
+    asked = await _asked(call, body, request)
+    answer = await call.flywheel.ask(**asked)
+    again = Again(
+        call.flywheel,
+        body.question,
+        body.flow,
+        asked["user"],
+        headers=provenance_of,
+        body=lambda answer: written(answer, Answer),
+        media_type=JSON,
+        holds=lambda: registry.current() is asked_under,
+    )
+    again.offer(call, asked, answer)
     return Reply(answer, provenance_of(answer))
 
 

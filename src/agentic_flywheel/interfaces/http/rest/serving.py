@@ -7,7 +7,7 @@ by name before anything is done. Parts of a path may hold anything that an id ma
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Final, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin
 from urllib.parse import quote, unquote, urlencode
 
 import msgspec
@@ -21,15 +21,12 @@ from agentic_flywheel.interfaces.http.call import Call, call_of
 from agentic_flywheel.interfaces.http.rest.operations import BASE, Items, Operation, Reply
 from agentic_flywheel.interfaces.http.rest.paging import opened, sealed
 from agentic_flywheel.interfaces.http.rest.repeating import HEADER, once
-from agentic_flywheel.interfaces.http.rest.shapes import shape_of
+from agentic_flywheel.interfaces.http.rest.shapes import JSON, written
 from agentic_flywheel.interfaces.http.routes import AccessRoute
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Send
     from starlette.types import Scope as Connection
-
-_JSON: Final = "application/json"
-_encoder = msgspec.json.Encoder(enc_hook=str)  # what functions and paths are called, in options of flows
 
 
 class RestRoute(AccessRoute):
@@ -47,7 +44,6 @@ class RestRoute(AccessRoute):
         )
         self._operation = operation
         self._known = ", ".join(sorted(known))
-        self._shape = None if operation.returns is None else shape_of(operation.returns)
 
     def matches(self, scope: Connection) -> tuple[Match, Connection]:
         """As Starlette does, on the path as it was sent: an encoded slash separates nothing."""
@@ -108,10 +104,10 @@ class RestRoute(AccessRoute):
             value = msgspec.structs.replace(value, next_cursor=cursor)
             if cursor:
                 headers["Link"] = f'<{_next(request, cursor)}>; rel="next"'
-        if self._shape is None:
+        if self._operation.returns is None:
             return Response(None, 204, headers)
-        content = _encoder.encode(msgspec.convert(value, self._shape, from_attributes=True))
-        return Response(content, reply.status or self._operation.status, headers, _JSON)
+        content = written(value, self._operation.returns)
+        return Response(content, reply.status or self._operation.status, headers, JSON)
 
 
 def _read(value: Any, kind: Any, where: str) -> Any:

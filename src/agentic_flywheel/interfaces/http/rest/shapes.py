@@ -18,7 +18,10 @@ import msgspec
 
 from agentic_flywheel.interfaces.secrets import shown_config
 
+#: How values are written, everywhere.
+JSON = "application/json"
 _MASKED = ("config", "options")
+_encoder = msgspec.json.Encoder(enc_hook=str)  # what functions and paths are called, in options of flows
 
 
 @cache
@@ -46,6 +49,11 @@ def shape_of(kind: Any) -> Any:
 def given_out(value: Any, kind: Any) -> Any:
     """A value of `kind` in its shape."""
     return msgspec.convert(value, shape_of(kind), from_attributes=True)
+
+
+def written(value: Any, kind: Any) -> bytes:
+    """A value of `kind` in its shape, as JSON."""
+    return _encoder.encode(given_out(value, kind))
 
 
 def _twin(kind: type[msgspec.Struct]) -> type[msgspec.Struct]:

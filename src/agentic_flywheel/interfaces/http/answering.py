@@ -1,0 +1,102 @@
+"""uvicorn's protocol, which looks whether a request came before (`again`) before it starts the application for it.
+
+Invariant: to the connection there is no difference: one response for each request in their order, keep-alive, limits
+and the end of the service as uvicorn has them. Only a whole request on a connection that stays open, whose client reads
+what it is sent, is looked at; everything else is the application's.
+"""
+
+from __future__ import annotations
+
+import logging
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from agentic_flywheel.interfaces.http.again import LONGEST, SENT, Repeats
+
+if TYPE_CHECKING:
+    from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
+
+    from agentic_flywheel.interfaces.http.again import Sent
+    from agentic_flywheel.model import Answer
+
+_log = logging.getLogger(__name__)
+
+
+def answering(base: type[HttpToolsProtocol], repeats: Repeats) -> type[HttpToolsProtocol]:
+    """The protocol `base`, for an application with these requests."""
+
+    class Answering(base):  # type: ignore[misc, valid-type]
+        #: While data comes in: a request whose application waits for the rest of it.
+        _held: tuple[RequestResponseCycle, Any] | None = None
+        _receiving = False
+
+        def data_received(self, data: bytes) -> None:
+            self._receiving = True
+            super().data_received(data)
+            self._receiving = False
+            if self._held is not None:
+                held, self._held = self._held, None
+                super()._start_asgi_task(*held)
+
+        def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+            if self._receiving:
+                self._held = (cycle, app)
+            else:  # it waited for the response to the request before it
+                super()._start_asgi_task(cycle, app)
+
+        def on_message_complete(self) -> None:
+            super().on_message_complete()
+            if self._held is not None and self._held[0] is self.cycle and self._answers(*self._held):
+                self._held = None
+
+        def _answers(self, cycle: RequestResponseCycle, app: Any) -> bool:
+            """Whether the request is answered here; it may be some time later."""
+            scope, body = cycle.scope, cycle.body
+            if scope["method"] != "POST" or len(body) > LONGEST:
+                return False
+            sent: Sent = (self.url, tuple(scope["headers"]), bytes(body))
+            scope[SENT] = sent  # type: ignore[typeddict-unknown-key]
+            known = repeats.known(sent)
+            if known is None or not cycle.keep_alive or cycle.waiting_for_100_continue or self.flow.write_paused:
+                return False
+            began = perf_counter()
+            if known.again.flywheel.at_hand.confirmed:
+                task = self.loop.create_task(self._confirmed(cycle, app, known, began))
+                task.add_done_callback(self.tasks.discard)
+                self.tasks.add(task)
+                return True
+            answer = repeats.near(known)
+            if answer is None:
+                return False
+            self._respond(cycle, repeats.response(known, answer, began))
+            return True
+
+        async def _confirmed(self, cycle: RequestResponseCycle, app: Any, known: Any, began: float) -> None:
+            answer: Answer | None = None
+            try:
+                answer = await repeats.confirmed(known)
+            except Exception as error:  # noqa: BLE001 -- whoever asks is told of it on the whole way
+                _log.debug("a request goes the whole way: %s", error)
+            if answer is None:
+                await cycle.run_asgi(app)
+            else:
+                self._respond(cycle, repeats.response(known, answer, began))
+
+        def _respond(self, cycle: RequestResponseCycle, told: bytes) -> None:
+            cycle.response_started = cycle.response_complete = True
+            if cycle.disconnected:
+                return
+            parts = [STATUS_LINE[200]]
+            for name, value in self.server_state.default_headers:
+                parts += (name, b": ", value, b"\r\n")
+            parts.append(told)
+            if not cycle.keep_alive:  # the service ends
+                parts[-1] = b"connection: close\r\n" + told
+            self.transport.write(b"".join(parts))
+            if not cycle.keep_alive:
+                self.transport.close()
+            self.on_response_complete()
+
+    return Answering
