@@ -163,7 +163,26 @@ def test_a_path_of_any_length_and_alphabet_is_answered(server: HttpServer, flowi
     ):
         ((status, _),) = exchanged(server, request(server, f"GET {path}"))
         assert status in {400, 404}
-    assert exchanged(server, request(server, "GET /" + "x" * 200_000))[0][0] in {400, 404, 414}
+    assert exchanged(server, request(server, "GET /" + "x" * 200_000))[0][0] in {400, 404, 414, 431}
+
+
+def test_a_head_without_an_end_is_not_kept(server: HttpServer) -> None:
+    """Many headers, one long header, and a long address, all of them before anybody has said who they are."""
+    netloc = urlsplit(server.url).netloc
+    many = "".join(f"X-{number}: y\r\n" for number in range(16_000))
+    for head in (
+        f"GET /healthz HTTP/1.1\r\nHost: {netloc}\r\n{many}",
+        f"GET /healthz HTTP/1.1\r\nHost: {netloc}\r\nX-A: {'y' * 140_000}",
+        f"GET /{'y' * 140_000}",
+        f"POST /v1/chat/completions HTTP/1.1\r\nHost: {netloc}\r\nContent-Length: 2\r\n\r\n{{}}GET /{'y' * 420_000}",
+    ):
+        statuses = [status for status, _ in exchanged(server, head.encode())]
+        assert statuses[-1:] == [431], statuses
+    # As large as clients send them, and behind a large body on the same connection.
+    body = _chat("echo", "x" * 15_000)
+    sent = request(server, "POST /v1/chat/completions", body, Connection="keep-alive", **{"X-Large": "y" * 30_000})
+    answers = exchanged(server, sent + request(server, "GET /healthz", **{"X-Large": "y" * 60_000}))
+    assert [status for status, _ in answers][-1] == 200
 
 
 DEEP = b"[" * 200_000
@@ -286,6 +305,23 @@ def test_nothing_of_a_request_gets_into_heads(server: HttpServer) -> None:
 
 def _chat(model: str, content: str, **more: object) -> bytes:
     return json.dumps({"model": model, "messages": [{"role": "user", "content": content}], **more}).encode()
+
+
+def test_no_address_gets_out_of_the_header_that_it_stands_in(server: HttpServer) -> None:
+    session, media = 'x>; rel="evil"', {"Content-Type": "application/json"}
+    for question in ("One?", "Two?"):
+        body = ask(question, flow="echo", session_id=session)
+        ((status, text),) = exchanged(server, request(server, "POST /api/v2/ask", body, **media))
+        assert status == 200, text
+    path = '/api/v2/sessions/x>;%20rel="evil"/turns?limit=1'
+    ((status, text),) = exchanged(server, request(server, f"GET {path}"))
+    assert status == 200, text
+    link = next(line for line in text.split(b"\r\n") if line.lower().startswith(b"link:")).decode()
+    assert link.count(">") == 1, link
+    assert link.endswith('>; rel="next"')
+    address = link.partition("<")[2].partition(">")[0]
+    ((status, text),) = exchanged(server, request(server, f"GET {address}"))
+    assert (status, b"One?" in text) == (200, True), text
 
 
 MARKUP = (

@@ -162,6 +162,8 @@ CALLERS = {
     "ask": caller("default", None, Scope.ASK),
     "ann": caller("default", "ann", Scope.ASK, Scope.READ),
     "bob": caller("default", "bob", Scope.ASK, Scope.READ),
+    "read": caller("default", None, Scope.READ),
+    "metrics": caller("default", None, Scope.METRICS),
     "admin": caller("default", None, Scope.ADMIN),
     "other": caller("other", None, Scope.ADMIN),
 }
@@ -194,15 +196,21 @@ async def test_the_table_of_needs_has_every_tool_and_resource() -> None:
 
 async def test_callers_see_and_use_what_they_may(valkey: Server, tmp_path: Path) -> None:
     async with opened(valkey, tmp_path) as app:
-        for who, need in (("ask", {Scope.ASK}), ("ann", {Scope.ASK, Scope.READ}), ("admin", set(Scope))):
+        for who in ("ask", "ann", "read", "metrics", "admin"):
+            need = CALLERS[who].scopes
             async with client_of(app, who) as client:
                 tools = {tool.name for tool in (await client.list_tools()).tools}
-                allowed = {name for name, wanted in access.TOOLS.items() if wanted in need or who == "admin"}
-                assert tools == allowed | set(access.OWN_SESSION), who
-                for name in TOOLS - tools:
+                wholly = {name for name, wanted in access.TOOLS.items() if wanted in need or who == "admin"}
+                own = {name for name, wanted in access.OWN_SESSION.items() if wanted in need or who == "admin"}
+                assert tools == wholly | own, who
+                for name in TOOLS - wholly:
                     error = await refused(client, name)
                     assert error["error_type"] == "not_allowed", (who, name)
+                for name in set(access.OWN_SESSION) - own - wholly:
+                    error = await refused(client, name, session_id="nowhere")
+                    assert error["error_type"] == "not_allowed", (who, name)
                 listed = {str(one.uri) for one in (await client.list_resources()).resources}
+                assert listed == {uri for uri, wanted in access.RESOURCES.items() if wanted in need or who == "admin"}
                 for uri in RESOURCES - listed:
                     with pytest.raises(Exception, match=r"scope|administrators"):
                         await client.read_resource(uri)

@@ -97,6 +97,21 @@ def test_numbers_and_sentences_within_sentences() -> None:
     assert told(english, "volatile-lru, 256 MB: no") == "volatile-lru, 256 MB: no"
 
 
+def test_what_holds_somebodys_text_is_not_looked_up_for_long() -> None:
+    whole = "closed: " + " at or above " * 5000
+    assert "lang=" in told(Words("fr"), whole)
+    tried = 0
+
+    class Counting(str):
+        def split(self, *more: object, **given: object) -> list[str]:  # once in each sentence that is looked up
+            nonlocal tried
+            tried += 1
+            return super().split(*more, **given)  # type: ignore[arg-type]
+
+    told(Words("fr"), Counting(whole))
+    assert tried == 0
+
+
 def test_forms_take_as_much_as_they_give() -> None:
     for form in forms("fr"):
         places = re.findall(r"{(\d*)}", form.said)

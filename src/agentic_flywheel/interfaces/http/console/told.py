@@ -21,6 +21,8 @@ _CODE: Final = re.compile(r"`([^`\n]+)`")
 _COUNTED: Final = re.compile(r"(?<![\w.,])(\d+) ((?:[\w’]+\(s\) ?)+)")
 #: A word that a sentence begins with; no name of a setting, a file or an address.
 _WORD: Final = re.compile(r"[^\W\d_]+[’']?[^\W\d_]*(?=[ ,;]|\Z)|[^\W\d_]+:(?= )")
+#: Longer sentences hold somebody's text, and are not looked up: time grows with the places in which a form may fit.
+_LONGEST: Final = 600
 #: A sentence in a sentence in a sentence; deeper ones are left as they are.
 _DEEPEST: Final = 3
 
@@ -53,7 +55,8 @@ def told(words: Words, sentence: str, *, capital: bool = True) -> Markup:
     >>> str(told(Words("en"), "1 turn(s) of this <b>: `afw x`"))
     '1 turn of this &lt;b&gt;: <code>afw x</code>'
     """
-    said = sentence if words.language == "en" else _said(words.language, sentence, _DEEPEST)
+    short = len(sentence) <= _LONGEST
+    said = sentence if words.language == "en" else _said(words.language, sentence, _DEEPEST) if short else None
     shown = _marked_up(said if said is not None else sentence, capital=capital)
     return shown if said is not None else Markup('<span lang="en">{}</span>').format(shown)
 

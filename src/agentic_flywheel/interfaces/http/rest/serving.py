@@ -7,7 +7,7 @@ by name before anything is done. Parts of a path may hold anything that an id ma
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, Final, get_args, get_origin
 from urllib.parse import quote, unquote, urlencode
 
 import msgspec
@@ -27,6 +27,9 @@ from agentic_flywheel.interfaces.http.routes import AccessRoute
 if TYPE_CHECKING:
     from starlette.types import Receive, Send
     from starlette.types import Scope as Connection
+
+#: What stays as it is in an address within a header: what RFC 3986 lets stand in a path, and escapes.
+_AS_SENT: Final = "/%:@!$&'()*+,;=~"
 
 
 class RestRoute(AccessRoute):
@@ -170,4 +173,4 @@ def _next(request: Request, cursor: str) -> str:
     """The address of the next page."""
     others = [(name, value) for name, value in request.query_params.multi_items() if name != "cursor"]
     raw = request.scope.get("raw_path") or quote(request.url.path).encode()
-    return f"{raw.decode('latin-1')}?{urlencode([*others, ('cursor', cursor)])}"
+    return f"{quote(raw, safe=_AS_SENT)}?{urlencode([*others, ('cursor', cursor)])}"
