@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import json
 import re
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -15,8 +17,10 @@ import pytest
 from flowise import Flowise, PredictionData
 
 from afw_command import Afw
+from agentic_flywheel.interfaces.http.flowise import routes
 from flowise_replay import FLOWS, KEY, RECORDINGS, ReplayFlowise, Reply
 from flowise_replay.recorded import Recording
+from http_app import app_on
 from http_process import HttpServer, served
 from servers import Server, Servers, wait_until
 
@@ -152,6 +156,41 @@ def test_the_same_question_is_asked_once_and_ids_are_of_the_call(client: httpx2.
     assert again.headers["age"].isdigit()
     assert "afw-" not in again.text
     assert flowise.calls[0].body["chatId"] != "mine"  # two calls never share a conversation at Flowise
+
+
+@pytest.mark.anyio
+async def test_who_waits_for_a_model_hears_that_somebody_is_there(
+    valkey: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(routes, "HEARTBEAT_SECONDS", 0.05)
+    sent: list[bytes] = []
+    asked = json.dumps({"question": "Are you there?", "streaming": True}).encode()
+    with ReplayFlowise() as flowise:
+        async with app_on(valkey, tmp_path, serve_flowise_url=flowise.url) as app:
+            request = iter([{"type": "http.request", "body": asked, "more_body": False}])
+            gone = asyncio.Event()
+
+            async def receive() -> Any:
+                for message in request:
+                    return message
+                await gone.wait()
+                return {"type": "http.disconnect"}
+
+            async def send(message: Any) -> None:
+                sent.append(message.get("body", b""))
+                if sent.count(b":heartbeat\n\n") == 2:
+                    flowise.release()
+
+            path = f"/api/v1/prediction/{FLOWS['llm']}"
+            headers = [(b"host", b"127.0.0.1"), (b"content-type", b"application/json")]
+            scope = {"type": "http", "method": "POST", "path": path, "raw_path": path.encode(), "query_string": b""}
+            flowise.hold()
+            async with asyncio.timeout(60):
+                await app(scope | {"headers": headers, "http_version": "1.1", "scheme": "http"}, receive, send)
+    told = b"".join(sent)
+    assert told.count(b":heartbeat\n\n") >= 2
+    assert told.replace(b":heartbeat\n\n", b"").startswith(b'message:\ndata:{"event":"start"')
+    assert told.endswith(b'message:\ndata:{"event":"end","data":"[DONE]"}\n\n')
 
 
 def test_a_stream_is_replayed_event_by_event(client: httpx2.Client, flowise: ReplayFlowise) -> None:

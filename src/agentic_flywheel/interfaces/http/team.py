@@ -63,7 +63,8 @@ class TeamServer(FlywheelServer):
         return [
             tool
             for tool in await super().list_tools()
-            if _may(call, need_of_tool(tool.name, session=True)) and _of_flows(call, tool.name, BY_FLOW)
+            if any(_may(call, need_of_tool(tool.name, session=named)) for named in (True, False))
+            and _of_flows(call, tool.name, BY_FLOW)
         ]
 
     async def call_tool(

@@ -7,6 +7,7 @@ conversation of its own at Flowise, so two streams never meet, whatever `chatId`
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final
@@ -22,6 +23,7 @@ from agentic_flywheel.flows.replies import Page
 from agentic_flywheel.interfaces.http.again import Again
 from agentic_flywheel.interfaces.http.caching import directives_of, provenance_of
 from agentic_flywheel.interfaces.http.call import Call, call_of
+from agentic_flywheel.interfaces.http.flowise.living import HEARTBEAT_SECONDS, living
 from agentic_flywheel.interfaces.http.flowise.passing import Upstream, target_of, told_headers
 from agentic_flywheel.interfaces.http.flowise.reading import Prediction, read_prediction
 from agentic_flywheel.interfaces.http.flowise.writing import END, Telling, error_frames, failure, frame, said_by
@@ -164,8 +166,11 @@ class Proxy:
             await events.aclose()  # all of it is known, and remembered
             pieces: Any = telling.frames(decided.answer)
         else:
-            first = await anext(events)  # raises here, while the status can still say what went wrong
-            pieces = _pieces(first, events, telling, call)
+            first = asyncio.create_task(_next(events))
+            await asyncio.wait({first}, timeout=HEARTBEAT_SECONDS)
+            # Raises here, where the status can still say what went wrong.
+            begun = first.result() if first.done() else first
+            pieces = living(_pieces(begun, events, telling, call), HEARTBEAT_SECONDS)
         return StreamingResponse(_told(pieces), 200, headers | {"Content-Type": "text/event-stream"})
 
     async def _flow(self, request: Request, call: Call) -> tuple[FlowSpec | None, Restrictions]:
@@ -233,12 +238,22 @@ def _verbatim(call: Call, request: Request, allowed: Restrictions, *, streaming:
     )
 
 
+async def _next(events: AsyncGenerator[StreamEvent, None]) -> StreamEvent:
+    return await anext(events)
+
+
 async def _pieces(
-    first: StreamEvent, events: AsyncGenerator[StreamEvent, None], telling: Telling, call: Call
-) -> AsyncIterator[bytes]:
+    first: StreamEvent | asyncio.Task[StreamEvent],
+    events: AsyncGenerator[StreamEvent, None],
+    telling: Telling,
+    call: Call,
+) -> AsyncGenerator[bytes, None]:
     """A stream as it comes: Flowise's own events where they are at hand, else its text in the same form."""
-    own, ended = isinstance(first, Frame), False
+    own, ended = False, False
     try:
+        if isinstance(first, asyncio.Task):
+            first = await first
+        own = isinstance(first, Frame)
         if not own:
             for piece in telling.begin():
                 yield piece
