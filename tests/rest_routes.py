@@ -22,6 +22,7 @@ REST: dict[str, tuple[str, str]] = {
     "DELETE /sessions/{session_id}/links/{other_id}": ("ask", "/sessions/s/links/o"),
     "GET /sessions/{session_id}/export": ("ask", "/sessions/s/export"),
     "DELETE /sessions/{session_id}": ("ask", "/sessions/s"),
+    "GET /users/{user_id}/data": ("ask", "/users/ann/data?form=csv"),
     "GET /privacy": ("read", "/privacy"),
     "PUT /privacy/{whose}": ("admin", "/privacy/tenant"),
     "DELETE /privacy/{whose}": ("admin", "/privacy/tenant"),

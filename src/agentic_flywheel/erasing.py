@@ -163,6 +163,24 @@ class Erasing:
             notes = (_WAITS.format(_said(error)),)
         return Erased(traces=len(traces), notes=notes, reached=True)
 
+    async def known_of(self, user: str) -> tuple[list[str], str]:
+        """The traces that Langfuse has of a user, and why they are not known ("" where they are)."""
+        if self.kind != LANGFUSE:
+            return [], ""
+        try:
+            async with asyncio.timeout(ATTEMPT_SECONDS), self._eraser() as langfuse:
+                return await langfuse.find(Attribute.USER, outward_id(user)), ""
+        except (Unreachable, Refused, FlywheelError, TimeoutError) as error:
+            return [], _said(error)
+
+    def link_to(self, trace: str) -> str:
+        """Where people look at a trace; "" where nobody said."""
+        try:
+            place = place_of(self._settings)
+        except FlywheelError:
+            return ""
+        return place.link_to(trace) if place is not None else ""
+
     async def go_on(self, *, dry_run: bool = False) -> Receipt:
         """Go on with all that waits, at once; what that came to."""
         removed, waiting, notes, named = 0, 0, list[str](), list[str]()

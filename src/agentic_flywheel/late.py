@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from agentic_flywheel.lifetimes import Lifetimes
     from agentic_flywheel.matching import Matching
     from agentic_flywheel.near import NearCache
+    from agentic_flywheel.own_data import OwnDataReader
     from agentic_flywheel.pinned import Pinned
     from agentic_flywheel.policies import Policies
     from agentic_flywheel.questions import Planner
@@ -118,6 +119,14 @@ class LateParts:
             self._forget,
             self.erasing,
         )
+
+    @cached_property
+    def own_data(self) -> OwnDataReader:
+        """Everything that is kept about one person."""
+        from agentic_flywheel.own_data import OwnDataReader
+
+        tenant, exporter = self.settings.text("tenant"), self.settings.text("trace.exporter")
+        return OwnDataReader(tenant, self._store, self._behind, self.audit, self.erasing, exporter)
 
     @cached_property
     def erasing(self) -> Erasing:

@@ -48,38 +48,38 @@ def transcript_of(thread: Thread, form: str, *, private: bool, now: float) -> st
 
 
 def _json(thread: Thread, left_out: int, now: float) -> str:
-    document = {"format": FORMAT, "version": VERSION, "exported_at": now, "left_out": left_out, **_named(thread)}
+    document = {"format": FORMAT, "version": VERSION, "exported_at": now, "left_out": left_out, **named(thread)}
     return msgspec.json.format(msgspec.json.encode(document, enc_hook=str), indent=2).decode() + "\n"
 
 
-def _named(value: Any) -> Any:
+def named(value: Any) -> Any:
     """Structs as objects by field name, however they are stored."""
     if isinstance(value, msgspec.Struct):
-        return {name: _named(getattr(value, name)) for name in value.__struct_fields__}
+        return {name: named(getattr(value, name)) for name in value.__struct_fields__}
     if isinstance(value, tuple | list):
-        return [_named(one) for one in value]
+        return [named(one) for one in value]
     if isinstance(value, dict):
-        return {str(name): _named(one) for name, one in value.items()}
+        return {str(name): named(one) for name, one in value.items()}
     return value
 
 
 def _markdown(thread: Thread, left_out: int, now: float) -> Iterator[str]:
     session = thread.session
-    yield f"# {_inline(session.title) or 'Untitled conversation'}"
+    yield f"# {inline(session.title) or 'Untitled conversation'}"
     yield ""
-    yield f"- Session: {_code(session.id)}"
+    yield f"- Session: {code(session.id)}"
     if session.owner:
-        yield f"- Of: {_inline(session.owner)}"
-    yield f"- Begun: {_moment(session.created_at)}; last active: {_moment(session.last_active_at)}"
+        yield f"- Of: {inline(session.owner)}"
+    yield f"- Begun: {moment(session.created_at)}; last active: {moment(session.last_active_at)}"
     first = max(1, session.turns - len(thread.turns) - left_out + 1)
     yield f"- Turns: {session.turns}" + (f", from {first} on" if first > 1 else "")
     if left_out:
         yield f"- Left out: {left_out} that are private"
     if session.tags:
-        yield f"- Tags: {', '.join(_code(tag) for tag in session.tags)}"
+        yield f"- Tags: {', '.join(code(tag) for tag in session.tags)}"
     for link in thread.links:
-        yield f"- Linked with: {_inline(link.title) or 'untitled'} ({_code(link.session_id)})"
-    yield f"- Exported: {_moment(now)} by Agentic Flywheel"
+        yield f"- Linked with: {inline(link.title) or 'untitled'} ({code(link.session_id)})"
+    yield f"- Exported: {moment(now)} by Agentic Flywheel"
     numbers = _numbers(thread, first, left_out)
     for turn in thread.turns:
         changes = [change for change in thread.changes if change.turn_id == turn.id]
@@ -96,14 +96,14 @@ def _turn(turn: Turn, numbers: dict[str, int], changes: Sequence[ThreadChange]) 
         yield ""
         yield f"*{_change(change)}*"
     yield ""
-    yield f"## {numbers[turn.id]}. {_inline(' '.join(turn.question.split())[:80])}"
+    yield f"## {numbers[turn.id]}. {inline(' '.join(turn.question.split())[:80])}"
     yield ""
-    yield from _quoted(turn.question)
+    yield from quoted(turn.question)
     yield ""
-    who = f"{_inline(turn.user)} asked" if turn.user else "Asked"
-    yield f"{who} on {_moment(turn.at)}. **{turn.flow and _inline(turn.flow)}** ({turn.outcome.value}) answered:"
+    who = f"{inline(turn.user)} asked" if turn.user else "Asked"
+    yield f"{who} on {moment(turn.at)}. **{turn.flow and inline(turn.flow)}** ({turn.outcome.value}) answered:"
     yield ""
-    yield from _quoted(turn.answer)
+    yield from quoted(turn.answer)
     if turn.sources:
         yield ""
         yield "Sources:"
@@ -115,14 +115,14 @@ def _turn(turn: Turn, numbers: dict[str, int], changes: Sequence[ThreadChange]) 
 
 def _change(change: ThreadChange) -> str:
     if change.kind is ChangeKind.FLOW:
-        return f"From here on {_inline(change.new)} answers, before it was {_inline(change.old)}."
-    return f"The configuration of {_inline(change.flow)} changed ({_code(change.old[:8])} to {_code(change.new[:8])})."
+        return f"From here on {inline(change.new)} answers, before it was {inline(change.old)}."
+    return f"The configuration of {inline(change.flow)} changed ({code(change.old[:8])} to {code(change.new[:8])})."
 
 
 def _provenance(turn: Turn, numbers: dict[str, int]) -> Iterator[str]:
     yield f"{turn.outcome.value}, {turn.reason.value.replace('_', ' ')}"
     if turn.similarity is not None:
-        yield f"{int(turn.similarity * 100)} % like: {_inline(' '.join(turn.matched_question.split())[:80])}"
+        yield f"{int(turn.similarity * 100)} % like: {inline(' '.join(turn.matched_question.split())[:80])}"
     if turn.context:
         known = [str(numbers[earlier]) for earlier in turn.context if earlier in numbers]
         others = len(turn.context) - len(known)
@@ -131,26 +131,26 @@ def _provenance(turn: Turn, numbers: dict[str, int]) -> Iterator[str]:
     if turn.private:
         yield "private"
     if turn.fingerprint:
-        yield f"configuration {_code(turn.fingerprint[:8])}"
-    yield f"turn {_code(turn.id)}"
-    yield f"trace {_code(turn.trace_id)}" if turn.trace_id else "no trace"
+        yield f"configuration {code(turn.fingerprint[:8])}"
+    yield f"turn {code(turn.id)}"
+    yield f"trace {code(turn.trace_id)}" if turn.trace_id else "no trace"
     if turn.origin_trace_id and turn.origin_trace_id != turn.trace_id:
-        yield f"computed in trace {_code(turn.origin_trace_id)}"
+        yield f"computed in trace {code(turn.origin_trace_id)}"
 
 
 def _source(source: Source) -> str:
-    title = _inline(" ".join((source.title or source.uri).split())) or "untitled"
+    title = inline(" ".join((source.title or source.uri).split())) or "untitled"
     if _ADDRESS.fullmatch(source.uri):
         place = f"[{title}](<{source.uri}>)"
     else:
-        place = f"{title} ({_code(source.uri)})" if source.uri and source.uri != source.title else title
+        place = f"{title} ({code(source.uri)})" if source.uri and source.uri != source.title else title
     excerpt = " ".join(source.excerpt.split())
     if len(excerpt) > 200:
         excerpt = excerpt[:199].rstrip() + "…"
-    return place + (f": {_inline(excerpt)}" if excerpt else "")
+    return place + (f": {inline(excerpt)}" if excerpt else "")
 
 
-def _quoted(text: str) -> Iterator[str]:
+def quoted(text: str) -> Iterator[str]:
     """A text as a block quote that holds whatever is in it."""
     yield from (f"> {line}".rstrip() for line in _contained(_CONTROL.sub("", text).splitlines() or [""]))
 
@@ -193,12 +193,12 @@ def _plain(text: str) -> str:
     return _LINK.sub(r"\\", text).replace("]:", "]\\:").replace("&", "&amp;").replace("<", "&lt;")
 
 
-def _inline(text: str) -> str:
+def inline(text: str) -> str:
     """A short text in a line of ours: nothing in it is markup."""
     return _SPECIAL.sub(_ESCAPED, _CONTROL.sub("", " ".join(text.split())))
 
 
-def _code(text: str) -> str:
+def code(text: str) -> str:
     """An id in a line of ours, as it is."""
     plain = _CONTROL.sub("", " ".join(text.split()))
     longest = max((len(marks) for marks in re.findall(r"`+", plain)), default=0)
@@ -206,5 +206,5 @@ def _code(text: str) -> str:
     return f"{marks} {plain} {marks}" if longest else f"{marks}{plain}{marks}"
 
 
-def _moment(at: float) -> str:
+def moment(at: float) -> str:
     return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M UTC")

@@ -16,6 +16,7 @@ from agentic_flywheel.interfaces.http.console.screens.privacy import DIRECTIVES,
 from agentic_flywheel.interfaces.http.console.words import LANGUAGES, Words, catalogue
 from agentic_flywheel.likeness import ReportKind, SimilarMode
 from agentic_flywheel.model import FlowType, Outcome, Reason, Sharing
+from agentic_flywheel.own_data import PARTS
 from agentic_flywheel.policy.similarity.budget import Standing
 from agentic_flywheel.settings import load_settings
 from agentic_flywheel.warmups import NotWarmed, WarmBound, WarmOutcome
@@ -57,11 +58,14 @@ BUILT = {
     "privacy.directive_": {directive.replace("-", "_") for directive in DIRECTIVES},
     "privacy.would_forget_": {"session", "user"},
     "privacy.forgotten_": {"session", "user"},
+    "own_data.form_": {"zip", "json", "markdown"},
+    "own_data.part_": {"turns", *PARTS},
     "proposals.setting_": {"profile", "ttl"},
     "proposals.effect_": {"profile", "ttl"},
     "proposals.state_": {"accepted", "rejected"},
     "receipt.kind_": {
         *("sessions", "turns", "entries", "shared_answers", "reports", "counted_days", "faq_drafts", "faq_entries"),
+        "traces",
     },
     "said.": {"terms_same", "faq_joined", "faq_split"},
     "warming.": {"refused", "failed"},

@@ -12,8 +12,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from agentic_flywheel.backup import BackupReceipt
+    from agentic_flywheel.flywheel import Flywheel
 
 STANDARD = "-"
+OWN_DATA = ".zip"
 PASSED_OVER = 1
 #: What people call the kinds of records, in the plural.
 _NOUNS = {
@@ -39,7 +41,7 @@ _NOUNS = {
 @click.option("--faq", is_flag=True, help="The FAQ with its history.")
 @click.option("--counts", is_flag=True, help="What was asked how often, and what next.")
 @click.option("--entries", is_flag=True, help="Stored answers.")
-@click.option("--user", metavar="ID", default="", help="Only sessions and answers of this user.")
+@click.option("--user", metavar="ID", default="", help="Only this user's; alone: all that is kept about them.")
 @click.option("--since", metavar="WHEN", help="Only what was active since: 7d, 36h, 2026-11-01.")
 @click.option("--resume", is_flag=True, help="Go on with an export to FILE that was cut off.")
 @click.pass_obj
@@ -55,7 +57,8 @@ def export(
     since: str | None,
     resume: bool,
 ) -> None:
-    """Write a backup to FILE, compressed if it ends in .zst; `-` is stdout.
+    """Write a backup to FILE, compressed if it ends in .zst; `-` is stdout. With --user alone, or a FILE that ends in
+    .zip: all that is kept about that person, to read (own-data.md) and for programs (own-data.json).
 
     Without --sessions, --policies, --faq, --counts or --entries it has all of them. Without FILE its name says tenant
     and time. It works while others ask; only you may read the file.
@@ -66,6 +69,11 @@ def export(
         raise click.UsageError("--resume needs the FILE that was being written.")
     if file == STANDARD and invocation.as_json:
         raise click.UsageError("With --json the receipt would stand among the records: name a FILE.")
+    if user and (file.endswith(OWN_DATA) if file else not (sessions or entries or since)):
+        if sessions or policies or faq or counts or entries or since or resume:
+            raise click.UsageError("What is kept about a person is written whole: --user ID and FILE alone.")
+        _own_data(invocation, user, file)
+        return
     chosen = {"sessions": sessions, "policies": policies, "faq": faq, "counts": counts, "entries": entries}
     moment = _moment(since) if since else None
     named = file or _name(invocation.settings().text("tenant"))
@@ -84,6 +92,33 @@ def export(
         print_json(receipt)
     else:
         _show_export(receipt, quiet=file == STANDARD)
+
+
+def _own_data(invocation: Invocation, user: str, file: str | None) -> None:
+    """Write all that is kept about a person."""
+    import re
+    from datetime import datetime
+    from pathlib import Path
+
+    from agentic_flywheel.interfaces.cli.terminal import clean, print_json, size, warn
+    from agentic_flywheel.own_data_pages import OwnDataReceipt, write
+
+    at = datetime.now().astimezone().strftime("%Y%m%d-%H%M%S")
+    target = Path(file or f"afw-own-data-{re.sub(r'[^A-Za-z0-9_.-]+', '-', user)[:60]}-{at}{OWN_DATA}")
+
+    async def work(flywheel: Flywheel) -> OwnDataReceipt:
+        await flywheel.audit.record("user.export", user, by=invocation.me)
+        return write(await flywheel.own_data.of(user), target)
+
+    receipt = invocation.run(work)
+    if invocation.as_json:
+        print_json(receipt)
+        return
+    held = [f"{count} {part.replace('_', ' ')}" for part, count in receipt.holds.items() if count]
+    print(clean(f"what is kept about {user} is in {receipt.file} ({size(receipt.size_bytes)})"))
+    print(f"  {', '.join(held) or 'nothing'}")
+    for warning in receipt.warnings:
+        warn(warning)
 
 
 @click.command("import", cls=FlywheelCommand)

@@ -7,10 +7,12 @@ from datetime import timedelta
 from typing import Annotated, Literal
 
 import msgspec
+from starlette.responses import Response
 
 from agentic_flywheel.callers import ApiKey, AuditEntry, AuditVerdict, Scope
 from agentic_flywheel.flows.named import keys_of
 from agentic_flywheel.interfaces.http.call import Call
+from agentic_flywheel.interfaces.http.personal import data_of
 from agentic_flywheel.interfaces.http.rest.arguments import Body, FlowKey, Limit, Meta, Query, Removal, Why
 from agentic_flywheel.interfaces.http.rest.operations import Items, Operations
 from agentic_flywheel.model import Receipt
@@ -142,3 +144,28 @@ async def verify_audit(call: Call, query: HeadNoted) -> AuditVerdict:
 def _view(key: ApiKey, now: float) -> KeyView:
     names = [name for name in KeyView.__struct_fields__ if name != "state"]
     return KeyView(state=key.state(now), **{name: getattr(key, name) for name in names})
+
+
+class OwnDataForm(Query, frozen=True, kw_only=True):
+    """How it is written: for programs, to read, or both in one file."""
+
+    form: Literal["json", "markdown", "zip"] = "json"
+
+
+@access.get(
+    "/users/{user_id}/data",
+    needs=Scope.ASK,
+    produces={
+        "application/json": "All that is kept about a person,",
+        "text/markdown": "to read,",
+        "application/zip": "or both in one file.",
+    },
+)
+async def own_data(
+    call: Call, user_id: Annotated[str, Meta(min_length=1, max_length=256)], query: OwnDataForm
+) -> Response:
+    """All that is kept about a user: conversations, stored answers, counts, reports, keys, what the audit log says.
+
+    For that user, and administrators. It also says what is not in it, and why.
+    """
+    return await data_of(call, user_id, query.form)

@@ -8,6 +8,7 @@ from agentic_flywheel.interfaces.http.console.screens import (
     flows,
     health,
     home,
+    own_data,
     popular,
     privacy,
     proposals,
@@ -22,5 +23,5 @@ from agentic_flywheel.interfaces.http.console.screens import (
 
 ALL = (
     *(home, search, sessions, session, why, report, asking),
-    *(faq, faq_entry, popular, flows, flow, proposals, warming, privacy, health, settings),
+    *(faq, faq_entry, popular, flows, flow, proposals, warming, privacy, own_data, health, settings),
 )
