@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 _NONCE = 12
 #: Values that are remembered as they were opened lately, and how large each may be.
 _LATELY = 256
+_KNOWN = 512
 _LATELY_BYTES = 16_384
 _MARK = len(MARK)
 _HEAD = _MARK + _NONCE + 1
@@ -76,7 +77,10 @@ class Vault:
         #: Answers and turns that are asked for again and again; only used on the event loop.
         self._lately: dict[tuple[str, bytes], Opened] = {}
         self._secrets: dict[tuple[str, str], bytes] = {}
-        self._last: tuple[str, str, AESGCM, bytes] | None = None  # a session's turns all lie in one place
+        #: Each key's id as it stands in a value.
+        self._names = {id_: bytes((len(id_.encode()),)) + id_.encode() for id_ in keyring.keys}
+        #: Of the places that were met lately: a session's turns all lie in one.
+        self._known: dict[tuple[str, str], tuple[AESGCM, bytes]] = {}
         try:
             from cryptography.exceptions import InvalidTag
         except ImportError as error:
@@ -89,9 +93,8 @@ class Vault:
         return self._seal(raw, at, id_, os.urandom(_NONCE))
 
     def _seal(self, raw: bytes, at: str, id_: str, nonce: bytes) -> bytes:
-        name = id_.encode()
         cipher, bound = self._ready(id_, at)
-        return b"".join((MARK, nonce, bytes((len(name),)), name, cipher.encrypt(nonce, raw, bound)))
+        return b"".join((MARK, nonce, self._names[id_], cipher.encrypt(nonce, raw, bound)))
 
     def open(self, raw: bytes, at: str) -> bytes:
         """What was sealed for a place, as `Opened` (`DAMAGED` where it cannot be opened); what is not, as it is."""
@@ -164,11 +167,13 @@ class Vault:
 
     def command(self, command: Command) -> Command:
         """A command with everything in it that is to be sealed sealed, and what was opened as it was read."""
-        if command[0] not in _WRITES or _TOUCHED.isdisjoint(map(type, command)):
+        if command[0] not in _WRITES or _TOUCHED.isdisjoint(kinds := list(map(type, command))):
             return command
-        return [
-            self._argument(command, at) if type(command[at]) in _TOUCHED else command[at] for at in range(len(command))
-        ]
+        sent = list(command)
+        for index, kind in enumerate(kinds):
+            if kind in _TOUCHED:
+                sent[index] = self._argument(command, index)
+        return sent
 
     def _argument(self, command: Command, index: int) -> Any:
         argument = command[index]
@@ -181,8 +186,23 @@ class Vault:
         self._remember(argument, sealed, at)  # a session's next question reads its turns
         return sealed
 
+    def commands(self, commands: Sequence[Command]) -> Sequence[Command]:
+        """As `command`, each of them."""
+        return [self.command(command) if command[0] in _WRITES else command for command in commands]
+
+    def replies(self, commands: Sequence[Command], replies: list[Any]) -> list[Any]:
+        """As `reply`, each of them, in place."""
+        for index, reply in enumerate(replies):
+            kind = type(reply)
+            if kind is bytes:
+                if reply.startswith(MARK):
+                    replies[index] = self.reply(commands[index], reply)
+            elif reply and (kind is list or kind is dict):
+                replies[index] = self.reply(commands[index], reply)
+        return replies
+
     def reply(self, command: Command, reply: Any) -> Any:
-        """A reply with everything in it that is sealed opened."""
+        """A reply with everything in it that is sealed opened, in place: nobody else has it yet."""
         kind = type(reply)
         if kind is bytes:
             if not reply.startswith(MARK):
@@ -192,45 +212,52 @@ class Vault:
         if not reply or (kind is not list and kind is not dict):
             return reply
         match command[0]:
-            case "HMGET":
-                if kind is not list:
-                    return reply
-                return [
-                    self._field(command, command[at], value)
-                    if type(value) is bytes and value.startswith(MARK)
-                    else value
-                    for at, value in enumerate(reply, 2)
-                ]
             case "HGETALL":
-                if isinstance(reply, dict):
-                    return {name: self._field(command, name, value) for name, value in reply.items()}
-                return [self._field(command, reply[i - 1], value) if i % 2 else value for i, value in enumerate(reply)]
+                self._fields(command, reply)
             case "HSCAN":
-                cursor, flat = reply
-                return [cursor, [self._field(command, flat[i - 1], v) if i % 2 else v for i, v in enumerate(flat)]]
-        return self._within(reply, _key(command))
-
-    def _field(self, command: Command, name: Any, value: Any) -> Any:
-        if type(value) is bytes and value.startswith(MARK):
-            return self.open(value, place(_text(command[1]), _text(name)))
-        return value
-
-    def _within(self, reply: Any, at: str) -> Any:
-        kind = type(reply)
-        if kind is bytes:
-            return self.open(reply, at) if reply.startswith(MARK) else reply
-        if kind is list:
-            return [self._within(one, at) for one in reply]
-        if kind is dict:
-            return {name: self._within(one, at) for name, one in reply.items()}
+                self._fields(command, reply[1])
+            case "HMGET" if kind is list:
+                for at, value in enumerate(reply):
+                    if type(value) is bytes and value.startswith(MARK):
+                        reply[at] = self._field(command, command[at + 2], value)
+            case "HMGET":
+                pass
+            case _:
+                self._within(reply, _key(command))
         return reply
+
+    def _fields(self, command: Command, reply: Any) -> None:
+        """Open the values of a hash, which RESP3 gives as a map and RESP2 as a flat list."""
+        if type(reply) is dict:
+            for name, value in reply.items():
+                if type(value) is bytes and value.startswith(MARK):
+                    reply[name] = self._field(command, name, value)
+            return
+        for at in range(1, len(reply), 2):
+            value = reply[at]
+            if type(value) is bytes and value.startswith(MARK):
+                reply[at] = self._field(command, reply[at - 1], value)
+
+    def _field(self, command: Command, name: Any, value: bytes) -> bytes:
+        return self.open(value, place(_text(command[1]), _text(name)))
+
+    def _within(self, reply: Any, at: str) -> None:
+        for name, value in reply.items() if type(reply) is dict else enumerate(reply):
+            kind = type(value)
+            if kind is bytes:
+                if value.startswith(MARK):
+                    reply[name] = self.open(value, at)
+            elif kind is list or kind is dict:
+                self._within(value, at)
 
     def _ready(self, id_: str, at: str) -> tuple[AESGCM, bytes]:
         """The cipher of a key for a place's tenant, and what is authenticated with each value there."""
-        last = self._last
-        if last is None or last[0] != at or last[1] != id_:
-            last = self._last = (at, id_, self._cipher(id_, at), _bound(id_.encode(), at))
-        return last[2], last[3]
+        known = self._known.get((id_, at))
+        if known is None:
+            if len(self._known) >= _KNOWN:
+                self._known.clear()
+            known = self._known[id_, at] = (self._cipher(id_, at), _bound(id_.encode(), at))
+        return known
 
     def _cipher(self, id_: str, at: str) -> AESGCM:
         known = self._ciphers.get((id_, root := _root(at)))

@@ -133,13 +133,13 @@ class Seals:
 
     def sealed(self, commands: Sequence[Command]) -> Sequence[Command]:
         """Commands as they go out."""
-        return commands if self.vault is None else [self.vault.command(command) for command in commands]
+        return commands if self.vault is None else self.vault.commands(commands)
 
     def opened(self, commands: Sequence[Command], replies: Sequence[Any]) -> list[Any]:
         """Replies as they came in."""
         if self.vault is None:
             return list(replies)
-        return [self.vault.reply(command, reply) for command, reply in zip(commands, replies, strict=True)]
+        return self.vault.replies(commands, list(replies))
 
     def seal(self, raw: bytes, at: str) -> bytes:
         """Bytes for another place than Redis. Raises `KeyMissing`."""
