@@ -126,7 +126,7 @@ class LateParts:
         from agentic_flywheel.own_data import OwnDataReader
 
         tenant, exporter = self.settings.text("tenant"), self.settings.text("trace.exporter")
-        return OwnDataReader(tenant, self._store, self._behind, self.audit, self.erasing, exporter)
+        return OwnDataReader(tenant, self._store, self._behind, self.audit, self.erasing, self.policies, exporter)
 
     @cached_property
     def erasing(self) -> Erasing:

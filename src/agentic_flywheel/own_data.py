@@ -25,7 +25,9 @@ from agentic_flywheel.insight.tally import counted_for
 from agentic_flywheel.likeness import Report
 from agentic_flywheel.model import Entry, Session, Turn
 from agentic_flywheel.observe.places import OFF
+from agentic_flywheel.policies import Policies
 from agentic_flywheel.policy.admission import admit_id
+from agentic_flywheel.privacy import PrivacyPolicy, Whose
 from agentic_flywheel.store.counters import asker_digest
 from agentic_flywheel.store.keys import PREFIX
 from agentic_flywheel.store.popularity import KEPT
@@ -79,6 +81,8 @@ PLACES = (
     Place("@keys:{*}", "api_keys", "secrets are not kept, only what they can be recognised by"),
     Place("@keys:{*}:rate", "", "how many calls a key may make now; 2 minutes"),
     Place("@rate:{*}", "", "how many calls somebody may make now; 2 minutes"),
+    Place("privacy", "policies"),
+    Place("retention", "", "how far turns past their retention are swept; nobody is named"),
     Place("erasures", "", "whose traces are being deleted; until they are"),
     Place("lease:*", "", "what is being answered at this moment; gone 15 seconds after"),
     Place("repeat:{*}", "", "a request that may be sent again, sealed with the sender's own key; 24 hours"),
@@ -166,6 +170,7 @@ class OwnData(msgspec.Struct, frozen=True, kw_only=True):
     faq: tuple[OwnFaq, ...] = ()
     reports: tuple[Report, ...] = ()
     api_keys: tuple[ApiKey, ...] = ()
+    policies: tuple[PrivacyPolicy, ...] = ()
     audit: tuple[AuditEntry, ...] = ()
     traces: tuple[OwnTrace, ...] = ()
     waiting: tuple[Turn, ...] = ()
@@ -180,20 +185,40 @@ class OwnData(msgspec.Struct, frozen=True, kw_only=True):
 
 
 #: The parts of the document, in their order.
-PARTS = ("sessions", "answers", "popular", "counts", "faq", "reports", "api_keys", "audit", "traces", "waiting")
+PARTS = (
+    "sessions",
+    "answers",
+    "popular",
+    "counts",
+    "faq",
+    "reports",
+    "api_keys",
+    "policies",
+    "audit",
+    "traces",
+    "waiting",
+)
 
 
 class OwnDataReader:
     """Gathers what is kept about people; `flywheel.own_data`."""
 
     def __init__(
-        self, tenant: str, store: Store, behind: WriteBehind, audit: Audit, erasing: Erasing, exporter: str
+        self,
+        tenant: str,
+        store: Store,
+        behind: WriteBehind,
+        audit: Audit,
+        erasing: Erasing,
+        policies: Policies,
+        exporter: str,
     ) -> None:
         self._tenant = tenant
         self._store = store
         self._behind = behind
         self._audit = audit
         self._erasing = erasing
+        self._policies = policies
         self._exporter = exporter
         self._scan = Scan(store.link, store.keys)
 
@@ -227,6 +252,7 @@ class OwnDataReader:
             faq=tuple([one async for one in self._faq(user, named)]),
             reports=tuple([one async for one in self._reports(user, named)]),
             api_keys=keys,
+            policies=tuple(filter(None, [await self._policies.at(Whose.USER, user)])),
             audit=tuple([one async for one in self._audited(user, named, {f"key:{key.name}" for key in keys})]),
             traces=traces,
             waiting=tuple(turn for turns in absent.values() for turn in turns if turn.user == user),

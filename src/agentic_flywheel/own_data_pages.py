@@ -105,6 +105,7 @@ def _markdown(data: OwnData) -> Iterator[str]:
             for key in data.api_keys
         ),
     )
+    yield from _headed("Policies", (f"- {', '.join(one.words())}" for one in data.policies))
     yield from _headed(
         "Audit log",
         (

@@ -19,6 +19,7 @@ from agentic_flywheel.forgetting import contributed
 from agentic_flywheel.model import Directives, Entry, Turn
 from agentic_flywheel.own_data import PARTS, PLACES, OwnData, place_of_key
 from agentic_flywheel.own_data_pages import FORMS, document_of
+from agentic_flywheel.privacy import PrivacyPolicy, Whose
 from agentic_flywheel.store.codec import decode
 from flywheels import Oracle, opened, text_anywhere
 from http_app import app_on, client_of, key_for
@@ -43,6 +44,7 @@ async def everything(flywheel: Any) -> None:
     await flywheel.traces.judge(7, id=turn.id, session="s1", feedback=f"{MARK} was good", user=USER)
     await flywheel.faq.add(f"What is {MARK}?", f"It is {MARK}.", flow="oracle", by=USER)
     await flywheel.api_keys.create(f"key of {USER}", {Scope.ASK}, user=USER, by="test")
+    await flywheel.policies.set(Whose.USER, USER, policy=PrivacyPolicy(retention_days=300))
     await flywheel.audit.record("session.rename", "s1", by=f"user:{USER}", why="she asked")
     await flywheel.settled()
     await flywheel.flush()
