@@ -4,8 +4,9 @@
                                         [--json] [--check] [--write]
 
 At each size a private Redis holds so many turns (bench/made_up_turns.py says what they are like), put there as asking
-puts them. The index is made by `history.rebuild`; then searches of several kinds run in turns through
-`Flywheel.history.search`, catching up with Redis included, each for words of another turn:
+puts them. The index is made by `history.rebuild`, beyond `LARGEST_REBUILT` in bulk (bulk_load.py says how); then
+searches of several kinds run in turns through `Flywheel.history.search`, catching up with Redis included, each for
+words of another turn:
 
     words, meaning, both    all of the team's turns
     both, one flow          filtered: a quarter of them
@@ -44,6 +45,7 @@ from agentic_flywheel import Flywheel
 from agentic_flywheel.findings import HistoryPage
 from agentic_flywheel.flows.registry import Registry
 from agentic_flywheel.store.store import Store
+from bulk_load import load
 from history.product import whole
 from line_chart import line_chart
 from made_up_turns import FLOWS, MadeUpVectors, Team, session_of
@@ -58,6 +60,8 @@ GOALS = {("words", 100_000): 10.0, ("both", 100_000): 15.0}
 ARMS = ("words", "meaning", "both", "both, one flow", "both, one session", "both, last hours")
 PLAIN = "FTS5"
 LARGEST_PLAIN = 100_000
+#: Beyond this, an index is not made from Redis turn by turn.
+LARGEST_REBUILT = {"local": 100_000, "engine": 10_000}
 CAUGHT_UP = 2_000
 WARM_UP = 10
 _TOGETHER = 200
@@ -73,15 +77,18 @@ class Cost(msgspec.Struct, frozen=True):
 
 
 class Point(msgspec.Struct, frozen=True, kw_only=True):
-    """One index at one size. `words_seconds` and `vectors_seconds` are what making it took, by the clock;
-    `resident_mb` is what it added to this process, `server_mb` to the server, `disk_mb` what lies on disk."""
+    """One index at one size. `words_seconds` and `vectors_seconds` are what making it took, by the clock, or
+    `bulk_seconds` what it took to load the `bulk` turns that were not there yet (for the query engine into their
+    sessions as well); `resident_mb` is what it added to this process, `server_mb` to the server, `disk_mb` what lies
+    on disk."""
 
     index: str
     size: int
     costs: dict[str, Cost]
-    words_seconds: float
-    vectors_seconds: float
-    build_cpu_seconds: float
+    words_seconds: float = 0.0
+    vectors_seconds: float = 0.0
+    bulk: int = 0
+    bulk_seconds: float = 0.0
     caught_up_per_second: float
     resident_mb: float
     server_mb: float
@@ -129,14 +136,23 @@ async def measure(index: str, sizes: list[int], samples: int) -> tuple[str, list
         store, plain, filled = Store(settings), Plain(folder), 0
         try:
             for size in sizes:
-                small = size <= LARGEST_PLAIN
-                await fill(store, team, filled, size, plain if small else None, now)
-                print(f"{size:,} turns are stored for the {index} index", file=sys.stderr, flush=True)
+                small, bulk = size <= LARGEST_PLAIN, size > LARGEST_REBUILT[index]
+                if not bulk:
+                    await fill(store, team, filled, size, plain if small else None, now)
+                elif small:
+                    turns = (team.turn(number, now=now) for number in range(filled, size))
+                    plain.add([f"{turn.question}\n{turn.answer}" for turn in turns])
+                print(
+                    f"{size:,} turns, {'to be loaded' if bulk else 'stored'} for the {index} index",
+                    file=sys.stderr,
+                    flush=True,
+                )
                 before = resident_mb()
                 opened = Flywheel.open(settings=settings, registry=registry, embedder=vectors, background=False)
                 async with opened as flywheel:
                     bench = _Bench(flywheel, store, team, size, samples, now)
-                    points.append(await bench.point(index, before, plain if small else None))
+                    made = await (bench.load(filled, vectors) if bulk else bench.rebuild())
+                    points.append(await bench.point(index, made, before, plain if small else None))
                 filled = size + CAUGHT_UP
         finally:
             await store.aclose()
@@ -152,31 +168,46 @@ class _Bench:
         self._team = team
         self._size = size
         self._samples = samples
+        self._now = now
+        self._memory = 0.0
         self._since = now - 86_400 + 0.9 * size * 0.05
 
-    async def point(self, index: str, before: float, plain: Plain | None) -> Point:
-        server_before = await self._server("memory", "used_memory")
+    async def rebuild(self) -> dict[str, Any]:
+        """Make the index from Redis; what that took."""
         steps: dict[str, float] = {}
-        began, cpu = perf_counter(), process_time()
-        state = await self._flywheel.history.rebuild(lambda step, *_: steps.__setitem__(step, perf_counter() - began))
-        build, build_cpu = perf_counter() - began, process_time() - cpu
+        self._memory = await self._server("memory", "used_memory")
+        began = perf_counter()
+        await self._flywheel.history.rebuild(lambda step, *_: steps.__setitem__(step, perf_counter() - began))
+        build = perf_counter() - began
+        words = steps.get("sessions", build)
+        return {"words_seconds": words, "vectors_seconds": build - words}
+
+    async def load(self, filled: int, vectors: MadeUpVectors) -> dict[str, Any]:
+        """Load what is not there yet; what that took."""
+        self._memory = await self._server("memory", "used_memory")
+        if not filled:
+            await self._flywheel.history.rebuild()
+        index = (await self._flywheel.history.indexes.used()).index
+        seconds = await load(index, self._store, self._team, vectors, filled, self._size, self._now)
+        return {"bulk": self._size - filled, "bulk_seconds": seconds}
+
+    async def point(self, index: str, made: dict[str, Any], before: float, plain: Plain | None) -> Point:
+        """The index as it is now: its searches, what it takes, how it is caught up."""
+        await whole(self._flywheel)
+        state = await self._flywheel.history.state()
         if (state.kind, state.turns, state.vectors) != (index, self._size, self._size):
             raise SystemExit(f"the index holds something else: {state}")
-        await whole(self._flywheel)
         costs = await self._searched(plain)
         resident, server_after = resident_mb(), await self._server("memory", "used_memory")
         rate = await self._caught_up()
-        words = steps.get("sessions", build)
         return Point(
             index=index,
             size=self._size,
             costs=costs,
-            words_seconds=words,
-            vectors_seconds=build - words,
-            build_cpu_seconds=build_cpu,
+            **made,
             caught_up_per_second=rate,
             resident_mb=resident - before,
-            server_mb=(server_after - server_before) / 1e6,
+            server_mb=(server_after - self._memory) / 1e6,
             disk_mb=state.size_bytes / 1e6 if index == "local" else 0.0,
         )
 
@@ -278,18 +309,14 @@ def page(points: list[Point], servers: list[str]) -> str:
     parts = []
     for index in dict.fromkeys(point.index for point in points):
         own = [point for point in points if point.index == index]
+        bulk = any(point.bulk for point in own)
         head = [f"{index} index, turns", *(f"{point.size:,}" for point in own)]
         arms = [arm for arm in (*ARMS, PLAIN) if any(arm in point.costs for point in own)]
         rows = [[_label(arm), *(_shown(point.costs.get(arm), index) for point in own)] for arm in arms]
         rows += [
-            [
-                "made: words",
-                *(f"{point.words_seconds:,.0f} s ({_rate(point.size, point.words_seconds)})" for point in own),
-            ],
-            [
-                "made: vectors, without embedding",
-                *(f"{point.vectors_seconds:,.0f} s ({_rate(point.size, point.vectors_seconds)})" for point in own),
-            ],
+            ["made: words", *(_took(point.size, point.words_seconds) for point in own)],
+            ["made: vectors, without embedding", *(_took(point.size, point.vectors_seconds) for point in own)],
+            *([["loaded in bulk", *(_took(point.bulk, point.bulk_seconds) for point in own)]] if bulk else []),
             ["caught up with 2,000 turns", *(f"{point.caught_up_per_second:,.0f}/s" for point in own)],
             ["in this process", *(f"{point.resident_mb:,.0f} MB" for point in own)],
         ]
@@ -313,8 +340,8 @@ def _shown(cost: Cost | None, index: str) -> str:
     return f"{cost.p50:.1f} / {cost.p95:.1f} ms ({cost.cpu:.1f}{served})"
 
 
-def _rate(size: int, seconds: float) -> str:
-    return f"{size / seconds:,.0f}/s" if seconds > 0 else "-"
+def _took(turns: int, seconds: float) -> str:
+    return f"{seconds:,.0f} s ({turns / seconds:,.0f}/s)" if seconds > 0 else ""
 
 
 def picture(points: list[Point]) -> str:

@@ -155,6 +155,19 @@ class EngineIndex:
         hits = _seen(query, page.found)
         return Hits(hits, len(hits), len(hits) == count, looked.warnings)
 
+    async def beside(self, query: HistoryQuery, hits: Sequence[Hit]) -> tuple[Hit, ...]:
+        """The turns right before and after these in their sessions; tags are those of the sessions."""
+        found = [facts_of(raw) for raw in (await self._docs.read([hit.id for hit in hits], "m")).values()]
+        wanted = {(one.session, one.place + step) for one in found for step in (-1, 1)}
+        turns = await self._sessions.beside([(one.session, one.stream) for one in found if one.stream])
+        docs = await self._docs.facts(dict.fromkeys((turn.session_id, turn.id) for turn in turns))
+        read = [(name, facts_of(raw), number) for name, raw, number in docs]
+        return tuple(
+            hit_of(name, 0.0, one)
+            for name, one, number in read
+            if (one.session, one.place) in wanted and engine_query.within(query, one, number)
+        )
+
     async def listed(self, query: HistoryQuery, *, offset: int, count: int) -> Hits:
         """What the filters leave, newest first."""
         looked = await self._engine.look()

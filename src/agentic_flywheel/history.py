@@ -24,6 +24,7 @@ from agentic_flywheel.findings import (
     HistoryDoc,
     HistoryPage,
     HistoryQuery,
+    Hit,
     Hits,
     IndexState,
     SearchMode,
@@ -38,7 +39,7 @@ from agentic_flywheel.model import Receipt
 from agentic_flywheel.policy.admission import admit_id
 from agentic_flywheel.policy.visibility import sight_of
 from agentic_flywheel.search.embedding import Embedding
-from agentic_flywheel.search.history.fusion import fused
+from agentic_flywheel.search.history.fusion import bonus_of, fused
 from agentic_flywheel.search.history.highlights import excerpt_of, marks_of
 from agentic_flywheel.search.history.protocols import HistoryIndex
 from agentic_flywheel.search.history.query import filter_value, parse_query
@@ -50,6 +51,15 @@ from agentic_flywheel.store.store import Store
 LONGEST_PAGE = 100
 POOL = 400
 LISTED = 2000
+#: In a history of more turns than this, fewer are put together where no session is named: neighbours of good turns
+#: hardly come up among so many, and what is read of every candidate makes up half of a search.
+LARGE = 20_000
+POOL_OF_MANY = 200
+#: Where turns are so short that a neighbour counts at least so much (`fusion.bonus_of`), those beside so many of the
+#: best are candidates as well, whatever words they hold. Words in one conversation of LoCoMo without names: R@5 and
+#: R@10 59.3 and 64.5 -> 61.1 and 68.9. Where turns are paragraphs (BEAM: .09) nothing is gained by it.
+_BESIDE = 10
+_TELLING = 0.2
 #: A turn is not near by meaning below this cosine, unless it is found by its words as well: questions that have nothing
 #: to do with each other lie about 0 with MiniLM, distantly related ones about .2.
 FLOOR = 0.12
@@ -270,20 +280,25 @@ class History:
             listed = await index.listed(query, offset=0, count=LISTED)
             more = listed.more or len(listed.hits) < listed.total
             return Ranked.of(listed.hits, listed.total, more, query.mode, listed.warnings)
+        pool = POOL if query.session or (query.seen or 0) <= LARGE else POOL_OF_MANY
         vector, embedder = None, ""
         warnings: list[str] = []
         if query.mode is not SearchMode.WORDS:
             vector, embedder, warnings = await self._vector(index, query)
         words = meaning = Hits()
         if query.mode is not SearchMode.MEANING or vector is None:
-            words = await index.words(query, count=POOL)
+            words = await index.words(query, count=pool)
         if vector is not None:
-            near = await index.meaning(query, vector, embedder=embedder, count=POOL)
+            near = await index.meaning(query, vector, embedder=embedder, count=pool)
             known = {hit.id for hit in words.hits}
             kept = tuple(hit for hit in near.hits if hit.score >= FLOOR or hit.id in known)
             meaning = Hits(kept, len(kept), near.more and len(kept) == len(near.hits), near.warnings)
         mode = SearchMode.WORDS if vector is None else query.mode
-        hits = fused(words.hits, meaning.hits, weights=words.weights)
+        best = (words.hits or meaning.hits)[:_BESIDE]
+        beside: tuple[Hit, ...] = ()
+        if best and not query.phrases and not query.excluded and bonus_of((*words.hits, *meaning.hits)) >= _TELLING:
+            beside = await index.beside(query, best)
+        hits = fused(words.hits, meaning.hits, beside, weights=words.weights)
         if query.sort is SearchSort.TIME and hits:
             good = [hit for hit in hits if hit.score >= _GOOD * hits[0].score]
             hits = sorted(good, key=lambda hit: (-hit.at, -hit.score, hit.id))

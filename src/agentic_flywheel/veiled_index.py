@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from agentic_flywheel.errors import IndexUnusable, StoreDamaged
-from agentic_flywheel.findings import HistoryDoc, HistoryQuery, Hits, IndexState, SessionMark
+from agentic_flywheel.findings import HistoryDoc, HistoryQuery, Hit, Hits, IndexState, SessionMark
 from agentic_flywheel.search.history.words import stems_of
 
 if TYPE_CHECKING:
@@ -161,6 +161,10 @@ class VeiledIndex:
     async def meaning(self, query: HistoryQuery, vector: Vector, *, embedder: str, count: int) -> Hits:
         """The nearest turns by their questions' vectors."""
         return await self._index.meaning(self._veil.query(query), vector, embedder=embedder, count=count)
+
+    async def beside(self, query: HistoryQuery, hits: Sequence[Hit]) -> tuple[Hit, ...]:
+        """As the index below."""
+        return await self._index.beside(self._veil.query(query), hits)
 
     async def listed(self, query: HistoryQuery, *, offset: int, count: int) -> Hits:
         """What the filters leave, newest first."""

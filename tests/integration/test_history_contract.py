@@ -15,6 +15,7 @@ import msgspec
 import numpy as np
 import pytest
 
+from agentic_flywheel import Directives
 from agentic_flywheel.findings import HistoryDoc, HistoryQuery, Hits, SessionMark, Sight
 from agentic_flywheel.search.history.protocols import HistoryIndex
 from agentic_flywheel.search.history.query import parse_query
@@ -198,6 +199,30 @@ async def test_every_way_of_looking_shows_what_the_rule_allows(
             docs = await index.docs([hit.id for hit in hits.hits])
             assert {doc.id for doc in docs.values()} == allowed(sight), sight
             assert hits.total == len(hits.hits), sight
+
+
+async def test_what_stands_beside_the_best_is_found_where_turns_are_short(home: Home) -> None:
+    said = ["Shall we go out", "The cello concert", "Loved every minute", "Anything else", "Lunch on Monday", "Fine"]
+    async with home.wheel() as flywheel:
+        for number, text in enumerate(said):
+            directives = Directives(private=number == 2)
+            turn = await flywheel.ask(text, flow="docs", session="s", user="ann", directives=directives)
+        await flywheel.ask("Nothing to do with it", flow="shop", session="other", user="ann")
+
+        async def shown(query: str, **named: object) -> list[str]:
+            page = await flywheel.history.search(query, mode="words", **named)  # type: ignore[arg-type]
+            assert page.total == len(page.found)
+            return [one.question for one in page.found]
+
+        assert await shown("cello", session="s", user="ann") == [said[1], said[2], said[0]]
+        assert await shown("cello", user="ann") == [said[1], said[0]], "what is private is beside nothing"
+        assert await shown("cello outcome:hit", user="ann") == []
+        assert await shown("cello flow:docs user:ann", user="ann") == [said[1], said[0]]
+        assert await shown('"cello concert"', session="s", user="ann") == [said[1]], "a phrase is held by what is found"
+        assert await shown("cello -minute", session="s", user="ann") == [said[1]]
+        assert await shown("lunch", session="s", user="ann") == [said[4], said[5], said[3]]
+        await flywheel.sessions.delete_turn("s", turn.turn_id, dry_run=False)
+        assert await shown("lunch", session="s", user="ann") == [said[4], said[3]]
 
 
 async def test_the_newest_are_listed_first_from_anywhere(made: Kept) -> None:

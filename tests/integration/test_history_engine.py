@@ -15,6 +15,7 @@ from test_history_contract import EMBEDDER, asked, doc, embed, found, named
 from agentic_flywheel.errors import IndexUnusable, StoreError
 from agentic_flywheel.search.history.engine_docs import token
 from agentic_flywheel.store import history_engine, history_lease
+from agentic_flywheel.store.query_engine import QueryEngine
 from agentic_flywheel.store.rights import access_list
 from agentic_flywheel.store.wire import Refusal
 from flywheels import Oracle, opened
@@ -305,6 +306,25 @@ async def test_common_words_are_bounded_and_the_newest_come_first(made: Kept, mo
     assert newest.hits
     whole = await made.index.words(asked("common", session="s"), count=100)
     assert len(whole.hits) == 21
+
+
+async def test_lists_of_many_turns_are_told_and_not_counted(made: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
+    await made.put([doc(n, "redis word" if n % 3 else "redis other") for n in range(30)])
+    engine = made.store.history_engine
+    tokens = [token(word) for word in ("redi", "word", "never", "other")]
+    counted = (await engine.look(tokens)).counts
+    assert counted == (30, 20, 0, 10)
+    monkeypatch.setattr(history_engine, "_COUNTED", 20)
+    with made.home.server.client() as client:
+        client.config_resetstat()
+        assert (await engine.look(tokens)).counts == counted
+        assert (await engine.look(tokens[2:3])).counts == (0,)
+        assert client.info("commandstats")["cmdstat_FT.PROFILE"]["calls"] == 2
+    # What the engine refuses, or says in another form, is counted.
+    for reply in (Refusal("NOPERM"), {b"profile": [b"TEXT", b"wredi", 30]}, None):
+        monkeypatch.setattr(engine._engine, "sizes", lambda _, reply=reply: QueryEngine.sizes(reply))
+        assert (await engine.look(tokens)).counts == counted
+    assert len(await found(made.index, "redis word never")) == 30
 
 
 async def test_a_term_that_a_busy_engine_had_no_time_to_count_is_counted_all_the_same(made: Kept) -> None:

@@ -98,7 +98,22 @@ async def test_meaning_is_exact_while_vectors_are_few_and_as_good_beyond(
         monkeypatch.setattr(local_vectors, "RESCORED", 60)
         rough = await coarse.meaning(HistoryQuery(sight=SIGHT), query, embedder=EMBEDDER, count=10)
         agreed += len({hit.id for hit in rough.hits} & {hit.id for hit in exact.hits})
+        cosines = {hit.id: hit.score for hit in exact.hits}
+        assert all(abs(hit.score - cosines.get(hit.id, hit.score)) < 0.003 for hit in rough.hits)
     assert agreed > 180
+    # Beyond what is held in bytes, the same vectors are read from the file.
+    monkeypatch.setattr(local_vectors, "HELD", 200)
+    filed = LocalIndex(tmp_path / "exact")
+    read = await filed.meaning(HistoryQuery(sight=SIGHT), query, embedder=EMBEDDER, count=10)
+    assert len({hit.id for hit in read.hits} & {hit.id for hit in rough.hits}) >= 9
+    assert read.hits[0].score == pytest.approx(exact.hits[0].score, abs=1e-5)
+    gone = await index.docs([exact.hits[0].id])
+    await index.remove(turns=[("s", gone[exact.hits[0].id].turn_id)])
+    for one in (coarse, filed):
+        left = await one.meaning(HistoryQuery(sight=SIGHT), query, embedder=EMBEDDER, count=10)
+        assert exact.hits[0].id not in {hit.id for hit in left.hits}
+        assert len(left.hits) == 10
+    await filed.aclose()
     await index.aclose()
     await coarse.aclose()
 

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agentic_flywheel.findings import HistoryQuery, Hit
+from agentic_flywheel.search.history import stems
 from agentic_flywheel.search.history.fusion import NEIGHBOUR_BONUS, bonus_of, fused
 from agentic_flywheel.search.history.highlights import EXCERPT, excerpt_of, marks_of
 from agentic_flywheel.search.history.query import parse_query
@@ -121,6 +122,15 @@ def test_words_are_found_as_if_every_word_had_been_cut(text: str, data: st.DataO
     every = placed_stems_of(text)
     wanted = data.draw(st.sets(st.sampled_from([cut for _, _, cut in every]))) if every else set()
     assert placed_stems_of(text, wanted) == [one for one in every if one[2] in wanted]
+
+
+def test_no_rule_reaches_further_than_the_last_letter_of_a_stem() -> None:
+    roots = ("a", "ab", "hop", "hopp", "conv", "sky", "io", "tt", "vis", "probab", "journ")
+    endings = (*(e for rules in (stems._STEP_2, stems._STEP_3) for e, _ in rules), *stems._STEP_4)
+    endings = ("", "s", "ies", "ed", "eed", "ing", "y", "ly", "ity", "at", "bl", "iz", "aux", *endings)
+    for word in (root + one + two for root in roots for one in endings for two in (*endings, *stems._FRENCH_ENDINGS)):
+        for cut in (stems.english(word), stems.french(word)):
+            assert word.startswith(stems.heads_of(frozenset([cut]))), (word, cut)
 
 
 @pytest.mark.parametrize(

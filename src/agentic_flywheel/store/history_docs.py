@@ -241,6 +241,14 @@ class HistoryDocs:
         replies = await self._link.run(*(("HGET", prefix + name, field) for name in names), slow=True)
         return {name: raw for name, raw in zip(names, replies, strict=True) if raw is not None}
 
+    async def facts(self, turns: Iterable[tuple[str, str]]) -> list[tuple[str, bytes, int]]:
+        """Name, facts and number of the documents of turns (session, turn); those that have none are left out."""
+        named = [history_name(session, turn) for session, turn in turns]
+        prefix = self._keys.history_prefix()
+        commands = [("HMGET", prefix + name, "m", "n") for name in named]
+        replies = await self._link.run(*commands, slow=True) if commands else []
+        return [(name, raw, int(number)) for name, (raw, number) in zip(named, replies, strict=True) if raw and number]
+
     async def lacking(self, embedder: str, *, count: int) -> list[str]:
         """Names of documents without a vector of an embedder, newest first; one that is new here lacks all."""
         look = (

@@ -122,6 +122,30 @@ class QueryEngine:
         except NONSENSE as error:
             raise nonsense(error, "the state of an index") from error
 
+    @staticmethod
+    def sizes_command(index: str, tokens: Sequence[str], few: str) -> Command:
+        """What to send to learn how many documents hold tokens, about, without looking at them: of a search within
+        `few` documents, the engine's account of itself has the length of each token's list. See `sizes`."""
+        query = f"{few} ({'|'.join(tokens)})"
+        return ("FT.PROFILE", index, "SEARCH", "QUERY", query, "VERBATIM", "LIMIT", 0, 0, "DIALECT", 2)
+
+    @staticmethod
+    def sizes(reply: Any) -> dict[str, int]:
+        """The reply to `sizes_command`, by token; none where the engine refuses, or says it in a form that is not
+        known here."""
+        found: dict[str, int] = {}
+        waiting = [reply]
+        while waiting:
+            part = waiting.pop()
+            if isinstance(part, Mapping):
+                term, size = part.get(b"Term"), part.get(b"Size")
+                if part.get(b"Type") == b"TEXT" and isinstance(term, bytes) and isinstance(size, int):
+                    found[term.decode("utf-8", "replace")] = size
+                waiting += part.values()
+            elif isinstance(part, list):
+                waiting += part
+        return found
+
     async def search(self, search: Command, *also: Command) -> tuple[Rows | None, list[Any]]:
         """Carry out an `FT.SEARCH`; None where there is no such index. `also` is sent with it: the replies to that."""
         reply, *others = await self._link.run_each(search, *also, slow=True)
@@ -136,8 +160,9 @@ class QueryEngine:
         try:
             if warnings := reply.get(b"warning"):
                 raise StoreError(f"the query engine did not finish its search: {warnings[0].decode()}")
+            nothing: dict[bytes, bytes] = {}
             rows = [
-                Row(row[b"id"].decode(), float(row.get(b"score") or 0.0), row.get(b"extra_attributes") or {})
+                Row(row[b"id"].decode(), float(row.get(b"score", 0.0)), row.get(b"extra_attributes", nothing))
                 for row in reply[b"results"]
             ]
             return Rows(rows, int(reply[b"total_results"]))

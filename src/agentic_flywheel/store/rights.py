@@ -29,7 +29,9 @@ MORE = {
     "cluster": ("cluster|slots", "asking", "wait"),
 }
 #: What uses need that only servers with a module have: any other server refuses a list with such names.
-MODULES = {"engine": ("ft._list", "ft.create", "ft.dropindex", "ft.info", "ft.search", "hlen", "hscan", "srem")}
+MODULES = {
+    "engine": ("ft._list", "ft.create", "ft.dropindex", "ft.info", "ft.profile", "ft.search", "hlen", "hscan", "srem")
+}
 
 
 def access_list(user: str, *uses: str) -> list[str]:

@@ -333,6 +333,18 @@ class SessionStore:
                 found[number] = turns[0] if turns else None
         return found
 
+    async def beside(self, places: Sequence[tuple[str, str]]) -> list[Turn]:
+        """The turns right before and after places (session, where in its stream); one round trip."""
+        commands: list[Command] = []
+        for session, place in places:
+            key = self._keys.turns(session)
+            commands += [
+                ("XREVRANGE", key, f"({place}", "-", "COUNT", 1),
+                ("XRANGE", key, f"({place}", "+", "COUNT", 1),
+            ]
+        replies = await self._link.run(*commands, slow=True) if commands else []
+        return [turn for entries in replies for turn in turns_of(entries)[0]]
+
     def _told(self, session: str, *event: str) -> Command:
         """What to send to tell those who follow the feed of an event."""
         return ("XADD", self._keys.feed(session), "MAXLEN", "~", FEED_LENGTH, "*", *event)

@@ -74,6 +74,18 @@ def allowed(sight: Sight, facts: Facts) -> bool:
     return sight.caller in {"", facts.user}
 
 
+def within(query: HistoryQuery, facts: Facts, number: int) -> bool:
+    """Whether a document, the so-manieth that was taken in, is one that filters and sight leave, tags left out."""
+    named = ((query.session, facts.session), (query.flow, facts.flow), (query.user, facts.user))
+    return (
+        all(wanted in {"", own} for wanted, own in (*named, (query.outcome, facts.outcome)))
+        and (query.since is None or facts.at >= query.since)
+        and (query.until is None or facts.at < query.until)
+        and (query.seen is None or number <= query.seen)
+        and allowed(query.sight, facts)
+    )
+
+
 def narrow(query: HistoryQuery) -> bool:
     """Whether the filters leave few turns, as far as one can tell."""
     return bool(query.session or query.user or query.tag or query.flow or query.outcome or query.phrases)

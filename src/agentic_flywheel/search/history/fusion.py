@@ -40,49 +40,72 @@ _USUAL = 60
 
 
 def fused(
-    words: Sequence[Hit], meaning: Sequence[Hit], *, weights: Sequence[float] = (), bonus: float | None = None
+    words: Sequence[Hit],
+    meaning: Sequence[Hit],
+    beside: Sequence[Hit] = (),
+    *,
+    weights: Sequence[float] = (),
+    bonus: float | None = None,
 ) -> list[Hit]:
     """Both lists in one, best first, each brought to the scale from 0 to 1 before. `weights` are those of `words`
-    (`Hits.weights`); `bonus` is `bonus_of` both.
+    (`Hits.weights`); `beside` are turns that only count for what stands beside them; `bonus` is `bonus_of` both.
 
     >>> def hit(id, score, place): return Hit(id, score, "s", place, 0.0, "", "", "")
     >>> [h.id for h in fused([hit("a", 9.0, 1), hit("b", 3.0, 7)], [hit("b", 0.5, 7), hit("c", 0.4, 2)])]
     ['b', 'a', 'c']
     """
     hits = {hit.id: hit for hit in meaning}
-    hits.update((hit.id, hit) for hit in words)
+    hits.update({hit.id: hit for hit in words})
     length = _mean_length(hits.values())
+    hits = {hit.id: hit for hit in beside} | hits if beside else hits
     near = _bonus(length) if bonus is None else bonus
     weight = MEANING_WEIGHT if words and meaning else 1.0
-    scores = _covering(words, weights, length, min(1.0, COVERED_BESIDE * near))
+    sessions: dict[str, dict[int, Hit]] = {}
+    for hit in hits.values():
+        sessions.setdefault(hit.session_id, {})[hit.place] = hit
+    together = [placed for placed in sessions.values() if len(placed) > 1]
+    scores = _shorter(words, length) if words and weights else {hit.id: hit.score for hit in words}
+    _cover(scores, together, weights, min(1.0, COVERED_BESIDE * near))
     # The least word score is still a match; the least cosine of the nearest is only the last of them.
     best = max(scores.values(), default=0.0)
     scale = 1 - weight if meaning else 1.0
-    scores = {id_: (score / best if best > 0 else 1.0) * scale for id_, score in scores.items()}
-    low, high = (min(h.score for h in meaning), max(h.score for h in meaning)) if meaning else (0.0, 0.0)
-    for hit in meaning:
-        share = (hit.score - low) / (high - low) if high > low else 1.0
-        scores[hit.id] = scores.get(hit.id, 0.0) + share * weight
-    sessions: dict[str, dict[int, float]] = {}
-    for hit in hits.values():
-        sessions.setdefault(hit.session_id, {})[hit.place] = scores[hit.id]
-    for hit in hits.values():
-        placed = sessions[hit.session_id]
-        if len(placed) > 1:
-            scores[hit.id] += near * _around(placed, hit.place)
-    order = sorted(hits.values(), key=lambda hit: (-scores[hit.id], -hit.at, hit.id))
-    return [
-        Hit(h.id, scores[h.id], h.session_id, h.place, h.at, h.flow, h.user, h.outcome, h.words, h.holds) for h in order
-    ]
+    share = scale / best if best > 0 else 0.0
+    scores = {id_: score * share for id_, score in scores.items()} if share else dict.fromkeys(scores, scale)
+    if meaning:
+        given = [hit.score for hit in meaning]
+        low, high = min(given), max(given)
+        for hit in meaning:
+            nearness = (hit.score - low) / (high - low) if high > low else 1.0
+            scores[hit.id] = scores.get(hit.id, 0.0) + nearness * weight
+    for placed in together:
+        own = {place: scores.setdefault(hit.id, 0.0) for place, hit in placed.items()}
+        for place, hit in placed.items():
+            scores[hit.id] += near * _around(own, place)
+    order = sorted([(-scores.get(hit.id, 0.0), -hit.at, hit.id) for hit in hits.values()])
+    ranked = [(-score, hits[id_]) for score, _, id_ in order]
+    return [Hit(h.id, s, h.session_id, h.place, h.at, h.flow, h.user, h.outcome, h.words, h.holds) for s, h in ranked]
 
 
-def _covering(words: Sequence[Hit], weights: Sequence[float], length: float, beside: float) -> dict[str, float]:
-    """Scores by words, less for its length, and raised where neighbours hold what a turn itself does not. Each score is
-    raised by what its own turn covers already (`COVERAGE`)."""
+def _shorter(words: Sequence[Hit], length: float) -> dict[str, float]:
+    """Scores by words, less for the length of their turns: what BM25 divides by where a word stands once, with one
+    share of the length for another."""
+    before, before_each = 1 + _K1 * (1 - _INDEXED), _K1 * _INDEXED / length
+    after, after_each = 1 + _K1 * (1 - LENGTH), _K1 * LENGTH / length
+    scores = {}
+    for hit in words:
+        size = hit.words or _USUAL
+        scores[hit.id] = hit.score * (before + before_each * size) / (after + after_each * size)
+    return scores
+
+
+def _cover(
+    scores: dict[str, float], together: Collection[dict[int, Hit]], weights: Sequence[float], counts: float
+) -> None:
+    """Raise scores where neighbours hold what a turn itself does not. Each was raised by what its own turn covers
+    before (`COVERAGE`)."""
     whole = sum(weights)
     if not whole:
-        return {hit.id: hit.score for hit in words}
-    scores = {hit.id: hit.score * _longer(hit, length, _INDEXED) / _longer(hit, length, LENGTH) for hit in words}
+        return
     shares: dict[int, float] = {}
 
     def share(holds: int) -> float:
@@ -90,21 +113,12 @@ def _covering(words: Sequence[Hit], weights: Sequence[float], length: float, bes
             shares[holds] = sum(weight for place, weight in enumerate(weights) if holds >> place & 1) / whole
         return shares[holds]
 
-    sessions: dict[str, dict[int, int]] = {}
-    for hit in words:
-        sessions.setdefault(hit.session_id, {})[hit.place] = hit.holds
-    for hit in words:
-        placed = sessions[hit.session_id]
-        if len(placed) > 1:
-            more = (placed.get(hit.place - 1, 0) | placed.get(hit.place + 1, 0)) & ~hit.holds
-            if more:
-                scores[hit.id] *= 1 + COVERAGE * beside * share(more) / (1 + COVERAGE * share(hit.holds))
-    return scores
-
-
-def _longer(hit: Hit, length: float, share: float) -> float:
-    """What a word's score is divided by in BM25 for the length of its turn, if it stands there once."""
-    return 1 + _K1 * (1 - share + share * (hit.words or _USUAL) / length)
+    for placed in together:
+        holds = {place: hit.holds for place, hit in placed.items()}
+        for place, hit in placed.items():
+            more = (holds.get(place - 1, 0) | holds.get(place + 1, 0)) & ~hit.holds
+            if more and hit.id in scores:
+                scores[hit.id] *= 1 + COVERAGE * counts * share(more) / (1 + COVERAGE * share(hit.holds))
 
 
 def bonus_of(hits: Collection[Hit]) -> float:

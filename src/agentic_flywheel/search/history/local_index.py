@@ -12,7 +12,7 @@ import contextlib
 import fcntl
 import os
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -209,6 +209,21 @@ class LocalIndex:
 
         return await self._reader.read(look)
 
+    async def beside(self, query: HistoryQuery, hits: Sequence[Hit]) -> tuple[Hit, ...]:
+        """The turns right before and after these in their sessions."""
+        places = dict.fromkeys((hit.session_id, hit.place + step) for hit in hits for step in (-1, 1))
+
+        def look(connection: sqlite3.Connection) -> tuple[Hit, ...]:
+            condition, bound = scope_of(connection, query).conditions()
+            sql = (
+                f"SELECT d.id, 0.0, {local_words.FACTS} FROM docs d"
+                f" WHERE d.session = (SELECT id FROM sessions WHERE name = ?) AND d.place = ? AND {condition}"
+            )
+            rows = [row for place in places for row in connection.execute(sql, (*place, *bound))]
+            return self._hits(connection, rows)
+
+        return await self._reader.read(look)
+
     async def listed(self, query: HistoryQuery, *, offset: int, count: int) -> Hits:
         """What the filters leave, newest first."""
 
@@ -230,8 +245,10 @@ class LocalIndex:
     async def docs(self, ids: Sequence[str]) -> dict[str, HistoryDoc]:
         """The turns that hits name, by their ids."""
 
+        numbers = [int(id_) for id_ in ids]
+
         def look(connection: sqlite3.Connection) -> dict[str, HistoryDoc]:
-            return {id_: doc for id_ in ids if (doc := self._doc(connection, int(id_))) is not None}
+            return {id_: doc for part in _parts(numbers) for id_, doc in self._docs(connection, part)}
 
         return await self._reader.read(look)
 
@@ -288,41 +305,46 @@ class LocalIndex:
         await self._reader.aclose()
         await self._writer.aclose()
 
-    def _hits(self, connection: sqlite3.Connection, rows: Iterable[local_words.Row]) -> tuple[Hit, ...]:
-        rows = list(rows)
+    def _hits(self, connection: sqlite3.Connection, rows: Sequence[local_words.Row]) -> tuple[Hit, ...]:
         sessions = self._reader.names.sessions(connection, {row[2] for row in rows})
-        numbers = {number for row in rows for number in row[5:8]}
-        names = {number: self._reader.names.name(connection, number) for number in numbers}
-        return tuple(
+        names = self._reader.names.names(connection, {row[5:8] for row in rows})
+        hits = [
             Hit(str(id_), score, sessions[session], place, at, names[flow], names[user], names[outcome], words, holds)
             for id_, score, session, place, at, flow, user, outcome, words, holds in rows
-        )
+        ]
+        return tuple(hits)
 
-    def _doc(self, connection: sqlite3.Connection, number: int) -> HistoryDoc | None:
-        row = connection.execute(
-            f"SELECT t.turn, s.name, t.question, t.answer, t.stream, d.audience, {local_words.FACTS} FROM docs d"
-            " JOIN texts t ON t.id = d.id JOIN sessions s ON s.id = d.session WHERE d.id = ?",
-            (number,),
-        ).fetchone()
-        if row is None:
-            return None
-        turn, session_name, question, answer, stream, audience, session, place, at, flow, user, outcome, _, _ = row
-        tags = connection.execute("SELECT tag FROM tags WHERE session = ? ORDER BY tag", (session,))
-        name = self._reader.names.name
-        return HistoryDoc(
-            turn_id=turn,
-            session_id=session_name,
-            at=at,
-            question=question,
-            answer=answer,
-            flow=name(connection, flow),
-            user=name(connection, user),
-            outcome=name(connection, outcome),
-            tags=tuple(row[0] for row in tags),
-            audience=_AUDIENCES.get(audience, Audience.SESSION),
-            place=place,
-            stream_id=stream,
-        )
+    def _docs(self, connection: sqlite3.Connection, numbers: Sequence[int]) -> Iterator[tuple[str, HistoryDoc]]:
+        rows = connection.execute(
+            f"SELECT t.id, t.turn, s.name, t.question, t.answer, t.stream, d.audience, {local_words.FACTS} FROM docs d"
+            " JOIN texts t ON t.id = d.id JOIN sessions s ON s.id = d.session"
+            f" WHERE d.id IN ({local_words.placeholders(numbers)})",
+            numbers,
+        ).fetchall()
+        names = self._reader.names.names(connection, {row[10:13] for row in rows})
+        sessions = list({row[7] for row in rows})
+        tags: dict[int, list[str]] = {}
+        held = f"SELECT session, tag FROM tags WHERE session IN ({local_words.placeholders(sessions)}) ORDER BY tag"
+        for session, tag in connection.execute(held, sessions):
+            tags.setdefault(session, []).append(tag)
+        for number, turn, name, question, answer, stream, audience, session, place, at, flow, user, outcome, *_ in rows:
+            yield (
+                str(number),
+                HistoryDoc(
+                    turn_id=turn,
+                    session_id=name,
+                    at=at,
+                    question=question,
+                    answer=answer,
+                    flow=names[flow],
+                    user=names[user],
+                    outcome=names[outcome],
+                    tags=tuple(tags.get(session, ())),
+                    audience=_AUDIENCES.get(audience, Audience.SESSION),
+                    place=place,
+                    stream_id=stream,
+                ),
+            )
 
 
 async def _locked(lock: int, patience: float) -> bool:

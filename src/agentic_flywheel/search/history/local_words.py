@@ -18,9 +18,11 @@ from typing import Any, NamedTuple
 from agentic_flywheel.findings import ANSWER_WEIGHT, COVERAGE, HistoryQuery
 from agentic_flywheel.search.history.local_scope import Scope
 
-#: Turns that one search ranks, about; some 2 ms. Among 40,000 turns, twice as many find LoCoMo's no better (R@5 55.5 to
-#: 56.1 from 500 to 20,000) and BEAM's worse (44.8 to 40.8): what is common only adds noise.
-RANKED = 1000
+#: Turns that one search ranks, about; some 2 ms. Among 40,000 turns, more find LoCoMo's no better (R@5 55.5 to 56.1
+#: from 500 to 20,000) and BEAM's worse (44.8 to 40.8): what is common only adds noise. Of a session all are, up to
+#: `FEW`.
+RANKED = 600
+FEW = 1000
 #: Common terms that add their weight.
 _ADDED = 4
 
@@ -78,7 +80,7 @@ def ranked(
         first, last, turns = connection.execute(found, (scope.session,)).fetchone()
         if not turns:
             return Ranked([])
-        span, few = _Span(first, last), turns <= RANKED
+        span, few = _Span(first, last), turns <= FEW
     if query.phrases:
         wanted = " AND ".join(f"({any_of(variants)})" for variants in query.phrases)
         named = any_of([(term,) for term, _ in terms] + list(query.phrases[0]))

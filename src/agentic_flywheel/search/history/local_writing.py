@@ -91,11 +91,13 @@ class Names:
             known = self._numbers[kind, name] = row[0]
         return known
 
-    def name(self, connection: sqlite3.Connection, number: int) -> str:
-        """The name of a number."""
-        if number not in self._names:
+    def names(self, connection: sqlite3.Connection, numbers: Iterable[tuple[int, ...]]) -> Mapping[int, str]:
+        """The names of these numbers, and of others; "" where there is none."""
+        wanted = {number for some in numbers for number in some}
+        if not wanted <= self._names.keys():
             self._names = dict(connection.execute("SELECT id, name FROM names"))
-        return self._names.get(number, "")
+            self._names |= dict.fromkeys(wanted - self._names.keys(), "")
+        return self._names
 
     def sessions(self, connection: sqlite3.Connection, numbers: Iterable[int]) -> dict[int, str]:
         """The names of sessions."""

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
-from agentic_flywheel.findings import HistoryDoc, HistoryQuery, Hits, IndexState, SessionMark
+from agentic_flywheel.findings import HistoryDoc, HistoryQuery, Hit, Hits, IndexState, SessionMark
 from agentic_flywheel.search.protocols import Vector
 
 
@@ -70,6 +70,11 @@ class HistoryIndex(Protocol):
 
     async def meaning(self, query: HistoryQuery, vector: Vector, *, embedder: str, count: int) -> Hits:
         """The nearest turns by their questions' vectors; scores are cosines. Phrases and exclusions hold as well."""
+        ...
+
+    async def beside(self, query: HistoryQuery, hits: Sequence[Hit]) -> tuple[Hit, ...]:
+        """The turns right before and after these in their sessions, as far as filters and sight leave them, without a
+        score; whatever words they hold."""
         ...
 
     async def listed(self, query: HistoryQuery, *, offset: int, count: int) -> Hits:

@@ -9,7 +9,6 @@ endings of verbs, no derivation.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from functools import lru_cache
 
 _VOWELS = frozenset("aeiou")
@@ -22,9 +21,10 @@ _STEP_2 = (
 _STEP_3 = (
     ("icate", "ic"), ("ative", ""), ("alize", "al"), ("iciti", "ic"), ("ical", "ic"), ("ful", ""), ("ness", ""),
 )  # fmt: skip
+#: Long ones first.
 _STEP_4 = (
-    "al", "ance", "ence", "er", "ic", "able", "ible", "ant", "ement", "ment", "ent", "ion", "ou", "ism", "ate", "iti",
-    "ous", "ive", "ize",
+    "ement", "ance", "ence", "able", "ible", "ment", "ant", "ent", "ion", "ism", "ate", "iti", "ous", "ive", "ize",
+    "al", "er", "ic", "ou",
 )  # fmt: skip
 #: Forms that no rule reaches, each group under its first. Forms that are words of their own as well are left out
 #: (left, rose, saw, ground, bit, wound).
@@ -73,24 +73,26 @@ def english(word: str) -> str:
     return _last_e(_without_suffix(word))
 
 
-def heads_of(stems: Iterable[str]) -> frozenset[str]:
-    """How folded words of these stems can begin, for `may_have`: no rule touches a first letter, nor the second one of
-    what stays three letters long.
+@lru_cache(maxsize=64)
+def heads_of(stems: frozenset[str]) -> tuple[str, ...]:
+    """How folded words of these stems begin: a word of ASCII letters and digits that begins with none of these has none
+    of the stems, which is sooner seen than its stem. The last letter of a stem may be another one than the word's
+    (academi, academy; availabl, availability), none before it.
 
-    >>> sorted(heads_of(["persist", "go"]))
-    ['g', 'pe']
+    >>> heads_of(frozenset(["persist"])), heads_of(frozenset(["bui"]))
+    (('persis',), ('bought', 'bu'))
     """
-    return frozenset(stem[: 2 if len(stem) > 2 else 1] for stem in stems)
+    heads = {stem[: max(1, len(stem) - 1)] for stem in stems}
+    return tuple(sorted(heads.union(*(_forms().get(stem, ()) for stem in stems))))
 
 
-def may_have(word: str, heads: frozenset[str]) -> bool:
-    """Whether a folded word of ASCII letters and digits can have one of the stems that `heads` were made of; sooner
-    asked than the word is cut.
-
-    >>> may_have("persisting", heads_of(["persist"])), may_have("bought", heads_of(["bui"])), may_have("a", frozenset())
-    (True, True, False)
-    """
-    return word[:2] in heads or word[:1] in heads or word in _IRREGULAR
+@lru_cache(maxsize=1)
+def _forms() -> dict[str, list[str]]:
+    """Irregular forms by their stem."""
+    forms: dict[str, list[str]] = {}
+    for form in _IRREGULAR:
+        forms.setdefault(english(form), []).append(form)
+    return forms
 
 
 def _plural(word: str) -> str:
@@ -126,7 +128,7 @@ def _replaced(word: str, rules: tuple[tuple[str, str], ...]) -> str:
 
 
 def _without_suffix(word: str) -> str:
-    for ending in sorted(_STEP_4, key=len, reverse=True):
+    for ending in _STEP_4:
         if word.endswith(ending):
             root = word[: -len(ending)]
             if _measure(root) > 1 and (ending != "ion" or root.endswith(("s", "t"))):

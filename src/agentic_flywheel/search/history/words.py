@@ -15,7 +15,7 @@ from functools import lru_cache
 from itertools import repeat
 from typing import NamedTuple
 
-from agentic_flywheel.search.history.stems import english, french, heads_of, may_have
+from agentic_flywheel.search.history.stems import english, french, heads_of
 
 _CJK = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff"
 _TOKEN = re.compile(
@@ -25,6 +25,8 @@ _TOKEN = re.compile(
 )
 #: The same for texts of ASCII alone, which most are: twice as fast.
 _ASCII_TOKEN = re.compile(r"[A-Za-z0-9]+(?:'[A-Za-z0-9]+)*(?:\+\+|\#(?!\w))?", re.ASCII)
+#: What a token of ASCII may hold beside letters and digits.
+_MORE_THAN_LETTERS = re.compile(r"['+#]")
 _ELISION = re.compile(r"(?:[ldjmtscn]|qu|jusqu|lorsqu|puisqu|quoiqu)'(?=\w)")
 _NOT_WORD = re.compile(r"[\W_]+")
 #: Words without content, question words and the verbs that go with them included: stripping these alone gives 6 points
@@ -176,13 +178,20 @@ def placed_stems_of(text: str, wanted: Set[str] | None = None) -> list[tuple[int
     [(13, 15, '忆系')]
     """
     pattern = _tokens_in(text)
+    if text.isascii():  # letters keep their places
+        text = text.lower()
     tokens = pattern.findall(text)
-    as_french = bool(_is_french(text, tokens))
     chosen = set(tokens)
     if wanted is not None:
-        heads = heads_of(wanted)
-        near = (one for one in chosen if may_have(one.lower(), heads) or not (one.isascii() and one.isalnum()))
+        heads = heads_of(frozenset(wanted))
+        if text.isascii() and not _MORE_THAN_LETTERS.search(text):
+            near = [one for one in chosen if one.startswith(heads)]
+        else:
+            near = [one for one in chosen if one.lower().startswith(heads) or not (one.isascii() and one.isalnum())]
+        as_french = bool(near and _is_french(text, tokens))
         chosen = {one for one in near if not wanted.isdisjoint(_stems(one, as_french))}
+    else:
+        as_french = bool(_is_french(text, tokens))
     placed: list[tuple[int, int, str]] = []
     for match in pattern.finditer(text) if chosen else ():
         if (token := match[0]) in chosen:
