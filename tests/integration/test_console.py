@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
+from urllib.parse import quote, urlencode
 
 import pytest
 from playwright.sync_api import Browser
@@ -211,3 +213,48 @@ def test_a_step_of_a_chart_leads_to_what_was_asked_in_it(desktop: Console) -> No
     page.locator(".found").wait_for()
     assert "since=" in page.url
     assert desktop.faults == []
+
+
+EVIL = '"><img src=x onerror="document.title=1"><script>document.title=1</script>'
+
+
+def test_names_of_every_kind_are_text_on_every_page(
+    browser: Browser, servers: Servers, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Flows, sessions, titles, tags, people, wordings: whatever something is called, no page takes it for more."""
+    afw = Afw(tmp_path_factory.mktemp("evil"), servers.get("valkey").url)
+    registry = afw.registry.read_text().replace("name: Echo", f"name: {json.dumps(EVIL)}")
+    afw.registry.write_text(registry.replace("description: Says it again.", f"description: {json.dumps(EVIL)}"))
+    with served(afw) as running, running.client() as client:
+        asked = {"question": EVIL, "flow": "echo", "session_id": EVIL, "user_id": EVIL}
+        turn = client.post("/api/v2/ask", json=asked).json()
+        assert turn["session_id"] == EVIL
+        again = client.post("/api/v2/ask", json={"question": f"And {EVIL}?", "flow": "echo"}).json()
+        assert client.patch(
+            f"/api/v2/sessions/{quote(EVIL, safe='')}", json={"title": EVIL, "add_tags": [EVIL]}
+        ).is_success
+        body = {"question": EVIL, "answer": f"[x](javascript:alert(1)) {EVIL}", "flow": "echo", "wordings": [EVIL]}
+        entry = client.post("/api/v2/faq/entries", json=body).json()["entry"]["id"]
+        assert client.post(
+            "/api/v2/reports", json={"turn_id": again["turn_id"], "kind": "wrong", "note": EVIL}
+        ).is_success
+        job = client.post("/api/v2/warm-ups", json={"questions": [{"question": EVIL, "flow": "echo"}]}).json()["job"]
+        client.post("/api/v2/keys", json={"name": "widget", "scopes": ["ask"], "why": EVIL})
+        place = {"session": EVIL, "turn": turn["turn_id"]}
+        paths = [
+            *("/", "/sessions", "/reports", "/faq", "/popular", "/flows", "/proposals", "/warming", "/privacy"),
+            *("/privacy/audit", "/health", "/settings", "/flows/flow?key=echo", f"/faq/entry?id={entry}"),
+            *(f"/warming/job?id={job}", f"/session?{urlencode({'id': EVIL})}", f"/why?{urlencode(place)}"),
+            *(f"/report?{urlencode(place)}", f"/search?{urlencode({'q': EVIL})}", "/search?q="),
+            *(f"/popular/paths?{urlencode({'question': EVIL})}", f"/signin?{urlencode({'next': EVIL})}"),
+            *(f"/session?{urlencode({'id': EVIL + 'x'})}", f"/?{urlencode({'since': EVIL})}"),
+        ]
+        with console(browser, running.url) as look:
+            dialogs: list[str] = []
+            look.page.on("dialog", lambda dialog: (dialogs.append(dialog.message), dialog.dismiss()))
+            for path in paths:
+                page = look.open(path)
+                assert page.title() != "1", path
+                assert page.locator('img[src="x"], a[href^="javascript:"]').count() == 0, path
+                look.check(barriers=False)
+            assert dialogs == []

@@ -102,6 +102,29 @@ def test_metrics_are_those_of_all_workers_and_have_bounded_labels(afw: Afw) -> N
     assert set().union(*labels.values()) <= bounded | {"version", "python"}
 
 
+def test_names_that_nobody_registered_are_no_labels_and_hostile_ones_stay_within_theirs(afw: Afw) -> None:
+    hostile = 'x"} 7\nafw_forged_total{flow="y\\'
+    text = afw.registry.read_text().replace("  echo:", f"  {json.dumps(hostile)}:", 1)
+    afw.registry.write_text(text)
+    with served(afw) as server, server.client() as client:
+        assert ask(client, "one", model=hostile).status_code == 200
+        before = samples(client)
+        for number in range(200):
+            name = f"{hostile}{number}"
+            assert ask(client, "one", model=name).status_code == 404
+            assert client.post("/api/v2/ask", json={"question": "one", "flow": name[:250]}).status_code == 404
+            client.get(f"/{number}/nothing")
+            client.request(f"M{number}", "/healthz")
+        after = samples(client)
+    assert "afw_forged_total" not in after
+    flows = {labels["flow"] for pairs in after.values() for labels, _ in pairs if "flow" in labels}
+    assert hostile in flows
+    assert flows == {labels["flow"] for pairs in before.values() for labels, _ in pairs if "flow" in labels}
+    series = {name: len(pairs) for name, pairs in after.items() if name.startswith("afw_http")}
+    assert sum(series.values()) - sum(len(before.get(name, ())) for name in series) < 100
+    assert sum(map(len, after.values())) < 3000
+
+
 def test_one_process_tells_of_itself_too_and_every_metric_is_documented_and_shown(afw: Afw) -> None:
     with served(afw) as server, server.client() as client:
         ask(client, "one")
