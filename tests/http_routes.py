@@ -64,6 +64,7 @@ ROWS: dict[str, tuple[str, str]] = {
     "POST /warming/resume": ("admin", "/warming/resume"),
     "GET /privacy": ("ask", "/privacy"),
     "GET /privacy.json": ("ask", "/privacy.json"),
+    "POST /privacy/policy": ("admin", "/privacy/policy"),
     "POST /privacy/forget": ("ask", "/privacy/forget"),
     "GET /privacy/data": ("ask", "/privacy/data"),
     "GET /privacy/data.json": ("ask", "/privacy/data.json"),

@@ -12,8 +12,9 @@ from agentic_flywheel.likeness import Cut, Explanation
 from agentic_flywheel.matching import Match, Matching
 from agentic_flywheel.model import Candidate, Origin, Outcome, Reason
 from agentic_flywheel.policy.decision import Ask, Bypass, Decision, Refuse, Serve, ServeStale
+from agentic_flywheel.policy.privacy import no_cache, no_history
 from agentic_flywheel.policy.similarity.budget import loosest
-from agentic_flywheel.questions import Asked
+from agentic_flywheel.questions import Asked, Plan
 from agentic_flywheel.search.embedding import Embedding
 from agentic_flywheel.steps import Step
 
@@ -37,7 +38,7 @@ class Explaining:
         if self._matching.concerns(asked, plan, step.facts, step.decision) and match.choice.serve is not None:
             would = step.with_match(match)
         outcome, told = _told(would.decision, step)
-        notes = [note or match.why]
+        notes = [note or match.why, *policy_notes(plan)]
         if step.read.error is not None:
             notes.append(f"Redis could not be asked: {step.read.error.message}")
         return Explanation(
@@ -74,6 +75,14 @@ class Explaining:
             return await self._matching.weigh(step.asked, step.plan, step.facts, count=count, floor=0.0), ""
         except (StoreError, EmbedderError) as error:
             return Match(), f"similar questions could not be looked for: {error.message}"
+
+
+def policy_notes(plan: Plan) -> list[str]:
+    """What privacy policies forbid for a question, and whose they are."""
+    found = [note for note in (no_history(plan.privacy), no_cache(plan.privacy)) if note]
+    if plan.forbidden and plan.privacy.cache:
+        found.append("only answers of the whole team are stored where no history is kept")
+    return found
 
 
 def _cut(match: Match) -> Cut | None:

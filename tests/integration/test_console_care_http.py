@@ -70,6 +70,48 @@ async def test_somebody_may_have_their_own_forgotten_and_nobody_elses(guarded: A
     assert (await guarded.service.home.audit.verify_receipt(receipt)).valid
 
 
+async def test_an_administrator_sets_policies_and_everybody_is_shown_their_own(guarded: App) -> None:
+    home = guarded.service.home
+    async with client_of(guarded, await key_for(guarded, Scope.ADMIN, Scope.ASK, Scope.READ)) as client:
+        form = {
+            "whose": "user",
+            "name": "ann",
+            "history": "off",
+            "cache": "",
+            "retention_days": "30",
+            "redact": "Email, iban",
+        }
+        done = await posted(client, "/privacy", "/privacy/policy", why="asked for", **form)
+        assert done.status_code == 303
+        said = (await client.get(done.headers["location"].partition("#")[0], headers=HTML)).text
+        assert "from the next question on" in said
+        assert "not kept" in said
+        held = await home.policies.of(user="ann")
+        assert (held.history, held.cache, held.retention_days, held.redact) == (False, True, 30, {"email", "iban"})
+        twin = (await client.get("/privacy.json")).json()["policies"]
+        assert [(one["whose"], one["name"]) for one in twin["policies"]] == [("user", "ann")]
+        french = await client.get("/privacy", headers={**HTML, "Accept-Language": "fr"})
+        assert "Politiques et durée de conservation" in french.text
+        for wrong in ({"whose": "flow", "name": "nothing"}, {"retention_days": "soon"}, {"whose": "all"}, {"name": ""}):
+            refused = await posted(client, "/privacy", "/privacy/policy", **(form | wrong))
+            assert refused.status_code in {400, 404}, wrong
+        (entry,), _ = await home.audit.list(limit=1)
+        assert (entry.action, entry.target, entry.why) == ("privacy.set", "user ann", "asked for")
+        assert entry.facts == {"policy": "history off, retention 30 days, redact email, iban"}
+    async with client_of(guarded, await key_for(guarded, Scope.ASK, user="ann")) as client:
+        own = (await client.get("/privacy.json")).json()["policies"]
+        assert [(one["user"], one["privacy"]["history"]) for one in own["in_force"]] == [("ann", False)]
+        assert (own["policies"], own["flows"]) == ([], [])
+        page = (await client.get("/privacy", headers=HTML)).text
+        assert 'action="/privacy/policy"' not in page
+        refused = await posted(client, "/privacy", "/privacy/policy", **form)
+        assert refused.status_code == 403
+    async with client_of(guarded, await key_for(guarded, Scope.ADMIN, Scope.ASK)) as client:
+        back = await posted(client, "/privacy", "/privacy/policy", whose="user", name="ann", clear="1")
+        assert back.status_code == 303
+        assert (await home.policies.show()).policies == ()
+
+
 async def test_who_speaks_for_nobody_and_administers_nothing_forgets_nothing(guarded: App) -> None:
     async with client_of(guarded, await key_for(guarded, Scope.READ, Scope.ASK)) as client:
         refused = await posted(client, "/privacy", "/privacy/forget", kind="session", target="of-ann", typed="of-ann")

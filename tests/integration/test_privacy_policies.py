@@ -18,6 +18,7 @@ from agentic_flywheel.privacy import PrivacyPolicy, Whose
 from flywheels import Oracle, opened, text_anywhere, until
 from meanings import Words
 from servers import Server
+from sinks import sink
 
 pytestmark = pytest.mark.anyio
 
@@ -372,3 +373,29 @@ async def test_a_lifetime_and_a_policy_stand_side_by_side(redis_server: Server, 
         assert answer.ttl_seconds is not None
         assert answer.ttl_seconds < 3_900
         assert [row.ttl_seconds for row in await flywheel.lifetimes.show() if row.name == "technical"] == [3600]
+
+
+async def test_explaining_names_whose_policies_forbid_what(redis_server: Server, tmp_path: Path) -> None:
+    async with opened(redis_server, tmp_path, flows()) as flywheel:
+        await flywheel.policies.set(Whose.FLOW, "docs", policy=OFF)
+        mine = await flywheel.similar.explain("Where is my valve?", flow="docs", user="ann")
+        assert mine.reason == "policy"
+        assert "no history: policy of flow docs" in mine.notes
+        assert "only answers of the whole team are stored where no history is kept" in mine.notes
+        await flywheel.policies.set(Whose.USER, "ann", policy=NOTHING)
+        told = await flywheel.similar.explain(QUESTION, flow="docs", user="ann")
+        assert {"no history: policy of flow docs and of user ann", "no cache: policy of user ann"} <= set(told.notes)
+        assert (told.outcome, told.reason) == ("bypass", "policy")
+
+
+async def test_traces_show_nothing_of_whom_no_history_is_kept(valkey: Server, tmp_path: Path) -> None:
+    with sink() as taken:
+        arguments = {"trace_exporter": "otlp", "trace_endpoint": f"{taken.url}/v1/traces", "trace_text": "on"}
+        async with opened(valkey, tmp_path, flows(), **arguments) as flywheel:
+            await flywheel.policies.set(Whose.FLOW, "docs", policy=OFF)
+            await ask(flywheel, session="s-docs")
+            await ask(flywheel, "What is seen of code?", flow="code", session="s-code")
+        sent = repr(taken.spans)
+        assert "seen of code" in sent
+        assert MARK not in sent
+        assert "s-docs" not in sent

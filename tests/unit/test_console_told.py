@@ -25,8 +25,9 @@ MADE = {
     "insight.links": ("",),
     "flow_removal": ("remove_flow",),
     "reporting": ("_done",),
-    "explaining": ("_told",),
     "matching": ("unfit",),
+    "explaining": ("_told", "policy_notes"),
+    "policy.privacy": ("no_history", "no_cache"),
     "policy.faq": ("stands",),
     "policy.similarity.budget": ("_fixed",),
 }

@@ -14,6 +14,8 @@ from agentic_flywheel.callers import AuditEntry, Scope
 from agentic_flywheel.errors import InputError, NotAllowed, UnknownSession
 from agentic_flywheel.interfaces.http.console.forms import Form
 from agentic_flywheel.interfaces.http.console.pages import Action, Page, Screen
+from agentic_flywheel.interfaces.http.console.screens.privacy_policies import ACTIONS as POLICY_ACTIONS
+from agentic_flywheel.interfaces.http.console.screens.privacy_policies import PoliciesShown, policies_of
 from agentic_flywheel.interfaces.http.console.visit import Visit
 from agentic_flywheel.model import Receipt
 from agentic_flywheel.store.warm_jobs import KEPT_MS
@@ -43,6 +45,7 @@ class PrivacyPage(msgspec.Struct, frozen=True, kw_only=True):
     """What is kept, what can be demanded, and what the form of forgetting is filled with."""
 
     kept: tuple[Kept, ...]
+    policies: PoliciesShown = PoliciesShown()
     directives: tuple[str, ...] = DIRECTIVES
     kind: str = "session"
     target: str = ""
@@ -98,6 +101,7 @@ async def show(visit: Visit) -> Page:
     everybody = visit.may(Scope.ADMIN)
     page = PrivacyPage(
         kept=kept_of(visit.flywheel.settings),
+        policies=await policies_of(visit),
         kind="user" if user and not session else "session",
         target=session or user,
         own=visit.caller.user or "",
@@ -150,4 +154,4 @@ SCREENS = (
     Screen("/privacy", show, needs=Scope.ASK, name="privacy", place=80),
     Screen("/privacy/audit", audit, needs=Scope.ADMIN, name="privacy"),
 )
-ACTIONS = (Action("/privacy/forget", forget, needs=Scope.ASK),)
+ACTIONS = (Action("/privacy/forget", forget, needs=Scope.ASK), *POLICY_ACTIONS)
