@@ -193,7 +193,8 @@ class EmbeddedData:
 
 def settle(folder: Path, settings: dict[str, Any]) -> OutboxStatus:
     """Deliver what waits in the outbox, as the next process would; how the outbox then is."""
-    named = {"data_dir": str(folder / "data"), "tenant": TENANT, **settings}
+    patient = {"redis.connect_timeout_seconds": 20.0, "redis.command_timeout_seconds": 20.0}
+    named = {"data_dir": str(folder / "data"), "tenant": TENANT, **patient, **settings}
 
     async def deliver() -> OutboxStatus:
         store = Store(load_settings(named, environ={"AFW_CONFIG_DIR": str(folder)}, directory=folder))

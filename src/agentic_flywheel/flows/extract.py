@@ -68,10 +68,13 @@ def _choose(found: Sequence[Found], limit: int) -> list[Found]:
 
 
 def fit(text: str, terms: set[str], limit: int) -> str:
-    """The text within `limit` characters: whole, or the parts of it that hold the question's words, with what leads in.
+    """The text within `limit` characters: whole, or the parts of it that hold the question's words, with what leads in
+    and what they lead to.
 
     >>> fit("One thing. Another thing is red. A third.", {"red"}, 28)
     'Another thing is red. …'
+    >>> fit("A user needs rights:\\n\\n`+get +set`\\n\\nRights cost time.", {"right"}, 45)
+    'A user needs rights:\\n\\n`+get +set`\\n\\n…'
     """
     if len(text) <= limit:
         return text
@@ -81,9 +84,11 @@ def fit(text: str, terms: set[str], limit: int) -> str:
     kept: list[str] = []
     room = limit - 4
     ranked = sorted(range(len(blocks)), key=lambda n: (-_worth(blocks[n], terms), n))
+    # A block that ends with a colon is nothing without the next one.
+    led = [n + 1 for n in ranked[:1] if n + 1 < len(blocks) and blocks[n].rstrip().endswith(":")]
     lead = [n - 1 for n in ranked[:1] if n > 0 and blocks[n - 1].rstrip().endswith(":")]
     taken: dict[int, str] = {}
-    for number in [*ranked[:1], *lead, *ranked[1:]]:
+    for number in [*ranked[:1], *led, *lead, *ranked[1:]]:
         if number in taken:
             continue
         block = blocks[number]
