@@ -10,7 +10,8 @@ through REST and MCP. The rate is half of what the same mix came to in a first m
 
 Checked are all answers, as they come; and at the end every turn that a response named (`X-AFW-Turn`, `X-AFW-Session`):
 it must be in its session once, and those of a conversation in the order in which they were acknowledged. Printed is the
-resident memory of the workers, with its slope by least squares over the time after the first third.
+resident memory of the workers, with its slope by least squares over the time after the first third. A worker keeps
+conversations at hand up to a bound (`remembered.MOST_BYTES_IN_ALL`): so many are held first that the bound is reached.
 
 `--check` exits with 1 where an answer was wrong, a request failed, a turn is lost, doubled or out of order, or where
 memory grew by more than 5 % in the last two thirds.
@@ -40,6 +41,7 @@ import uvloop
 from redis import Redis
 
 from agentic_flywheel.model import Turn
+from agentic_flywheel.remembered import MOST_BYTES_IN_ALL
 from agentic_flywheel.store.binaries import find_servers
 from agentic_flywheel.store.codec import decode
 from http_load import post
@@ -53,6 +55,9 @@ MIX = {"popular": 780, "new": 20, "flowise session": 80, "openai session": 60, "
 DOWN_SECONDS = 1.0
 MOST_GROWTH = 0.05
 _TURNS_IN_SESSION = 20
+#: Conversations that fill what workers keep of them: their turns, and bytes of a question.
+_TURNS_TO_FILL = 5
+_BYTES_TO_FILL = 8000
 
 
 class Outcome(msgspec.Struct):
@@ -139,8 +144,23 @@ class Asker:
                 await asyncio.sleep(due - now)
             due = max(due + interval, now)
             await self.once()
+        self.end()
+
+    def end(self) -> None:
+        """Close the connection."""
         if self._streams is not None:
             self._streams[1].close()
+
+    async def converse(self, turns: int) -> None:
+        """Hold conversations with long questions, which fill what a worker keeps of them."""
+        for number in range(turns):
+            session = f"filling-{self._number}-{number // _TURNS_TO_FILL}"
+            question = f"What is said in part {self._number}-{number}? " + "and then " * (_BYTES_TO_FILL // 9)
+            body = {"question": question, "overrideConfig": {"sessionId": session}}
+            url = f"{self._running.url}/api/v1/prediction/{FLOW_ID}"
+            status, _, reply = await self._exchange(post(url, msgspec.json.encode(body)))
+            if status != 200:
+                raise SystemExit(f"a conversation ended with {status}: {reply[:300]!r}")
 
     async def once(self) -> None:
         """One question of one kind."""
@@ -225,6 +245,16 @@ async def traffic(
     return [one for asker in askers for one in asker.took_ms]
 
 
+async def fill(running: Running, connections: int) -> None:
+    """Have each worker keep as many conversations as it may, and half as many again, since askers are not spread
+    evenly over workers."""
+    turns = MOST_BYTES_IN_ALL * len(running.workers) * 3 // 2 // _BYTES_TO_FILL // connections + 1
+    askers = [Asker(number, running, Outcome(), defaultdict(list)) for number in range(connections)]
+    await asyncio.gather(*(asker.converse(turns) for asker in askers))
+    for asker in askers:
+        asker.end()
+
+
 async def watch_memory(running: Running, outcome: Outcome, every: float) -> None:
     """The resident memory of all workers, again and again."""
     began = time.monotonic()
@@ -282,6 +312,7 @@ async def test(given: argparse.Namespace, folder: Path) -> Outcome:
             stand_in() as behind,
             service(folder / "serve", redis.url, behind.url, workers=given.workers, **SETTINGS) as running,
         ):
+            await fill(running, given.connections)
             rate = given.rate
             if not rate:
                 first = min(60.0, given.seconds / 10)

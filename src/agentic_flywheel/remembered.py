@@ -19,10 +19,12 @@ from agentic_flywheel.store.recalled import Recalled
 from agentic_flywheel.store.sessions import SessionStore
 from agentic_flywheel.store.store import Store
 
-#: Sessions that a process remembers, to predict where their next question is looked up; and how many turns of them all
-#: that lie further back (some 2 kB each).
+#: Sessions that a process remembers, to predict where their next question is looked up; and what they all may take, in
+#: bytes: those asked in longest ago go, and cost one more read when they are asked in again.
 MOST_SESSIONS = 4096
-MOST_EARLIER = 16_384
+MOST_BYTES_IN_ALL = 8_000_000
+#: What a turn, a turn further back and a session take besides their texts, in bytes.
+_TURN_BYTES, _EARLIER_BYTES, _SESSION_BYTES = 1200, 600, 1500
 
 
 class Conversation(msgspec.Struct, gc=False, frozen=True):
@@ -40,6 +42,15 @@ class Conversation(msgspec.Struct, gc=False, frozen=True):
         first = self.recalled.first
         left = [turn for turn in turns[: len(turns) - limit] if first is None or turn.id != first.id]
         return (*(self.earlier or ()), *(Earlier.of(turn, sizes.get(turn.id, 0)) for turn in left))
+
+    def size_bytes(self) -> int:
+        """About what it takes in memory."""
+        recalled = self.recalled
+        turns = recalled.turns if recalled.first is None else (*recalled.turns, recalled.first)
+        whole = sum(len(turn.question) + len(turn.answer) for turn in turns) + _TURN_BYTES * len(turns)
+        earlier = self.earlier or ()
+        further = sum(len(turn.asked) + len(turn.answered) for turn in earlier)  # each text is there twice
+        return _SESSION_BYTES + whole + 2 * further + _EARLIER_BYTES * len(earlier)
 
     def reaches_back(self) -> bool:
         """Whether there is nothing further back that is not known."""
@@ -104,12 +115,13 @@ class Remembered:
     """The sessions that a process has asked in lately."""
 
     def __init__(self) -> None:
-        self._sessions: OrderedDict[str, Conversation] = OrderedDict()
-        self._earlier = 0
+        self._sessions: OrderedDict[str, tuple[Conversation, int]] = OrderedDict()
+        self.size_bytes = 0
 
     def get(self, session: str) -> Conversation:
         """What was known of a session after its last question here."""
-        return self._sessions.get(session, UNKNOWN)
+        known = self._sessions.get(session)
+        return UNKNOWN if known is None else known[0]
 
     def add(self, known: Conversation, turn: Turn, *, window: int) -> None:
         """Note that a turn was appended to a session of which this was known; its last `window` turns stay whole."""
@@ -127,11 +139,13 @@ class Remembered:
 
     def _put(self, session: str, known: Conversation) -> None:
         self._drop(session)
-        self._sessions[session] = known
-        self._earlier += len(known.earlier or ())
-        while len(self._sessions) > MOST_SESSIONS or (self._earlier > MOST_EARLIER and len(self._sessions) > 1):
+        size = known.size_bytes()
+        self._sessions[session] = known, size
+        self.size_bytes += size
+        while len(self._sessions) > MOST_SESSIONS or (self.size_bytes > MOST_BYTES_IN_ALL and len(self._sessions) > 1):
             self._drop(next(iter(self._sessions)))
 
     def _drop(self, session: str) -> None:
-        gone = self._sessions.pop(session, UNKNOWN)
-        self._earlier -= len(gone.earlier or ())
+        gone = self._sessions.pop(session, None)
+        if gone is not None:
+            self.size_bytes -= gone[1]

@@ -191,7 +191,7 @@ def test_a_damaged_turn_breaks_what_follows() -> None:
 def test_so_much_is_remembered_and_no_more() -> None:
     kept = Remembered()
     far = tuple(Earlier.of(turn(n)) for n in range(4))
-    with patch.object(remembered, "MOST_EARLIER", 10), patch.object(remembered, "MOST_SESSIONS", 4):
+    with patch.object(remembered, "MOST_BYTES_IN_ALL", 17_000), patch.object(remembered, "MOST_SESSIONS", 4):
         for name in ("a", "b", "c"):
             session = Recalled(Session(id=name, turns=9), (turn(8),), turn(0), 0, {"t8": 1})
             one = Turn(f"{name}9", name, 9.0, "q", "a", "f", "", Outcome.MISS, Reason.NOT_STORED, "")
@@ -199,3 +199,10 @@ def test_so_much_is_remembered_and_no_more() -> None:
         assert kept.get("a") is UNKNOWN
         assert kept.get("b") is not UNKNOWN
         assert kept.get("c").earlier == far
+        assert 0 < kept.size_bytes <= 17_000
+    with patch.object(remembered, "MOST_SESSIONS", 2):
+        for name in ("d", "e", "f"):
+            one = Turn(f"{name}9", name, 9.0, "q", "a", "f", "", Outcome.MISS, Reason.NOT_STORED, "")
+            kept.add(UNKNOWN, one, window=2)
+    assert [name for name in "abcdef" if kept.get(name) is not UNKNOWN] == ["e", "f"]
+    assert kept.size_bytes == sum(kept.get(name).size_bytes() for name in "ef")
