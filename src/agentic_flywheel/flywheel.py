@@ -107,8 +107,8 @@ class Flywheel(LateParts):
         self._schedule = None
         # On a cluster one channel tells of one server's changes alone, so nothing can be kept at hand there.
         near = settings["near.enabled"] and self._store.link.address.kind != "cluster"
-        self._near = NearCache(settings, self.registry, self._store, self._behind) if near else None
         self._watch = FlowWatch(settings, self._clients, self._store.flows, self._flow_changed)
+        self._near = NearCache(settings, self.registry, self._store, self._watch, self._behind) if near else None
         self._forget = forget = self._near.forget if self._near else _nothing_at_hand
         self.lifetimes = Lifetimes(settings, self.registry, self._store.flows, forget)
         self._known_policies = policies = known_policies(settings, self._store)

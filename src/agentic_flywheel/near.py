@@ -2,15 +2,17 @@
 
 Invariant: what is served from here was true in Redis at most `near.max_staleness_seconds` ago. The server itself says
 what has changed (`store.tracking`); when it falls silent, nothing is served from here any more. The registry is looked
-at with every question, and the flow with one question per `near.max_staleness_seconds` at least, which goes the whole
-way. Only answers that the whole team shares are kept, only for questions without session, directives and overrides,
-and no more than `near.max_megabytes` of them.
+at with every question, and the flow at least once per `near.max_staleness_seconds`: in the background once half of that
+has passed, by a question that goes the whole way once all of it has. Only answers that the whole team shares are kept,
+only for questions without session, directives and overrides, and no more than `near.max_megabytes` of them.
 
 Every such hit leaves a turn and is counted like any other; both are written behind.
 """
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import sys
 import time
 from collections import OrderedDict, deque
@@ -20,6 +22,8 @@ import msgspec
 
 from agentic_flywheel.behind import Repeat, WriteBehind, repeated
 from agentic_flywheel.counting import Counted, IntentLabels, answered
+from agentic_flywheel.errors import FlywheelError
+from agentic_flywheel.flows.protocol import FlowSpec
 from agentic_flywheel.flows.registry import Registry
 from agentic_flywheel.flows.snapshot import RegistrySnapshot
 from agentic_flywheel.identifiers import new_id, new_session_id
@@ -30,6 +34,7 @@ from agentic_flywheel.settings import Settings
 from agentic_flywheel.steps import Step, turn_of
 from agentic_flywheel.store.store import Store
 from agentic_flywheel.store.tracking import Tracking
+from agentic_flywheel.watching import FlowWatch
 
 #: However well the channel does, an answer is read from Redis again after so long: nothing that a server or what stands
 #: before it forgets to tell (SWAPDB, for one) lasts.
@@ -39,6 +44,7 @@ _CHANGES_KEPT = 256
 #: What one kept answer costs besides its texts, in bytes, index and all: measured at 2,350.
 _OVERHEAD_BYTES = 2500
 
+_log = logging.getLogger(__name__)
 
 Name = tuple[str, str | None, str, str | None]
 
@@ -52,15 +58,17 @@ class Moment(NamedTuple):
 
 
 class _Flow:
-    """What a flow answered with when a question last went the whole way."""
+    """What a flow answered with when it was last looked at; `looking` is a look that is under way."""
 
-    __slots__ = ("bound", "fingerprint", "generation", "looked_at")
+    __slots__ = ("bound", "fingerprint", "generation", "looked_at", "looking", "spec")
 
-    def __init__(self, fingerprint: str, generation: int, bound: float) -> None:
+    def __init__(self, spec: FlowSpec, fingerprint: str, generation: int) -> None:
+        self.spec = spec
         self.fingerprint = fingerprint
         self.generation = generation
-        self.bound = bound
+        self.bound = 0.0
         self.looked_at = 0.0
+        self.looking: asyncio.Task[None] | None = None
 
 
 class _Kept:
@@ -112,9 +120,12 @@ class NearCache:
     """The answers that one process keeps at hand; made only where `near.enabled` is set, and not for a cluster: there a
     channel tells of one server's changes alone."""
 
-    def __init__(self, settings: Settings, registry: Registry, store: Store, behind: WriteBehind) -> None:
+    def __init__(
+        self, settings: Settings, registry: Registry, store: Store, watch: FlowWatch, behind: WriteBehind
+    ) -> None:
         self._registry = registry
         self._store = store
+        self._watch = watch
         self._behind = behind
         self._room = int(settings["near.max_megabytes"]) * 1_000_000
         self._bound = settings.number("near.max_staleness_seconds")
@@ -158,6 +169,8 @@ class NearCache:
             return None
         if self._registry.current() is not kept.registry:
             return None
+        if monotonic > looked.looked_at + looked.bound / 2 and looked.looking is None:
+            looked.looking = asyncio.get_running_loop().create_task(self._look_ahead(looked))
         elapsed = (time.perf_counter() - started) * 1000
         id_ = new_id()
         again = Repeat(kept.turn, new_session_id(), id_, trace or id_, now, elapsed, kept.counted)
@@ -214,6 +227,10 @@ class NearCache:
     async def aclose(self) -> None:
         """Forget everything and close the channel."""
         self._closed = True
+        looking = [flow.looking for flow in self._flows.values() if flow.looking is not None]
+        for task in looking:
+            task.cancel()
+        await asyncio.gather(*looking, return_exceptions=True)
         await self.channel.aclose()
         self._changed(None)
 
@@ -225,10 +242,27 @@ class NearCache:
         if looked is None or (looked.fingerprint, looked.generation) != (facts.fingerprint, facts.generation):
             if looked is not None:
                 self.forget(self._store.keys.flow(spec.key))
-            looked = self._flows[spec.key] = _Flow(facts.fingerprint, facts.generation, 0.0)
+            looked = self._flows[spec.key] = _Flow(spec, facts.fingerprint, facts.generation)
+        looked.spec = spec
         looked.bound = min(self._bound, every)
         looked.looked_at = max(looked.looked_at, since.at)
         return looked
+
+    async def _look_ahead(self, looked: _Flow) -> None:
+        """Look whether a flow still answers with what it did, so that no question has to. What is not known, and what
+        changed, is left to the next question."""
+        began = time.monotonic()
+        try:
+            standing = await self._watch.current(looked.spec, now=time.time())
+            if standing.verified and (standing.fingerprint, standing.generation) == (
+                looked.fingerprint,
+                looked.generation,
+            ):
+                looked.looked_at = max(looked.looked_at, began)
+        except FlywheelError as error:
+            _log.debug("flow %s is left to the next question: %s", looked.spec.key, error)
+        finally:
+            looked.looking = None
 
     def _unchanged(self, keys: tuple[bytes, ...], since: int) -> bool:
         if self._heard - since > len(self._changes):

@@ -588,6 +588,30 @@ async def test_a_changed_document_is_noticed_within_the_bound(valkey: Server, tm
         assert after.text != before.text
 
 
+async def test_a_flow_is_looked_at_before_anybody_has_to_wait_for_it(
+    valkey: Server, tmp_path: Path, clock: Clock
+) -> None:
+    bound = {**STEADY, "near_max_staleness_seconds": 6.0}
+    async with opened(valkey, tmp_path, {"oracle": Oracle()}, **bound) as flywheel:
+        await warmed(flywheel, flow="oracle")
+        near = near_of(flywheel)
+        looked = near._flows["oracle"]
+        for _ in range(2):  # together longer than a look may be old
+            before = looked.looked_at
+            near.channel.trusted_until = float("inf")
+            clock.added += 3.5
+            assert (await flywheel.ask(QUESTION, flow="oracle")).near
+            await until(lambda before=before: looked.looked_at > before, "the flow to be looked at")
+            assert looked.looking is None
+        await flywheel.flush()
+        async with opened(valkey, tmp_path, {"oracle": Oracle()}, **STEADY) as other:
+            await other.cache.clear(flow="oracle", dry_run=False)
+        near.channel.trusted_until = float("inf")
+        looked.looked_at -= 3.5
+        await until(lambda: not near._kept, "the clearing to be heard")
+        assert not (await flywheel.ask(QUESTION, flow="oracle")).near
+
+
 async def test_the_memory_it_takes_is_bounded_and_the_least_used_goes_first(valkey: Server, tmp_path: Path) -> None:
     def long(question: str) -> str:
         return f"{question} " + "word " * 10_000

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 from collections.abc import Iterator
@@ -9,8 +10,9 @@ from collections.abc import Iterator
 import pytest
 
 from agentic_flywheel.errors import SettingsError
-from agentic_flywheel.interfaces.http.logs import log_to_stderr
+from agentic_flywheel.interfaces.http.logs import log_request, log_to_stderr
 
+pytestmark = pytest.mark.anyio
 SECRET = "SECRETWORD"
 
 
@@ -73,3 +75,15 @@ def test_who_debugs_sees_everything(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_level_that_does_not_exist_is_refused() -> None:
     with pytest.raises(SettingsError, match="LOUD"):
         log_to_stderr("text", level="LOUD")
+
+
+async def test_lines_of_requests_keep_their_order_among_others(capsys: pytest.CaptureFixture[str]) -> None:
+    log_to_stderr("text")
+    facts = {"method": "GET", "status": 200}
+    for route in ("/a", "/b"):
+        log_request(facts | {"route": route})
+    logging.getLogger("agentic_flywheel.test").warning("between")
+    log_request(facts | {"route": "/c"})
+    await asyncio.sleep(0)  # nothing waits longer than this turn of the loop
+    said = [line.split(": ", 1)[1] for line in capsys.readouterr().err.splitlines()]
+    assert said == ["GET /a 200", "GET /b 200", "between", "GET /c 200"]

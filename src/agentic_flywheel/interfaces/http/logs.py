@@ -7,6 +7,7 @@ their path. `text` is for people, `json` is one object a line.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import os
@@ -60,12 +61,27 @@ class _Stderr(logging.StreamHandler[Any]):
         super().__init__(sys.stderr)
         self.form = form
         self.setFormatter(form)
+        self._lines: list[str] = []
 
     def put(self, line: str) -> None:
-        """Write a line as it is."""
+        """Write a line as it is, with all others that come in this turn of the event loop; call it there."""
+        self._lines.append(line)
+        if len(self._lines) == 1:
+            asyncio.get_running_loop().call_soon(self.flush)
+
+    def flush(self) -> None:
+        """Write what waits."""
         with self.lock or contextlib.nullcontext():
-            self.stream.write(line + "\n")
-            self.stream.flush()
+            if self._lines:
+                lines, self._lines = self._lines, []
+                self.stream.write("\n".join(lines) + "\n")
+            super().flush()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a record, after what came before it."""
+        if self._lines:
+            self.flush()
+        super().emit(record)
 
 
 class _Discreet(logging.Formatter):

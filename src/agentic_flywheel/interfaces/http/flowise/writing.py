@@ -197,4 +197,6 @@ def _json(value: Any) -> str:
 
 
 def _text(value: str) -> str:
+    if value.isascii() and value.isprintable() and '"' not in value and "\\" not in value:
+        return f'"{value}"'
     return json.dumps(value, ensure_ascii=False)
