@@ -7,6 +7,7 @@ import http.client
 import json
 import re
 import threading
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -309,6 +310,68 @@ def test_files_go_through_untouched(client: httpx2.Client, flowise: ReplayFlowis
     sent = flowise.requests[-1]
     assert sent.headers["content-type"].startswith("multipart/form-data; boundary=")
     assert sent.body.count(b"some text ") == 9000
+
+
+#: Predictions that were recorded and do not come through as they are, and what comes instead. The one with a file has a
+#: test of its own.
+OTHERWISE = dict.fromkeys(NO_QUESTION, "refused") | {
+    "err_invalid_json": "passed",
+    "err_unknown_id_streaming": "refused",  # Flowise never answers that one
+    "pred_form_urlencoded": "replayed",
+    "pred_multipart_file": "passed",
+}
+
+
+def test_every_recorded_prediction_is_accounted_for() -> None:
+    recorded = {r.name for r in RECORDINGS.values() if "/prediction/" in r.request["path"]}
+    replayed = {r.name for r in PREDICTIONS}
+    assert recorded == replayed | set(OTHERWISE)
+    assert not replayed & set(OTHERWISE)
+    assert (len(recorded), len(replayed), sum(r.streamed for r in PREDICTIONS)) == (76, 65, 15)
+
+
+@pytest.mark.parametrize("name", sorted(set(OTHERWISE) - {"pred_multipart_file"}))
+def test_what_does_not_come_through_as_it_is_comes_as_said(
+    client: httpx2.Client, flowise: ReplayFlowise, name: str
+) -> None:
+    recording, what = RECORDINGS[name], OTHERWISE[name]
+    request = recording.request
+    path, text = request["path"], request.get("body_text")
+    kind = {"pred_form_urlencoded": "application/x-www-form-urlencoded", "err_text_body": "text/plain"}.get(name)
+    content = json.dumps(request["body"]) if text is None else text
+    if what != "refused":
+        flowise.queue(recording.flow_id, recording.reply)
+    reply = client.post(path, content=content, headers={"Content-Type": kind or "application/json"})
+    flowise._scripts.get(recording.flow_id, deque()).clear()
+    if what == "refused":
+        assert reply.status_code in {400, 404}
+        assert flowise.calls == []
+        return
+    assert reply.status_code == recording.response["status"]
+    assert reply.headers["content-type"] == recording.response["headers"]["content-type"]
+    assert without_ids(reply.content) == without_ids(recording.response["body_text"].encode())
+    if what == "replayed":
+        again = client.post(path, content=content, headers={"Content-Type": kind or ""})
+        assert again.headers["x-afw-outcome"] == "hit"
+        assert without_ids(again.content) == without_ids(reply.content)
+
+
+@pytest.mark.parametrize("name", sorted(n for n, r in RECORDINGS.items() if "/prediction/" not in r.request["path"]))
+def test_what_was_recorded_beside_predictions_is_passed_on_as_it_is(
+    client: httpx2.Client, flowise: ReplayFlowise, name: str
+) -> None:
+    recording = RECORDINGS[name]
+    path = recording.request["path"]
+    if not path.startswith("/api/v1/"):  # Flowise's own pages are not served here
+        assert client.get(path).status_code == 404
+        return
+    reply = recording.reply
+    flowise.queue_route(path, reply)
+    answer = client.get(path, headers=recording.request.get("headers", {}))
+    assert answer.status_code == recording.response["status"]
+    assert answer.headers["content-type"] == recording.response["headers"]["content-type"]
+    assert answer.content == b"".join(reply.pieces)
+    assert answer.headers["x-afw-outcome"] == "passed"
 
 
 @pytest.mark.parametrize("body", [b"{}", b"[]", b'"text"', b"1", b"null", b'{"question": null}', b'{"question": 5}',
