@@ -14,8 +14,9 @@ import pytest
 
 from afw_command import Afw
 from agentic_flywheel import Directives, Flywheel
-from agentic_flywheel.errors import InputError
+from agentic_flywheel.errors import InputError, ServiceBusy
 from agentic_flywheel.happenings import Happening
+from agentic_flywheel.interfaces.http.listeners import Listeners
 from flywheels import Oracle, opened
 from http_process import HttpServer, assert_problem, served
 from servers import Server, Servers
@@ -187,6 +188,7 @@ def test_events_over_http_resume_where_the_client_left(running: tuple[HttpServer
             assert (name, turn["turn_id"], turn["outcome"]) == ("turn", asked["turn_id"], "miss")
             assert place
             assert "SECRETWORD" not in json.dumps(turn)
+            assert turn["place"] == ""
         with client.stream("GET", "/api/v2/events", params={"after": place, "seconds": 0}) as stream:
             assert [name for name, _, _ in read(stream, 5)] == ["began"]
         assert_problem(client.get("/api/v2/events", headers={"Last-Event-ID": "../x"}), 400, "invalid_input")
@@ -202,3 +204,21 @@ def test_who_may_only_ask_follows_their_own_sessions_alone(running: tuple[HttpSe
             assert read(stream, 1)[0][0] == "began"
         refused = bob.get("/api/v2/events", params={"session_id": "anns", "seconds": 0})
         assert_problem(refused, 404, "unknown_session")
+
+
+def test_a_service_that_ends_ends_the_streams_of_those_who_follow(valkey: Server, tmp_path: Path) -> None:
+    afw = Afw(tmp_path, valkey.url)
+    with served(afw) as server, server.client() as client, client.stream("GET", "/api/v2/events") as stream:
+        lines = stream.iter_lines()
+        assert next(lines).startswith("retry:")
+        server.process.terminate()
+        assert any(line.startswith("event: began") for line in lines)  # and it comes to its end
+        assert server.process.wait(60) == 0
+
+
+def test_what_is_too_many_is_refused_and_what_ended_counts_no_more() -> None:
+    listeners = Listeners(2)
+    with listeners.one_more(), listeners.one_more(), pytest.raises(ServiceBusy):
+        listeners.check()
+    listeners.check()
+    assert listeners.open == 0

@@ -6,6 +6,7 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Annotated
 
+import msgspec
 from starlette.requests import Request
 from starlette.responses import StreamingResponse
 
@@ -89,7 +90,8 @@ async def _told(
             one = began
             while True:
                 if one is not None:
-                    yield event(one.what, given_out(one, Happening), id_=one.place)
+                    said_alone = msgspec.structs.replace(one, place="")  # it stands in the id
+                    yield event(one.what, given_out(said_alone, Happening), id_=one.place)
                     said = time.monotonic()
                 elif time.monotonic() - said > PING_SECONDS:
                     yield b": still here\n\n"
