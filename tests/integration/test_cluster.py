@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -14,6 +15,7 @@ import pytest
 from agentic_flywheel import Flywheel
 from agentic_flywheel.errors import StoreError, StoreMisused, StoreUnavailable
 from agentic_flywheel.model import Origin, Outcome
+from agentic_flywheel.privacy import PrivacyPolicy, Whose
 from agentic_flywheel.settings import load_settings
 from agentic_flywheel.store.breaker import State
 from agentic_flywheel.store.cluster import Cluster, slot_of
@@ -296,3 +298,18 @@ async def test_what_was_plain_is_sealed_wherever_it_lies(cluster: ClusterOfSix, 
         for number in range(6):
             raw = await flywheel._store.link.execute("XRANGE", flywheel._store.keys.turns(f"s{number}"), "-", "+")
             assert [getattr(entry[1][1], "key_id", "") for entry in raw] == ["k1"]
+
+
+async def test_privacy_policies_and_retention(cluster: ClusterOfSix, tmp_path: Path) -> None:
+    async with opened(cluster.url, tmp_path, {"docs": Oracle()}) as flywheel:
+        question = "How is the valve opened on tablets?"
+        assert (await flywheel.ask(question, flow="docs", session="s")).remembered
+        nothing = PrivacyPolicy(history=False, cache=False)
+        change = await flywheel.policies.set(Whose.FLOW, "docs", policy=nothing)
+        assert change.removed_answers == 1
+        answer = await flywheel.ask(question, flow="docs", session="s")
+        assert (answer.reason, answer.remembered) == ("policy", False)
+        await flywheel.policies.set(Whose.TENANT, policy=PrivacyPolicy(retention_days=1))
+        swept = await flywheel.retention.sweep(dry_run=False, now=time.time() + 2 * 86_400)
+        assert (swept.removed["turns"], swept.removed["sessions"]) == (1, 1)
+        assert (await flywheel.sessions.list()).sessions == ()

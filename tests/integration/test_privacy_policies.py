@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
+import os
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -399,3 +401,27 @@ async def test_traces_show_nothing_of_whom_no_history_is_kept(valkey: Server, tm
         assert "seen of code" in sent
         assert MARK not in sent
         assert "s-docs" not in sent
+
+
+async def test_with_a_key_policies_are_sealed_on_the_server_and_on_disk_and_rotated(
+    valkey: Server, tmp_path: Path
+) -> None:
+    lines = [f"k{n}:{base64.b64encode(os.urandom(32)).decode()}" for n in (1, 2)]
+    name = f"{MARK}-ann"
+    async with opened(valkey, tmp_path, flows(), encryption_keys=lines[0]) as flywheel:
+        await flywheel.policies.set(Whose.USER, name, policy=OFF)
+        assert not (await ask(flywheel, user=name)).remembered
+        assert (await flywheel.policies.show(user=name)).policies[0].name == name
+        await flywheel.retention.sweep(dry_run=False)
+    with valkey.client() as redis:
+        held = redis.hgetall("afw:v1:default:privacy")
+    assert [field for field, value in held.items() if MARK.encode() in value] == []
+    assert list(files_with(MARK, tmp_path)) == []
+    both = ",".join(lines)
+    async with opened(valkey, tmp_path, flows(), encryption_keys=both, encryption_current="k2") as flywheel:
+        assert (await flywheel.encryption.rotate()).complete
+    async with opened(valkey, tmp_path, flows(), encryption_keys=lines[1]) as flywheel:
+        assert not (await ask(flywheel, user=name)).remembered
+        assert (await flywheel.retention.notes()).last is not None
+        version = (await flywheel._store.policies.table()).version
+    assert held[b"version"].decode() == version
