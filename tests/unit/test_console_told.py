@@ -7,10 +7,12 @@ import inspect
 import re
 from collections.abc import Iterator
 from importlib import import_module
+from pathlib import Path
 
 import pytest
 from markupsafe import Markup
 
+import agentic_flywheel
 from agentic_flywheel.interfaces.http.console.told import forms, told
 from agentic_flywheel.interfaces.http.console.words import Words
 
@@ -30,6 +32,7 @@ MADE = {
     "policy.privacy": ("no_history", "no_cache"),
     "policy.faq": ("stands",),
     "policy.similarity.budget": ("_fixed",),
+    "policy.similarity.proposals": ("profile_draft", "ttl_draft"),
 }
 _SENTENCE = re.compile(r"[^ ]+ [^ ]+ .*[^ ]")
 #: Put together with others, or words for programs.
@@ -70,6 +73,16 @@ def test_every_sentence_for_people_is_said_in_french(module: str, name: str) -> 
     french = Words("fr")
     missing = [text for text in found if "lang=" in told(french, text.replace("{}", "7"))]
     assert missing == []
+
+
+def test_what_a_receipt_is_of_is_said_in_french() -> None:
+    """Whatever is removed anywhere: the actions of all receipts, as the source has them."""
+    source = "\n".join(path.read_text("utf-8") for path in Path(inspect.getfile(agentic_flywheel)).parent.glob("*.py"))
+    actions = set(re.findall(r"Receipt\(\s*action=\"([a-z ]+)\"", source)) | set(
+        re.findall(r"_receipt\(\"([a-z ]+)\"", source)
+    )
+    assert {"forget session", "clear answers", "delete session", "revoke key"} <= actions
+    assert [one for one in sorted(actions) if "lang=" in told(Words("fr"), one)] == []
 
 
 def test_what_is_not_known_is_marked_and_nothing_is_taken_for_markup() -> None:

@@ -84,6 +84,23 @@ def _hmac_with_public_key() -> str:
     return f"{body}.{part(hmac.digest(public, body.encode(), 'sha256'))}"
 
 
+def _headed(private: Any = EC_KEY, said: dict[str, Any] | None = None, **headers: Any) -> str:
+    """A right token but for its head, and what it `said`."""
+
+    def part(value: bytes) -> str:
+        return base64.urlsafe_b64encode(value).decode().rstrip("=")
+
+    body = (
+        f"{part(json.dumps({'alg': 'ES256'} | headers).encode())}.{part(json.dumps(claims() | (said or {})).encode())}"
+    )
+    algorithm = jwt.algorithms.ECAlgorithm(jwt.algorithms.ECAlgorithm.SHA256)
+    return f"{body}.{part(algorithm.sign(body.encode(), private))}"
+
+
+async def test_a_head_that_the_test_makes_is_right_where_its_key_is(tokens: Callable[..., Tokens]) -> None:
+    assert (await tokens().caller_of(_headed(kid="ec"))).user == "ann"
+
+
 def _tampered() -> str:
     head, body, signature = signed().split(".")
     raw = json.loads(base64.urlsafe_b64decode(body + "=" * (-len(body) % 4))) | {"sub": "root"}
@@ -112,6 +129,17 @@ def _tampered() -> str:
         ("an empty name", lambda: signed(sub=" ")),
         ("a name that drives terminals", lambda: signed(sub="\x1b[2J")),
         ("nonsense", lambda: "eyJ.x.y"),
+        ("a key by its path", lambda: _headed(kid="../../../../dev/null")),
+        ("a key that is a list", lambda: _headed(kid=["ec"])),
+        ("a key of its own in its head", lambda: _headed(STRANGER, kid="own", jwk=jwk(STRANGER, "own"))),
+        ("a key of its own elsewhere", lambda: _headed(STRANGER, kid="own", jku="https://evil.example/jwks.json")),
+        ("something critical that nobody knows", lambda: _headed(kid="ec", crit=["exp-policy"], **{"exp-policy": 1})),
+        ("an end that is a word", lambda: signed(exp="tomorrow")),
+        ("an end beyond all numbers", lambda: signed(exp=float("inf"))),
+        ("an end that is no number", lambda: signed(exp=float("nan"))),
+        ("several names", lambda: signed(sub=["ann", "root"])),
+        ("a name that is a claim", lambda: signed(sub={"name": "ann"})),
+        ("two issuers", lambda: _headed(said={"iss": [ISSUER, "https://evil.example/"]}, kid="ec")),
     ],
 )
 async def test_any_other_is_refused(tokens: Callable[..., Tokens], what: str, make: Callable[[], str]) -> None:

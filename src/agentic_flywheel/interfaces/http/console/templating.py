@@ -141,11 +141,14 @@ def past(words: Words, at: float) -> str:
 
     >>> past(Words("en"), time.time() - 7200), past(Words("fr"), time.time())
     ('2 hours ago', 'à l’instant')
+    >>> past(Words("en"), time.time() - 119), past(Words("fr"), time.time() - 6.4 * 86400)
+    ('1 minute ago', 'il y a 6 jours')
     """
     seconds = time.time() - at
     if seconds < 2:
         return words("time.now")
-    return words("time.ago", span=duration(words, float(int(seconds))))
+    length = next(length for length, _, _ in _UNITS if seconds >= length)
+    return words("time.ago", span=duration(words, seconds // length * length))
 
 
 def moment(at: float, form: str = "%Y-%m-%d %H:%M UTC") -> str:
