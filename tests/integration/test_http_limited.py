@@ -239,6 +239,18 @@ async def test_tools_over_http_with_a_limited_key(team: Team) -> None:
             assert (await refused(client, name, **arguments))["error_type"] == "not_allowed", name
 
 
+def test_the_console_says_at_its_door_that_it_is_closed_to_such_a_key(team: Team) -> None:
+    with team.server.client() as client:
+        page = client.get("/signin", headers={"Accept": "text/html"})
+        token = page.text.partition('name="token" value="')[2].partition('"')[0]
+        headers = {"Sec-Fetch-Site": "same-origin", "Accept": "text/html"}
+        refused = client.post("/signin", data={"token": token, "key": team.key}, headers=headers)
+        assert refused.status_code == 403
+        assert "limited to echo" in refused.text
+        assert "afw_key" not in refused.headers.get("set-cookie", "")
+        assert client.post("/signin", data={"token": token, "key": team.admin}, headers=headers).status_code == 303
+
+
 async def test_several_flows_and_the_facade(valkey: Server, tmp_path: Path) -> None:
     async with app_on(valkey, tmp_path) as app:
         for name in ("a", "b", "c"):

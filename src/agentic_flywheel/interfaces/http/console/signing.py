@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import msgspec
 from starlette.responses import RedirectResponse, Response
 
+from agentic_flywheel.errors import NotAllowed
 from agentic_flywheel.interfaces.http.authentication import COOKIE
 from agentic_flywheel.interfaces.http.console.pages import Action, Page, Screen
 from agentic_flywheel.interfaces.http.console.visit import LANGUAGE_COOKIE, THEME_COOKIE, THEMES
@@ -39,9 +40,15 @@ async def ask(visit: Visit) -> Page:
 
 
 async def sign_in(visit: Visit, form: Form) -> Response:
-    """Take a key. Raises `CredentialsRefused`."""
+    """Take a key. Raises `CredentialsRefused`, and `NotAllowed` for one to which every page would be closed."""
     key = form.required("key")
-    await visit.call.service.home.api_keys.admit(key)
+    caller, _ = await visit.call.service.home.api_keys.admit(key)
+    if caller.flows is not None:
+        raise NotAllowed(
+            f"{caller.name!r} is limited to {', '.join(sorted(caller.flows))}: the console is about all flows",
+            suggestions=("Sign in with a key that is not limited to flows.",),
+            key=caller.name,
+        )
     response = RedirectResponse(local(form.text("next")), 303)
     secure = visit.request.url.scheme == "https"
     response.set_cookie(COOKIE, key, httponly=True, samesite="strict", secure=secure, path="/")
