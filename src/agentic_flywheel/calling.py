@@ -30,6 +30,7 @@ from agentic_flywheel.policy.lifetime import stored_seconds
 from agentic_flywheel.settings import Settings
 from agentic_flywheel.steps import Step
 from agentic_flywheel.store.codec import decode, packed
+from agentic_flywheel.store.gone import is_gone
 from agentic_flywheel.store.leases import LEASE_SECONDS, Begun, Ended, Lease, Part, Silence
 from agentic_flywheel.store.store import Store
 
@@ -192,6 +193,8 @@ class Calling:
     def _serves(self, step: Step, found: Entry, *, refresh: bool) -> bool:
         """Whether what stands in the store by now makes the call unnecessary."""
         before = self._before(step)
+        if step.read.state.gone and is_gone(found, step.read.state.gone):
+            return False  # it was put back
         if refresh and before is not None and found.created_at <= before.created_at:
             return False
         return verdict(Found(step.plan.wanted[0], found), step.facts) is Reason.EXACT

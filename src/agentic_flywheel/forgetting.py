@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 import unicodedata
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from agentic_flywheel.behind import WriteBehind
@@ -20,6 +20,7 @@ from agentic_flywheel.matching import Matching
 from agentic_flywheel.model import Entry, Outcome, Receipt
 from agentic_flywheel.policy.admission import admit_id
 from agentic_flywheel.sessions import Sessions
+from agentic_flywheel.store.gone import records
 from agentic_flywheel.store.keys import flight_name
 from agentic_flywheel.store.scan import Scan
 from agentic_flywheel.store.store import Store
@@ -136,6 +137,7 @@ class Forgetting:
         }
         await pending.add(traces=[entry.trace_id for entry in found.values()])
         if not dry_run:
+            await self._remember(found.values())
             for key, entry in found.items():
                 await self._matching.forget(key, entry)
                 await self._store.leases.forget(flight_name(key, f"{entry.fingerprint} {entry.generation}"))
@@ -158,6 +160,16 @@ class Forgetting:
                 scores=[score_id("", session, one.name, one.by) for one in said if not one.turn_id],
             )
 
+    async def _remember(self, entries: Iterable[Entry], *, session: str = "") -> None:
+        """Remember what goes, so that an answer that is put back is not served: all of a session's, else one by one."""
+        turns: dict[str, set[str]] = {}
+        for entry in entries:
+            turns.setdefault(entry.flow, set()).add(entry.turn_id)
+        now = time.time()
+        for flow, ids in turns.items():
+            told = records(sessions=[session], at=now) if session else records(turns=sorted(ids), at=now)
+            await self._store.flows.remember_gone(flow, told, now=now)
+
     async def _owned(self, user: str) -> list[str]:
         found: list[str] = []
         offset = 0
@@ -174,6 +186,7 @@ class Forgetting:
         removed["shared answers"] = len(shared)
         removed["reports"] = await self._store.similar.forget_reports(session, dry_run=dry_run)
         if not dry_run:
+            await self._remember(shared.values(), session=session)
             for key, entry in shared.items():
                 await self._matching.forget(key, entry)
                 await self._store.leases.forget(flight_name(key, f"{entry.fingerprint} {entry.generation}"))

@@ -32,6 +32,7 @@ from agentic_flywheel.questions import Asked, Plan
 from agentic_flywheel.search.embedding import Embedding
 from agentic_flywheel.search.protocols import Embedder, Recall
 from agentic_flywheel.settings import Settings
+from agentic_flywheel.store.gone import is_gone
 from agentic_flywheel.store.keys import scope_of_key
 from agentic_flywheel.store.link import Command
 from agentic_flywheel.store.store import Store
@@ -163,7 +164,8 @@ class Matching:
         named = self._store.vectors.answer_commands(
             embedder.fingerprint, partition, [neighbour.key for neighbour in neighbours]
         )
-        replies = await self._store.link.run(*read, *gets, *named)
+        forgotten = self._store.flows.gone_command(plan.spec.key)
+        *replies, gone = await self._store.link.run(*read, *gets, *named, forgotten)
         state = self._store.similar.state_of(replies[: len(read)])
         terms = self.terms_of(plan.spec, state)
         cuts = self.cuts(plan.spec.key, state, terms)
@@ -174,6 +176,8 @@ class Matching:
         known = state.blocked[: len(neighbours)]
         for neighbour, raw, answer, blocked in zip(neighbours, values, answers, known, strict=True):
             entry = self._store.entries.looked(raw).entry
+            if entry is not None and gone and is_gone(entry, gone):
+                entry = None  # it was put back
             if entry is None:
                 recall.drop(partition, neighbour.key)
             guards = weigh(asked.text, entry.asked or entry.question, terms.profile) if entry else ()

@@ -249,7 +249,7 @@ class FlowState(msgspec.Struct, gc=False, frozen=True, kw_only=True):
     `revision` is what the flow's own service last said of itself ("" where the kind has none or it was never
     asked), `checked_at` when that was; `fingerprint` covers the revision and the registry's configuration.
     `ttl_seconds` is the override set at run time, None where there is none; `faq` the version of the flow's FAQ, which
-    is another one after each change, and "" where it never had one.
+    is another one after each change, and "" where it never had one. `gone` says whose answers were forgotten.
     """
 
     fingerprint: str = ""
@@ -260,6 +260,7 @@ class FlowState(msgspec.Struct, gc=False, frozen=True, kw_only=True):
     checked_at: float = 0.0
     ttl_seconds: float | None = None
     faq: str = ""
+    gone: bytes = b""
 
 
 class RouteScore(msgspec.Struct, gc=False, frozen=True, kw_only=True):

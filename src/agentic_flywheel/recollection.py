@@ -23,8 +23,10 @@ from agentic_flywheel.policy.decision import Found
 from agentic_flywheel.policy.relevance import Earlier
 from agentic_flywheel.questions import Asked, Plan, Planner
 from agentic_flywheel.remembered import UNKNOWN, Conversation, Remembered, continued, further_back, read_further
+from agentic_flywheel.store.entries import Looked
 from agentic_flywheel.store.failures import NONSENSE, nonsense
 from agentic_flywheel.store.flow_states import seconds_of
+from agentic_flywheel.store.gone import is_gone
 from agentic_flywheel.store.link import Command
 from agentic_flywheel.store.recalled import Recalled, recalled_with
 from agentic_flywheel.store.store import Store
@@ -199,15 +201,18 @@ class Recollection:
 
     def _understood(self, asked: Asked, plan: Plan, replies: Sequence[Any]) -> Read:
         store, spec = self._store, plan.spec
-        state, type_ttl, policies, *values = replies
+        said, type_ttl, policies, *values = replies
+        state = store.flows.state_of(said)
         found = []
         for wanted, value in zip(plan.wanted, values, strict=True):
             looked = store.entries.looked(value)
+            if state.gone and looked.entry is not None and is_gone(looked.entry, state.gone):
+                looked = Looked(damaged=True)  # forgotten, and put back by somebody
             if looked.damaged:
                 self._behind.count(spec.key, asked.at, damaged=1)
             found.append(Found(wanted, looked.entry, looked.damaged))
         return Read(
-            state=store.flows.state_of(state),
+            state=state,
             type_ttl=seconds_of(type_ttl),
             policies=store.policies.version_of(policies),
             found=tuple(found),

@@ -43,13 +43,16 @@ def there(servers: Servers) -> Server:
 
 
 @asynccontextmanager
-async def both(here: Server, there: Server, folder: Path, **arguments: Any) -> AsyncIterator[tuple[Flywheel, Flywheel]]:
+async def both(
+    here: Server, there: Server, folder: Path, sealed: bool = False, **arguments: Any
+) -> AsyncIterator[tuple[Flywheel, Flywheel]]:
     """A flywheel on each server, with the same flow."""
     for name in ("here", "there"):
         (folder / name).mkdir(exist_ok=True)
+    keys = {"encryption_keys": f"k1:{'A' * 43}="} if sealed else {}
     async with (
-        opened(here, folder / "here", {"oracle": Oracle()}) as source,
-        opened(there, folder / "there", {"oracle": Oracle()}, **arguments) as target,
+        opened(here, folder / "here", {"oracle": Oracle()}, **keys) as source,
+        opened(there, folder / "there", {"oracle": Oracle()}, **keys, **arguments) as target,
     ):
         yield source, target
 
@@ -159,8 +162,9 @@ def comparable(found: list[Record]) -> list[Record]:
     return [replace(one, value=replace(one.value, ends_at=0.0)) if one.kind == "entry" else one for one in found]
 
 
-async def test_importing_twice_changes_nothing(here: Server, there: Server, tmp_path: Path) -> None:
-    async with both(here, there, tmp_path) as (source, target):
+@pytest.mark.parametrize("sealed", [False, True])
+async def test_importing_twice_changes_nothing(here: Server, there: Server, tmp_path: Path, sealed: bool) -> None:
+    async with both(here, there, tmp_path, sealed=sealed) as (source, target):
         await converse(source)
         await source.backup.export(tmp_path / "backup")
         would = await target.backup.restore(tmp_path / "backup", dry_run=True)

@@ -7,6 +7,7 @@ import base64
 import contextlib
 import os
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -315,6 +316,48 @@ async def test_a_value_that_is_not_what_was_written_here_is_a_counted_miss(
         counted = (await flywheel.encryption.state()).unreadable
         assert counted == ({} if how == "replayed" else {"damaged": counted["damaged"]})
         assert (await flywheel.ask(QUESTION, user="dora")).text == again.text
+
+
+@pytest.mark.parametrize("what", ["session", "user", "matching"])
+async def test_a_forgotten_answer_that_is_put_back_is_a_counted_miss(
+    redis_server: Server, tmp_path: Path, what: str
+) -> None:
+    """With its vector and everything else that lay there; what others asked meanwhile is not touched."""
+    oracle = Oracle()
+    arguments = {"encryption_keys": key_line("k1"), "near_enabled": False}
+    async with opened(redis_server, tmp_path, {"oracle": oracle}, **arguments) as flywheel:
+        first = await flywheel.ask(QUESTION, session="s", user="ann")
+        other = await flywheel.ask("Which flows are there?", user="bob")
+        await flywheel.flush()
+        with redis_server.client() as redis:
+            raw = redis.get(first.key)
+            assert (await flywheel.ask(QUESTION, user="bob")).text == first.text
+            target = {"session": "s", "user": "ann", "matching": QUESTION}[what]
+            await getattr(flywheel.forgetting, what)(target, dry_run=False)
+            assert redis.get(first.key) is None
+            redis.set(first.key, raw, px=1_000_000)
+            again = await flywheel.ask(QUESTION, user="carl")
+            assert (again.outcome, again.reason) == ("miss", "damaged")
+            assert again.text != first.text
+            assert (await flywheel.ask("Which flows are there?", user="carl")).text == other.text
+            # Its place was taken; who it was of may ask again, and that answer is a new one.
+            assert (await flywheel.ask(QUESTION, user="ann")).text == again.text
+            redis.set(first.key, raw, px=1_000_000)
+            assert (await flywheel.ask(QUESTION, user="ann")).text not in {first.text, again.text}
+
+
+async def test_an_answer_past_its_end_that_is_put_back_is_a_miss(valkey: Server, tmp_path: Path) -> None:
+    oracle = Oracle()
+    arguments = {"encryption_keys": key_line("k1"), "ttl_jitter": 0.0}
+    async with opened(valkey, tmp_path, {"oracle": oracle}, **arguments) as flywheel:
+        await flywheel.lifetimes.set("oracle", timedelta(seconds=1))
+        first = await flywheel.ask(QUESTION, user="ann")
+        with valkey.client() as redis:
+            raw = redis.get(first.key)
+            await until(lambda: redis.get(first.key) is None, "the answer to end")
+            redis.set(first.key, raw, px=1_000_000)
+        again = await flywheel.ask(QUESTION, user="bob")
+        assert (again.outcome, again.reason, oracle.calls) == ("miss", "expired", 2)
 
 
 async def test_turns_and_titles_that_were_moved_are_not_shown(valkey: Server, tmp_path: Path) -> None:

@@ -22,6 +22,8 @@ pytestmark = pytest.mark.anyio
 
 QUESTION = "How do I enable append-only persistence in Redis?"
 FOLLOW_UP = "And what does that cost?"
+#: Variables that a test sets for all flywheels.
+ENVIRON: dict[str, str] = {}
 
 
 class CountingProxy:
@@ -79,7 +81,7 @@ async def echo(question: str, history: list[object]) -> str:
 def flywheel_at(url: str, directory: Path) -> Flywheel:
     settings: Settings = load_settings(
         {"redis_url": url, "redis.command_timeout_seconds": 10.0},
-        environ={"AFW_CONFIG_DIR": str(directory)},
+        environ={"AFW_CONFIG_DIR": str(directory)} | ENVIRON,
         directory=directory,
     )
     registry = Registry(settings)
@@ -176,3 +178,20 @@ async def test_a_session_that_went_on_elsewhere_costs_one_more(
     async with flywheel_at(valkey.url, elsewhere) as flywheel:
         await flywheel.ask(path[1], session="shared", flow="echo")
     assert await watched.ask(path[2], "shared") == (Outcome.HIT, 3)
+
+
+@pytest.mark.parametrize("sealed", [False, True])
+async def test_a_process_s_first_question_takes_what_every_later_one_takes(
+    valkey: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sealed: bool
+) -> None:
+    """Whether the tenant is encrypted is looked at with what the question reads anyway."""
+    monkeypatch.setattr("agentic_flywheel.behind.DELAY_SECONDS", 3600)
+    if sealed:
+        monkeypatch.setitem(ENVIRON, "AFW_ENCRYPTION_KEYS", f"k1:{'A' * 43}=")
+    async with proxy_before(valkey, tmp_path) as proxy, flywheel_at(f"unix://{proxy.path}", tmp_path) as flywheel:
+        await flywheel.ask(QUESTION, session="warm up", flow="echo")
+    async with proxy_before(valkey, tmp_path) as proxy, flywheel_at(f"unix://{proxy.path}", tmp_path) as flywheel:
+        await flywheel.ping()  # connections stand; nothing of the tenant was touched
+        first = Watched(flywheel, proxy)
+        assert await first.ask(QUESTION, "one") == (Outcome.HIT, 2)
+        assert await first.ask(QUESTION, "two") == (Outcome.HIT, 2)

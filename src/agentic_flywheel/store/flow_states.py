@@ -14,10 +14,11 @@ import msgspec
 from agentic_flywheel.errors import StoreDamaged
 from agentic_flywheel.model import FlowChange, FlowState
 from agentic_flywheel.store.failures import NONSENSE, nonsense
+from agentic_flywheel.store.gone import remember_command
 from agentic_flywheel.store.keys import Keys
 from agentic_flywheel.store.link import Command, Link, Script
 
-_FIELDS = ("fingerprint", "generation", "changed_at", "revision", "etag", "checked_at", "ttl_seconds", "faq")
+_FIELDS = ("fingerprint", "generation", "changed_at", "revision", "etag", "checked_at", "ttl_seconds", "faq", "gone")
 _CHANGES_KEPT = 100
 
 # Records what was learnt of a flow. A new fingerprint raises the generation and is written down with its predecessor;
@@ -55,7 +56,7 @@ class FlowStates:
 
     def state_of(self, reply: Sequence[bytes | None]) -> FlowState:
         """The reply to `read_command`."""
-        fingerprint, generation, changed_at, revision, etag, checked_at, ttl, faq = reply
+        fingerprint, generation, changed_at, revision, etag, checked_at, ttl, faq, gone = reply
         try:
             return FlowState(
                 fingerprint=fingerprint.decode() if fingerprint else "",
@@ -66,6 +67,7 @@ class FlowStates:
                 checked_at=float(checked_at or 0),
                 ttl_seconds=seconds_of(ttl),
                 faq=faq.decode() if faq else "",
+                gone=gone or b"",
             )
         except ValueError as error:
             raise StoreDamaged(f"what is known of a flow is not what was written: {error}") from error
@@ -100,6 +102,14 @@ class FlowStates:
         """Make every answer of a flow unreachable, in O(1); the new generation."""
         (generation,) = await self._link.run(("HINCRBY", self._keys.flow(flow), "generation", 1), slow=True)
         return int(generation)
+
+    def gone_command(self, flow: str) -> Command:
+        """What to send to read which of the flow's answers were forgotten; see `store.gone`."""
+        return ("HGET", self._keys.flow(flow), "gone")
+
+    async def remember_gone(self, flow: str, told: Sequence[bytes], *, now: float) -> None:
+        """Remember whose answers of the flow are about to be forgotten."""
+        await self._link.run(remember_command(self._keys.flow(flow), told, now=now), slow=True)
 
     async def warmed(self, flow: str) -> int | None:
         """The generation whose answers were last asked for without an asker; None where that was never noted."""

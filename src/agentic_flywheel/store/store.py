@@ -16,6 +16,7 @@ from agentic_flywheel.store.erasures import ErasureStore
 from agentic_flywheel.store.faq import WRITE, FaqStore
 from agentic_flywheel.store.feed import Feed
 from agentic_flywheel.store.flow_states import OBSERVE, FlowStates
+from agentic_flywheel.store.gone import REMEMBER
 from agentic_flywheel.store.judgements import SCRIPTS as JUDGING
 from agentic_flywheel.store.judgements import Judgements
 from agentic_flywheel.store.keys import Keys
@@ -56,6 +57,7 @@ class Store:
             APPEND,
             HEAD,
             DROP,
+            REMEMBER,
             STAY,
             TAKE,
             NOTE,
