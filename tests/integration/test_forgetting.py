@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import pty
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +20,7 @@ from agentic_flywheel.errors import InputError, UnknownSession
 from flywheels import Oracle, opened, until
 from meanings import Words
 from servers import Server
+from sinks import PUBLIC, SECRET, sink
 
 pytestmark = pytest.mark.anyio
 
@@ -185,18 +189,121 @@ async def there(flywheel: Flywheel, key: str) -> bool:
     return any(answer.key == key for answer in (await flywheel.cache.list())[0])
 
 
-async def test_it_works_while_others_write(valkey: Server, tmp_path: Path) -> None:
-    async with opened(valkey, tmp_path, {"oracle": Oracle()}) as flywheel:
-        for number in range(20):
-            await flywheel.ask(f"What of the {MARK} number {number}?", session=f"a{number}", user="ann")
+async def test_it_works_while_others_write(redis_server: Server, tmp_path: Path) -> None:
+    """While two machines ask and search, every kind of what came of one person goes, and of another one nothing."""
+    for name in ("here", "there"):
+        (tmp_path / name).mkdir()
+    with sink() as received:
+        where: dict[str, Any] = {"trace_exporter": "langfuse", "trace_text": "on"}
+        where |= {"environ_LANGFUSE_BASE_URL": received.url, "environ_LANGFUSE_PUBLIC_KEY": PUBLIC}
+        where |= {"environ_LANGFUSE_SECRET_KEY": SECRET}
+        async with (
+            opened(redis_server, tmp_path / "here", {"oracle": Oracle()}, given={"embedder": Words()}, **where) as here,
+            opened(redis_server, tmp_path / "there", {"oracle": Oracle()}, given={"embedder": Words()}) as there,
+        ):
+            for number in range(3):
+                await lived(here, "ann", f"a{number}")
+                said = await here.ask(f"Where is the {MARK} number {number} sold?", user="ann")
+                await here.faq.add(turn=said.turn_id, by="bob")  # a draft, made of her words
+            lost = await kept_while_away(redis_server, tmp_path / "here")
+            await there.history.search(MARK, user="ann")
+            assert {kind_of(key) for key in traces(redis_server, tmp_path)} >= KINDS
+            await until(lambda: any(MARK in str(span.said) for span in received.spans), "her traces to arrive")
+            asked = []
 
-        async def ask() -> None:
-            for number in range(60):
-                await flywheel.ask(f"What else is there, {number}?", session=f"b{number % 7}", user="bob")
+            async def ask(flywheel: Flywheel) -> None:
+                for number in range(60):
+                    session = f"b{number % 7}"
+                    asked.append(await flywheel.ask(f"What else is there, {number}?", session=session, user="bob"))
+                    await flywheel.ask("How are others served?", user=f"c{number % 5}")
+                    if number % 20 == 0:
+                        await flywheel.history.search("else there", user="bob")
 
-        await asyncio.gather(ask(), flywheel.forgetting.user("ann", dry_run=False), ask())
-        assert traces(valkey, tmp_path) == []
-        assert sum([s.turns for s in (await flywheel.sessions.list(user="bob", limit=100)).sessions]) == 120
+            def forget(only_look: bool) -> Any:
+                return here.forgetting.user("ann", dry_run=only_look)
+
+            receipt, *_ = await asyncio.gather(
+                here.audit.carry_out("user.forget", "ann", forget, by="test"), ask(here), ask(there)
+            )
+            assert (await there.audit.verify_receipt(receipt, signed_by=receipt.signer)).valid
+            assert {name for name, count in receipt.removed.items() if count} >= {
+                *("turns", "sessions", "shared answers", "FAQ drafts", "reports", "counted days", "traces"),
+            }
+            for flywheel in (here, there):
+                assert (await flywheel.history.search(MARK, user="ann")).total == 0
+                await flywheel.settled()
+                await flywheel.flush()
+            await until(lambda: not traces(redis_server, tmp_path), f"traces to go: {traces(redis_server, tmp_path)}")
+            assert [
+                span for span in received.spans if MARK in str(span.said) or span.said.get("user.id") == "ann"
+            ] == []
+            assert (await here.outbox.status()).waiting == 0
+            assert lost not in await turns_of(there, "ann")
+
+            # Of bob every turn, answer and trace is there.
+            assert len(asked) == 120
+            assert {one.turn_id for one in asked} == await turns_of(there, "bob")
+            await here.flush()
+            assert len({one.key for one in asked if there_is(redis_server, one.key)}) == len({one.key for one in asked})
+            ours = {one.trace_id for one in asked[:] if one.trace_id in received.traces}
+            assert ours
+            assert not ours & set(received.asked_to_delete)
+
+
+#: What comes of a life, as `kind_of` calls it.
+KINDS = {"entry", "turns", "session", "counts", "paths", "reports", "judged", "faq", "index"}
+
+
+def kind_of(place: str) -> str:
+    """What a key or a file that a word stands in is."""
+    for kind, part in (
+        ("entry", ":q:"),
+        ("turns", ":turns"),
+        ("judged", ":judged"),
+        ("counts", ":popular:"),
+        ("paths", ":paths:"),
+        ("reports", ":reports"),
+        ("faq", ":faq"),
+        ("index", ".sqlite"),
+        ("outbox", "outbox"),
+        ("session", ":session:"),
+    ):
+        if part in place:
+            return kind
+    return place
+
+
+async def turns_of(flywheel: Flywheel, user: str) -> set[str]:
+    found: set[str] = set()
+    for page in (await flywheel.sessions.list(user=user, limit=1000)).sessions:
+        found |= {turn.id for turn in (await flywheel.sessions.show(page.id)).turns}
+    return found
+
+
+def there_is(server: Server, key: str) -> bool:
+    with server.client() as redis:
+        return bool(redis.exists(key))
+
+
+async def kept_while_away(server: Server, folder: Path) -> str:
+    """Another process of this machine asks while Redis is away: the turn's id; it waits on disk."""
+    quick = {"redis_command_timeout_seconds": 0.2, "redis_connect_timeout_seconds": 0.2}
+    async with opened(server, folder, {"oracle": Oracle()}, **quick) as away:
+        server.pause()
+        try:
+            answer = await away.ask(f"Does the {MARK} wait?", session="a0", user="ann")
+            assert (await away.outbox.status()).waiting == 1
+            assert any("outbox" in place for place in traces_on_disk(folder))
+            await away.aclose()
+        finally:
+            server.resume()
+    return answer.turn_id
+
+
+def traces_on_disk(folder: Path) -> list[str]:
+    needle = MARK.encode()
+    files = [file for file in folder.rglob("*") if file.is_file() and needle in file.read_bytes().lower()]
+    return [str(file.relative_to(folder)) for file in files]
 
 
 def test_the_command_asks_first(tmp_path: Path, valkey: Server) -> None:
@@ -212,6 +319,48 @@ def test_the_command_asks_first(tmp_path: Path, valkey: Server) -> None:
     assert afw.json("forget", "--user", "nobody", "--yes")["removed"].get("turns", 0) == 0
     assert afw.run("forget").code == 2
     assert json.loads(afw.run("forget", "--session", "none", "--yes", "--json").out)["error_type"] == "unknown_session"
+
+
+def typed(afw: Afw, word: str, *arguments: str) -> tuple[int, str]:
+    """Run a command at a terminal and type a word when it asks; its exit code, and what it wrote."""
+    ours, theirs = pty.openpty()
+    started = subprocess.Popen(
+        afw.command(*arguments), cwd=afw.work, env=afw.environ, stdin=theirs, stdout=theirs, stderr=theirs
+    )
+    os.close(theirs)
+    written, asked = b"", False
+    while True:
+        try:
+            piece = os.read(ours, 65536)
+        except OSError:  # the last writer has gone
+            break
+        if not piece:
+            break
+        written += piece
+        if not asked and b"to have it removed" in written:
+            asked = True
+            os.write(ours, word.encode() + b"\n")
+    os.close(ours)
+    assert asked, written
+    return started.wait(60), written.decode("utf-8", "replace")
+
+
+def test_at_a_terminal_the_name_is_typed(tmp_path: Path, valkey: Server) -> None:
+    afw = Afw(tmp_path, valkey.url)
+    afw.ok("ask", "--flow", "echo", "--user", "ann", "--session", "s", f"Where is the {MARK}?")
+    for wrong in ("", "an", "Ann", "ann ", "yes", "y"):
+        code, shown = typed(afw, wrong, "forget", "--user", "ann")
+        assert code == 1, wrong
+        assert "would remove" in shown
+        assert "Nothing has been removed" in shown
+        assert len(afw.json("session", "show", "s")["turns"]) == 1
+    code, shown = typed(afw, "s", "forget", "--session", "s", "--why", "asked for")
+    assert code == 0, shown
+    assert shown.index("would remove") < shown.index("  removed 1 shared answer, 1 session, 1 turn")
+    assert "signed by" in shown
+    assert traces(valkey, tmp_path / "data") == []
+    (entry,) = afw.json("audit", "list")["entries"]
+    assert (entry["action"], entry["target"], entry["why"]) == ("session.forget", "s", "asked for")
 
 
 def test_a_packed_value_is_seen_through() -> None:
