@@ -28,6 +28,7 @@ from agentic_flywheel.policy.similarity.budget import Label, LabelSource, increm
 from agentic_flywheel.policy.similarity.choice import pair_of
 from agentic_flywheel.policy.similarity.probes import Probe
 from agentic_flywheel.questions import Planner
+from agentic_flywheel.store.gone import records
 from agentic_flywheel.store.keys import flight_name
 from agentic_flywheel.store.store import Store
 from agentic_flywheel.traced import Judgement, reported_as
@@ -133,6 +134,8 @@ class Reporting:
 
     async def _withdraw(self, key: str, entry: Entry, kind: ReportKind) -> dict[str, int]:
         """Take a stored answer out of use; what was removed."""
+        now = time.time()
+        await self._store.flows.remember_gone(entry.flow, records(turns=[entry.turn_id], at=now), now=now)
         removed = {"entries": await self._store.entries.remove({key: entry})}
         try:
             removed["vectors"] = await self._matching.forget(key, entry)

@@ -318,7 +318,7 @@ async def test_a_value_that_is_not_what_was_written_here_is_a_counted_miss(
         assert (await flywheel.ask(QUESTION, user="dora")).text == again.text
 
 
-@pytest.mark.parametrize("what", ["session", "user", "matching"])
+@pytest.mark.parametrize("what", ["session", "user", "matching", "reported"])
 async def test_a_forgotten_answer_that_is_put_back_is_a_counted_miss(
     redis_server: Server, tmp_path: Path, what: str
 ) -> None:
@@ -332,8 +332,11 @@ async def test_a_forgotten_answer_that_is_put_back_is_a_counted_miss(
         with redis_server.client() as redis:
             raw = redis.get(first.key)
             assert (await flywheel.ask(QUESTION, user="bob")).text == first.text
-            target = {"session": "s", "user": "ann", "matching": QUESTION}[what]
-            await getattr(flywheel.forgetting, what)(target, dry_run=False)
+            if what == "reported":
+                await flywheel.similar.report(first.turn_id, "outdated", user="ann")
+            else:
+                target = {"session": "s", "user": "ann", "matching": QUESTION}[what]
+                await getattr(flywheel.forgetting, what)(target, dry_run=False)
             assert redis.get(first.key) is None
             redis.set(first.key, raw, px=1_000_000)
             again = await flywheel.ask(QUESTION, user="carl")

@@ -45,7 +45,7 @@ def records(
     """What to remember of those whose answers were removed at a moment (epoch seconds)."""
     when = math.ceil(at).to_bytes(4, "big")
     named = [("user", one) for one in users] + [("session", one) for one in sessions] + [("turn", one) for one in turns]
-    return [_digest(kind, id_) + when for kind, id_ in named]
+    return [_digest(kind, id_) + when for kind, id_ in named if id_]
 
 
 def remember_command(key: str, told: Sequence[bytes], *, now: float) -> Command:
@@ -56,13 +56,9 @@ def remember_command(key: str, told: Sequence[bytes], *, now: float) -> Command:
 def is_gone(entry: Entry, raw: bytes) -> bool:
     """Whether an answer is one of those that the records `raw` say are forgotten: of that user, session or turn, and
     stored before.
-
-    >>> from agentic_flywheel.store.gone import records
-    >>> is_gone.__name__, len(records(users=["ann"], at=0.5)[0])
-    ('is_gone', 12)
     """
-    own = {_digest("user", entry.user) if entry.user else b""}
-    own |= {_digest("session", entry.session_id), _digest("turn", entry.turn_id)}
+    named = (("user", entry.user), ("session", entry.session_id), ("turn", entry.turn_id))
+    own = {_digest(kind, id_) for kind, id_ in named if id_}
     for place in range(0, len(raw) - _RECORD + 1, _RECORD):
         if raw[place : place + _DIGEST] in own:
             when = int.from_bytes(raw[place + _DIGEST : place + _RECORD], "big")
