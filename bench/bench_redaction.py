@@ -13,8 +13,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
+from agentic_flywheel.personal_data import ALL_KINDS
 from agentic_flywheel.policy.redaction.finding import Redactor
-from agentic_flywheel.policy.redaction.kinds import ALL_KINDS
 from redaction_corpus import corpus
 
 ROUNDS, LENGTH = 9, 2000

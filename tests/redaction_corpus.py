@@ -8,8 +8,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
+from agentic_flywheel.personal_data import ALL_KINDS, Found, Kind
 from agentic_flywheel.policy.redaction.finding import Redactor
-from agentic_flywheel.policy.redaction.kinds import ALL_KINDS, Found, Kind
 
 CORPUS = Path(__file__).with_name("redaction_corpus.txt")
 _MARK = re.compile(r"⟦(\w+):(.*?)⟧")

@@ -9,6 +9,7 @@ REST: dict[str, tuple[str, str]] = {
     "POST /ask/stream": ("ask", "/ask/stream"),
     "POST /explain": ("ask", "/explain"),
     "POST /key": ("ask", "/key"),
+    "POST /privacy/test": ("ask", "/privacy/test"),
     "POST /reports": ("ask", "/reports"),
     "GET /sessions": ("ask", "/sessions?user_id=ann"),
     "POST /sessions/sweep": ("admin", "/sessions/sweep"),

@@ -167,6 +167,8 @@ class Asking:
             except StoreError as error:
                 read = read.without_store(error)
             asked.mark(Span.LOOK_UP)
+        if plan.kept.redactor is not None:
+            read = read.without_withheld(plan)
         async with self._clients.use(plan.spec) as client:
             with patience:
                 standing, read = await self._standing(plan, read, client, asked)
@@ -182,6 +184,7 @@ class Asking:
             verified=standing.verified,
             shareable=plan.scope is not None,
             forbidden=plan.forbidden,
+            unkeyed=plan.kept.unkeyed,
             refresh_after=self._refresh_after,
             stale_seconds=self._stale_seconds,
             curated=curated if read.error is None else None,
@@ -208,7 +211,10 @@ class Asking:
             self._trace_failure(asked, error)
             raise
         if self._matching.concerns(asked, step.plan, step.facts, step.decision):
-            step = step.with_match(await self._matching.look(asked, step.plan, step.facts))
+            match = await self._matching.look(asked, step.plan, step.facts)
+            serve = match.choice.serve
+            if serve is None or isinstance(serve.entry, Approved) or not step.plan.kept.holds_back_entry(serve.entry):
+                step = step.with_match(match)
             asked.mark(Span.COMPARE)
         if isinstance(step.decision, Refuse):
             self._behind.count(step.plan.spec.key, asked.at, refused=1)
@@ -262,9 +268,13 @@ class Asking:
                 self._near.forget(wanted.key)
             facts = {"key": wanted.key, "scope": wanted.scope, "ttl_seconds": entry.ttl_seconds}
         if mine:
-            refused = step.keeps and landed.complete and not landed.stored  # Redis read, but would not write
+            refused = (
+                step.keeps and landed.complete and not (landed.stored or landed.withheld)
+            )  # Redis read, but would not write
             outcome = Outcome.MISS if step.keeps and not refused else Outcome.BYPASS
             reason = Reason.STORE_UNAVAILABLE if refused else step.reason
+            if landed.withheld and step.keeps:
+                outcome, reason = Outcome.BYPASS, Reason.REDACTED
             facts |= {"reason": reason, "flow_ms": entry.flow_ms}
         else:
             outcome = Outcome.HIT if landed.found and not joined else Outcome.JOINED

@@ -15,6 +15,7 @@ import msgspec
 from agentic_flywheel.callers import AuditEntry, AuditVerdict, ReceiptVerdict
 from agentic_flywheel.errors import InputError, StoreDamaged
 from agentic_flywheel.model import Receipt
+from agentic_flywheel.redacting import Redacting
 from agentic_flywheel.signing import Signer
 from agentic_flywheel.store.store import Store
 
@@ -24,14 +25,16 @@ _HEAD = re.compile(r"(\d+):([0-9a-f]{64})")
 class Audit:
     """The audit log of one tenant."""
 
-    def __init__(self, store: Store, signer: Signer) -> None:
+    def __init__(self, store: Store, signer: Signer, redacting: Redacting) -> None:
         self._store = store
+        self._redacting = redacting
         self._signer = signer
 
     async def record(self, action: str, target: str, *, by: str, why: str = "", **facts: object) -> AuditEntry:
         """Write down what `by` is about to do; do it afterwards. Raises `StoreError`: then do not."""
-        shown = {name: str(value) for name, value in facts.items() if value is not None}
-        entry = AuditEntry(action=action, target=target, by=by, at=time.time(), why=why, facts=shown)
+        kept = self._redacting.text
+        shown = {name: kept(str(value)) for name, value in facts.items() if value is not None}
+        entry = AuditEntry(action=action, target=target, by=by, at=time.time(), why=kept(why), facts=shown)
         return await self._store.audit.append(entry)
 
     async def carry_out(

@@ -93,9 +93,11 @@ class Calling:
         if refresh and spare is None:
             self._behind.count(step.plan.spec.key, step.asked.at, refreshes=1)
         flight.asked_at = asyncio.get_running_loop().time()
-        speaker = _Speaker(lease)
+        kept = step.plan.kept
+        speaker = _Speaker(lease, tells=kept.redactor is None)
         ended = Ended(code=FlowUnavailable.code, message="the call was given up", takeover=not second)
         entry: Entry | None = None
+        withheld = False
         purpose = "warm" if spare else "refresh" if refresh else "audit" if audit else "answer"
         began = time.perf_counter()
         try:
@@ -103,7 +105,8 @@ class Calling:
             warm = {} if spare is None else {"warm_calls": 1}
             self._behind.count(step.plan.spec.key, step.asked.at, **called(done, flow_ms), **warm)
             entry = self._entry(step, done, flow_ms, refresh=refresh)
-            ended = Ended(packed(entry), complete=done.complete)
+            withheld = kept.holds_back(done.text, done.sources, done.wire)
+            ended = Ended(unshared=True) if withheld else Ended(packed(entry), complete=done.complete)
             if self._tracing is not None:
                 self._tracing.called(step, purpose, began, done=done)
         except FlowError as error:
@@ -112,7 +115,7 @@ class Calling:
             passing = isinstance(error, FlowUnavailable) and not isinstance(error, FlowTimeout)
             ended = Ended(
                 code=error.code,
-                message=error.message,
+                message=kept.text(error.message),
                 retry_after_seconds=error.retry_after_seconds,
                 takeover=passing and (not second or isinstance(error, GaveWay)),
                 suggestions=error.suggestions,
@@ -127,7 +130,7 @@ class Calling:
                     await asyncio.shield(lease.finish(ended))
         with step.patience:
             stored = await self._store_entry(step, entry, lease, ended)
-        return Landed(entry, own=True, complete=ended.complete, stored=stored)
+        return Landed(entry, own=True, complete=ended.complete, stored=stored, withheld=withheld)
 
     async def _board(
         self, step: Step, flight: Flight, name: str, *, refresh: bool
@@ -160,6 +163,8 @@ class Calling:
                     entry = decode(ended.entry, Entry)
                     flight.complete(entry.answer)
                     return Landed(entry, own=False, complete=ended.complete, stored=ended.complete)
+            if ended.unshared:
+                return None, second  # what was said may not be passed on
             if second or not (ended.takeover or ended.entry):
                 raise _ERRORS.get(ended.code, FlowError)(
                     ended.message or "another asker's call of the flow failed",
@@ -197,6 +202,8 @@ class Calling:
             return False  # it was put back
         if refresh and before is not None and found.created_at <= before.created_at:
             return False
+        if step.plan.kept.holds_back_entry(found):
+            return False  # it was stored when that was still allowed
         return verdict(Found(step.plan.wanted[0], found), step.facts) is Reason.EXACT
 
     def _before(self, step: Step) -> Entry | None:
@@ -286,7 +293,7 @@ class Calling:
     async def _store_entry(self, step: Step, entry: Entry, lease: Lease | None, ended: Ended) -> bool:
         """Store the answer if it is to be kept, and end the flight; False where it could not be stored."""
         commands = []
-        if step.keeps and ended.complete:
+        if step.keeps and ended.complete and not ended.unshared:
             key = step.plan.wanted[0].key
             # Redis alone knows when a sliding life ends, so such an entry goes when its life does.
             stale_seconds = 0.0 if step.facts.lifetime.sliding else self._stale_seconds
@@ -309,7 +316,8 @@ class Calling:
 class _Speaker:
     """Keeps a lease alive while its flow answers, and passes the text on to other processes."""
 
-    def __init__(self, lease: Lease | None) -> None:
+    def __init__(self, lease: Lease | None, *, tells: bool) -> None:
+        self._tells = tells  # else what is said may have to be held back, and only its end shows that
         self._lease = lease
         self._pieces: list[str] = []
         self._said = 0
@@ -318,7 +326,7 @@ class _Speaker:
 
     def add(self, text: str) -> None:
         """Text to pass on soon."""
-        if self._lease is not None:
+        if self._lease is not None and self._tells:
             self._pieces.append(text)
             self._news.set()
 

@@ -124,8 +124,7 @@ def called(done: AnswerDone, flow_ms: float) -> dict[str, int]:
 
 
 def _asker(asked: Asked, plan: Plan) -> str:
-    private = asked.directives.private or asked.directives.no_store or asked.unkept
-    private = private or plan.enrichment.private
+    private = asked.directives.no_store or asked.unkept or plan.private(asked.directives)
     if not asked.user or not counts_asker(plan.spec.sharing, private=private):
         return ""
     return asker_digest(asked.user)

@@ -151,6 +151,8 @@ class Cache:
         if session is not None:
             known = await known_of(self._store, session, window=self._planner.window(self._registry.current()))
         plan = self._planner.plan(asked, known)
+        if plan.kept.unkeyed:
+            raise InputError("there is something in the question that may not be kept, so no answer to it is stored")
         if not plan.wanted:
             raise InputError(f"the flow {plan.spec.key!r} shares its answers with nobody, so none is stored")
         return plan.wanted[0].key

@@ -38,7 +38,7 @@ class Explaining:
         if self._matching.concerns(asked, plan, step.facts, step.decision) and match.choice.serve is not None:
             would = step.with_match(match)
         outcome, told = _told(would.decision, step)
-        notes = [note or match.why, *policy_notes(plan)]
+        notes = [note or match.why, *policy_notes(plan), *plan.kept.warnings]
         if step.read.error is not None:
             notes.append(f"Redis could not be asked: {step.read.error.message}")
         return Explanation(

@@ -129,6 +129,9 @@ class Familiar:
             return
         if answer.warnings or not read.replies:
             return
+        turn = turn_of(step, answer)
+        if turn.answer != answer.text:  # kept with holes, as a trace of it would have to be
+            return
         entry, facts = decision.entry, step.facts
         life = answer.age_seconds + decision.ttl_seconds
         size = _OVERHEAD_BYTES + sum(map(sys.getsizeof, (answer.text, answer.question, *read.replies)))
@@ -141,7 +144,7 @@ class Familiar:
             commands=read.commands,
             replies=read.replies,
             answer=answer,
-            turn=turn_of(step, answer),
+            turn=turn,
             born=entry.created_at,
             life=life,
             good_until=entry.created_at + life * min(1.0, self._refresh_after),

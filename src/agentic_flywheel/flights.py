@@ -27,15 +27,23 @@ class Landed:
     """How a flight ended well: the answer as an entry, whether it came from this process's own call, and whether it
     is complete and stored."""
 
-    __slots__ = ("complete", "entry", "found", "own", "stored")
+    __slots__ = ("complete", "entry", "found", "own", "stored", "withheld")
 
     def __init__(
-        self, entry: Entry, *, own: bool, complete: bool = True, stored: bool = True, found: bool = False
+        self,
+        entry: Entry,
+        *,
+        own: bool,
+        complete: bool = True,
+        stored: bool = True,
+        found: bool = False,
+        withheld: bool = False,
     ) -> None:
         self.entry = entry
         self.own = own
         self.complete = complete
         self.stored = stored
+        self.withheld = withheld  # there is something in it that may not be kept
         self.found = found  # it stood in the store already when the lease was had
 
 

@@ -38,6 +38,7 @@ from agentic_flywheel.policy.context import Domain
 from agentic_flywheel.proposing import Proposing
 from agentic_flywheel.questions import Planner
 from agentic_flywheel.recollection import Recollection
+from agentic_flywheel.redacting import Redacting
 from agentic_flywheel.reembedding import Reembedding
 from agentic_flywheel.reporting import Reporting
 from agentic_flywheel.search.embedding import embedder_of
@@ -97,10 +98,11 @@ class Flywheel(LateParts):
         tracing = self._tracing
         self._clients = ClientPool(settings)
         self._store = Store(settings)
-        self._behind = WriteBehind(self._store)
-        self._flights = Flights()
+        self._behind, self._flights = WriteBehind(self._store), Flights()
         self.outbox = self._store.outbox
-        self.sessions = Sessions(settings, self._store, self._behind, self._forget_drafts)
+        self._known_policies = policies = known_policies(settings, self._store)
+        self._redacting = redacting = Redacting(settings, policies)
+        self.sessions = Sessions(settings, self._store, self._behind, self._forget_drafts, redacting)
         erase = self._erase if tracing else None
         house = Housekeeping(self._store, self.sessions, self._flights, self._retain, erase)
         self._housekeeping = house if background else None
@@ -111,8 +113,7 @@ class Flywheel(LateParts):
         self._near = NearCache(settings, self.registry, self._store, self._watch, self._behind) if near else None
         self._forget = forget = self._near.forget if self._near else _nothing_at_hand
         self.lifetimes = Lifetimes(settings, self.registry, self._store.flows, forget)
-        self._known_policies = policies = known_policies(settings, self._store)
-        self._planner = Planner(settings, self.registry, self._store.keys, policies, tracing)
+        self._planner = Planner(settings, self.registry, self._store.keys, policies, redacting, tracing)
         recollection = Recollection(self._planner, self._store, self._behind, policies)
         self._admission = admission = Admission(settings, self._store.limits)
         self._familiar = Familiar(settings, self.registry, self._store, self._clients, self._watch, self._behind)
@@ -185,6 +186,7 @@ class Flywheel(LateParts):
                 self._behind,
                 forget,
                 lambda: self.faq,
+                redacting,
                 tracing,
             ),
             Proposing(self.registry, self._store, matching, self.lifetimes),

@@ -42,7 +42,9 @@ if TYPE_CHECKING:
     from agentic_flywheel.own_data import OwnDataReader
     from agentic_flywheel.pinned import Pinned
     from agentic_flywheel.policies import Policies
+    from agentic_flywheel.privacy_tests import PrivacyTests
     from agentic_flywheel.questions import Planner
+    from agentic_flywheel.redacting import Redacting
     from agentic_flywheel.repeats import Repeats
     from agentic_flywheel.retention import Retention
     from agentic_flywheel.search.embedding import Embedding
@@ -71,6 +73,7 @@ class LateParts:
     _watch: FlowWatch
     _planner: Planner
     _known_policies: KnownPolicies
+    _redacting: Redacting
     _asking: Asking
     _calling: Calling
     _flights: Flights
@@ -204,7 +207,7 @@ class LateParts:
         from agentic_flywheel.auditing import Audit
         from agentic_flywheel.signing import Signer
 
-        return Audit(self._store, Signer(self.settings))
+        return Audit(self._store, Signer(self.settings), self._redacting)
 
     @cached_property
     def api_keys(self) -> ApiKeys:
@@ -228,11 +231,18 @@ class LateParts:
         return Repeats(self._store)
 
     @cached_property
+    def privacy(self) -> PrivacyTests:
+        """What would be kept of a text, and why."""
+        from agentic_flywheel.privacy_tests import PrivacyTests
+
+        return PrivacyTests(self.registry, self._redacting, self._known_policies, self._planner.user)
+
+    @cached_property
     def traces(self) -> Traces:
         """Answered questions, one by one, and what people think of them."""
         from agentic_flywheel.traces import Traces
 
-        return Traces(self.registry, self._store, self._behind, self.history, self._tracing)
+        return Traces(self.registry, self._store, self._behind, self.history, self._redacting, self._tracing)
 
     @cached_property
     def popular(self) -> Popular:
@@ -250,7 +260,13 @@ class LateParts:
         calls = (self._asking, self._calling, self._flights, self._admission, self._learning, self._near)
         warmer = Warmer(self.settings, self._planner, *calls)
         return warming_of(
-            self.settings, self.registry, self._store, warmer, popular=lambda: self.popular, faq=lambda: self.faq
+            self.settings,
+            self._redacting,
+            self.registry,
+            self._store,
+            warmer,
+            popular=lambda: self.popular,
+            faq=lambda: self.faq,
         )
 
     def keep_house(self) -> None:

@@ -79,6 +79,7 @@ class Reason(StrEnum):
     SIMILAR = "similar"  # another wording of a question whose answer is stored; every guard passed, the cut reached
     NOT_ALIKE = "not_alike"  # a stored question is near, but a guard, a report or the cut stands between
     POLICY = "policy"  # a privacy policy of the flow, the user or the tenant lets no answer be kept or served
+    REDACTED = "redacted"  # there is something in question or answer that may not be kept: no answer with holes is
     WITHDRAWN = "withdrawn"  # somebody reported the answer as private: it is kept for nobody
 
 

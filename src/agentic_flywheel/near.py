@@ -198,11 +198,13 @@ class NearCache:
         watched = tuple(key.encode() for key in names)
         if not self._unchanged(watched, since.changes):
             return
-        entry = decision.entry
+        entry, turn = decision.entry, turn_of(step, answer)
+        if turn.answer != answer.text:  # kept with holes, as a trace of it would have to be
+            return
         self._drop(name)
         kept = _Kept(
             msgspec.structs.replace(answer, near=True),
-            turn_of(step, answer),
+            turn,
             looked,
             watched,
             since,

@@ -6,15 +6,16 @@ Invariant: a policy that says nothing of something leaves it as it is; no policy
 
 from __future__ import annotations
 
-import re
 from enum import StrEnum
 
 import msgspec
 
+from agentic_flywheel.personal_data import Kind
+
 #: Turns may be kept for so many days; longer is a slip of units.
 MOST_DAYS = 36_500
 #: How a kind of personal data is written: `email`, `api_key`.
-_KIND = re.compile(r"[a-z][a-z0-9_-]{0,39}")
+_KINDS = frozenset(kind.value for kind in Kind)
 
 
 class Whose(StrEnum):
@@ -88,8 +89,8 @@ _SAYS_NOTHING = PrivacyPolicy()
 
 
 def is_kind(word: str) -> bool:
-    """Whether a word may name a kind of personal data; which kinds there are is known where they are looked for."""
-    return _KIND.fullmatch(word) is not None
+    """Whether a word names a kind of personal data, or all of them."""
+    return word == "all" or word in _KINDS
 
 
 class SweepNote(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -27,6 +27,7 @@ from agentic_flywheel.policy.decision import Wanted
 from agentic_flywheel.policy.identity import context_digest, digest, identity_of, normalise, question_hash
 from agentic_flywheel.policy.sharing import Scope, may_stand_alone, scope_of
 from agentic_flywheel.privacy import EVERYTHING, Privacy
+from agentic_flywheel.redacting import Kept, Redacting, texts_of
 from agentic_flywheel.remembered import Conversation
 from agentic_flywheel.settings import Settings
 from agentic_flywheel.store.keys import Keys
@@ -88,7 +89,8 @@ class Asked(msgspec.Struct, gc=False, frozen=True, kw_only=True):
 class Plan(msgspec.Struct, gc=False, frozen=True, kw_only=True):
     """Where a question goes and what it is. `wanted` lists where a stored answer is looked for; what the flow says is
     stored under the first of them. `scope` is None where the flow's policy keeps nothing. `privacy` is what may be kept
-    of the question at all, `forbidden` whether it lets no answer be stored or served."""
+    of the question at all, `forbidden` whether it lets no answer be stored or served; `kept` is what may be kept of its
+    words."""
 
     route: Route
     spec: FlowSpec
@@ -99,8 +101,13 @@ class Plan(msgspec.Struct, gc=False, frozen=True, kw_only=True):
     scope: Scope | None
     wanted: tuple[Wanted, ...]
     registry: RegistrySnapshot
+    kept: Kept
     privacy: Privacy = EVERYTHING
     forbidden: bool = False
+
+    def private(self, directives: Directives) -> bool:
+        """Whether the turn is its asker's alone: as asked, as it follows one, or since personal data is in it."""
+        return directives.private or self.enrichment.private or bool(self.kept.sensitive)
 
 
 class Planner:
@@ -112,10 +119,12 @@ class Planner:
         registry: Registry,
         keys: Keys,
         policies: KnownPolicies,
+        redacting: Redacting,
         tracing: Tracing | None = None,
     ) -> None:
         self._registry = registry
         self._policies = policies
+        self._redacting = redacting
         self._tracing = tracing
         self._keys = keys
         self.user = settings.text("user")
@@ -203,7 +212,8 @@ class Planner:
         context = context_digest(enrichment.exchanges)
         identity = identity_of(context=context, config=config, domain=domain) if context else alone
         normal = normalise(asked.text)
-        scope = scope_of(spec.sharing, directives, question=asked.text, user=asked.user)
+        kept = self._kept(asked, spec, config)
+        scope = scope_of(spec.sharing, directives, question=asked.text, user=asked.user, sensitive=bool(kept.sensitive))
         if scope is not None and enrichment.private:
             scope = Scope.SESSION
         # What belongs to one user or session alone is a record of them.
@@ -211,7 +221,7 @@ class Planner:
         if forbidden:
             scope = None
         wanted: tuple[Wanted, ...] = ()
-        if scope is not None and not directives.no_store:
+        if scope is not None and not (directives.no_store or kept.unkeyed):
             wanted = (self._wanted(asked, spec, scope, normal, identity),)
             if context and may_stand_alone(
                 asked.text, allowed=self._verbatim if spec.verbatim is None else spec.verbatim
@@ -228,9 +238,21 @@ class Planner:
             scope=scope,
             wanted=wanted,
             registry=snapshot,
+            kept=kept,
             privacy=privacy,
             forbidden=forbidden,
         )
+
+    def _kept(self, asked: Asked, spec: FlowSpec, config: Mapping[str, Any]) -> Kept:
+        """What may be kept of a question's words; all that its key is made of counts."""
+        more: list[str] = []
+        if asked.history or asked.instructions or asked.domain or config:
+            more += [side for one in asked.history for side in (one.question, one.answer)]
+            more += [asked.instructions, *texts_of(config)]
+            if asked.domain:
+                more += texts_of(msgspec.structs.asdict(asked.domain))
+        veto = not (asked.directives.private or asked.directives.no_store)
+        return self._redacting.of(spec, asked.text, user=asked.user, more=more, veto=veto)
 
     def window(self, registry: RegistrySnapshot) -> int:
         """How many of a session's last turns are recalled: enough for whichever flow its next question goes to."""

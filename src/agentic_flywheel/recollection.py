@@ -54,6 +54,12 @@ class Read(msgspec.Struct, gc=False, frozen=True, kw_only=True):
         """The session's newest turns and its first one."""
         return self.known.recalled
 
+    def without_withheld(self, plan: Plan) -> Read:
+        """The same without answers that were stored before and hold what may not be kept any more."""
+        held = plan.kept.holds_back_entry
+        found = tuple(Found(one.wanted) if one.entry and held(one.entry) else one for one in self.found)
+        return msgspec.structs.replace(self, found=found)
+
     def without_store(self, error: StoreError) -> Read:
         """The same question with a store that failed after all."""
         found = tuple(Found(found.wanted) for found in self.found)

@@ -28,6 +28,7 @@ from agentic_flywheel.policy.similarity.budget import Label, LabelSource, increm
 from agentic_flywheel.policy.similarity.choice import pair_of
 from agentic_flywheel.policy.similarity.probes import Probe
 from agentic_flywheel.questions import Planner
+from agentic_flywheel.redacting import Redacting
 from agentic_flywheel.store.gone import records
 from agentic_flywheel.store.keys import flight_name
 from agentic_flywheel.store.store import Store
@@ -56,9 +57,11 @@ class Reporting:
         behind: WriteBehind,
         forget: Callable[[], None],
         faq: Callable[[], Faq],
+        redacting: Redacting,
         tracing: Tracing | None = None,
     ) -> None:
         self._tracing = tracing
+        self._redacting = redacting
         self._registry = registry
         self._store = store
         self._planner = planner
@@ -83,6 +86,7 @@ class Reporting:
         """See `Similar.report`."""
         turn = await find_turn(self._store, self._behind, turn_id, session=session, user=user, among=among)
         now = time.time()
+        note = self._redacting.text(note, self._registry.current().flows.get(turn.flow), turn.user)
         report = Report(
             id=new_id(),
             kind=kind,

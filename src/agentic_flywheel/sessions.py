@@ -11,8 +11,10 @@ from agentic_flywheel.behind import WriteBehind
 from agentic_flywheel.errors import InputError, StoreError, StoreFull, UnknownSession, UnknownTurn
 from agentic_flywheel.insight.tally import counted_for
 from agentic_flywheel.model import Entry, Receipt, Session, SessionPage, Thread, Turn
+from agentic_flywheel.personal_data import spoken
 from agentic_flywheel.policy.admission import admit_config, admit_id, admit_text
 from agentic_flywheel.policy.changes import changes_of
+from agentic_flywheel.redacting import Redacting, texts_of
 from agentic_flywheel.session_list import Cursor, SessionList, asked_by, newest_first
 from agentic_flywheel.settings import Settings
 from agentic_flywheel.store.popularity import KEPT
@@ -40,7 +42,9 @@ class Sessions:
         store: Store,
         behind: WriteBehind,
         forget_drafts: Callable[[str, str, bool], Awaitable[int]],
+        redacting: Redacting,
     ) -> None:
+        self._redacting = redacting
         self._retention_days = settings.number("session.retention_days")
         self._store = store
         self._list = SessionList(store)
@@ -120,7 +124,7 @@ class Sessions:
             if not await self._store.sessions.entitle(session, titled(turns)):
                 raise _unknown(session)
             return await self._header(session)
-        title = " ".join(admit_text(title, "title").split())
+        title = self._redacting.text(" ".join(admit_text(title, "title").split()))
         if not 1 <= len(title) <= 200:
             raise InputError(f"a title has 1 to 200 characters, not {len(title)}")
         return await self._amend(session, title=title, title_from="", title_weak="")
@@ -172,6 +176,13 @@ class Sessions:
         """
         admit_id(session, "session")
         config = admit_config(config)
+        if (redactor := self._redacting.redactor(self._redacting.kinds_for(None))) is not None:
+            for text in texts_of(config):
+                if found := redactor.find(text):
+                    raise InputError(
+                        f"there is {spoken(one.kind for one in found)} in it, which may not be kept here",
+                        suggestions=("Give it with each question instead.",),
+                    )
         if await self._store.sessions.header(session) is None:
             await self._store.sessions.begin(session, at=time.time())
         return await self._amend(session, config=config)

@@ -184,6 +184,19 @@ SETTINGS: tuple[Setting, ...] = (
         "What finds turns: local (a file on this machine), engine (FT.* on the server), auto (engine once it is made).",
         choices=("auto", "local", "engine"),
     ),
+    Setting(
+        "privacy.redact",
+        "",
+        "Kinds of personal data taken out before anything is kept: email, phone, card, iban, ip, secret, name, or all.",
+    ),
+    Setting("privacy.names", "", "What finds names, for the kind name: python:MODULE:NAME; empty: none are found."),
+    Setting("privacy.keep", "", "Values that are no personal data, with commas; * for anything: *@acme.com."),
+    Setting(
+        "privacy.sensitive",
+        "private",
+        "What a question in which personal data is found is: private (its answer is kept for its asker alone), off.",
+        choices=("private", "off"),
+    ),
     Setting("question.max_characters", 16000, "Longest question accepted.", minimum=1),
     Setting(
         "flow.timeout_seconds",

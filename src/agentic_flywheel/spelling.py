@@ -18,7 +18,7 @@ from agentic_flywheel.model import Answer, Entry, Outcome
 from agentic_flywheel.observe.langfuse import for_langfuse
 from agentic_flywheel.observe.names import Attribute, Span
 from agentic_flywheel.observe.spans import Link, ScoreRecord, SpanRecord, is_trace_id, outward_id, score_id, span_id
-from agentic_flywheel.observe.texts import Shown
+from agentic_flywheel.observe.texts import Shown, masked
 from agentic_flywheel.policy.decision import Ask, Serve, ServeStale
 from agentic_flywheel.questions import Asked
 from agentic_flywheel.steps import Step
@@ -62,7 +62,7 @@ class Spelling:
 
     def _answered(self, told: Answered) -> list[Record]:
         step, answer = told.step, told.answer
-        shown = self._shown_of(step.asked)
+        shown = self._shown_of(step.asked, step)
         links = [*self._origin(answer, told.origin), *_previous(step)]
         said = self._of_answer(answer) | self._of_step(step, shown)
         if shown is not None:
@@ -70,7 +70,7 @@ class Spelling:
         for link in links:
             kind = Attribute.ORIGIN_TRACE if link.attributes[Attribute.LINK] == "origin" else Attribute.PREVIOUS_TRACE
             said[kind] = link.trace
-        whole = self._whole(step.asked, said, links, elapsed=answer.elapsed_ms / 1000)
+        whole = self._whole(step.asked, step, said, links, elapsed=answer.elapsed_ms / 1000)
         return [whole, *self._steps(step.asked, step, answer)]
 
     def _at_hand(self, told: AtHand) -> list[Record]:
@@ -117,16 +117,16 @@ class Spelling:
         asked, step = told.asked, told.step
         said: dict[str, Any] = {Attribute.ERROR: told.code, Attribute.CACHE_HIT: False}
         said |= {Attribute.QUESTION_LENGTH: len(asked.text)} if step is None else {}
-        shown = self._shown_of(asked)
+        shown = self._shown_of(asked, step)
         if step is not None:
             said |= self._of_step(step, shown)
-        whole = self._whole(asked, said, (), elapsed=told.at - asked.at, error=told.code)
+        whole = self._whole(asked, step, said, (), elapsed=told.at - asked.at, error=told.code)
         return [whole, *self._steps(asked, step, None, error=told.code)]
 
     def _called(self, told: Called) -> SpanRecord:
         step, done = told.step, told.done
         asked, spec = step.asked, step.plan.spec
-        shown = self._shown_of(asked)
+        shown = self._shown_of(asked, step)
         said = self._who(asked) | self._flow(step)
         said |= {Attribute.OPERATION: "invoke_agent", Attribute.CALL_FOR: told.purpose}
         if spec.kind == "openai":
@@ -171,7 +171,14 @@ class Spelling:
         return self._span(trace, own, span, Span.SCORE, told.at, told.at, said)
 
     def _whole(
-        self, asked: Asked, said: dict[str, Any], links: Sequence[Link], *, elapsed: float, error: str = ""
+        self,
+        asked: Asked,
+        step: Step | None,
+        said: dict[str, Any],
+        links: Sequence[Link],
+        *,
+        elapsed: float,
+        error: str = "",
     ) -> SpanRecord:
         said = self._who(asked) | said
         said |= {
@@ -182,7 +189,7 @@ class Spelling:
         said[Attribute.ELAPSED] = elapsed * 1000
         if words := asked.directives.words():
             said[Attribute.DIRECTIVES] = tuple(words)
-        if intent := _intent(asked.intent or "", self._shown_of(asked)):
+        if intent := _intent(asked.intent or "", self._shown_of(asked, step)):
             said[Attribute.INTENT] = intent
         title = _title(intent or said.get(Attribute.FLOW, ""), said.get(Attribute.QUESTION, ""))
         parent = asked.marks.parent if asked.marks else ""
@@ -360,9 +367,18 @@ class Spelling:
             return ()
         return (Link(trace, span_id(turn, Span.CALL), {Attribute.LINK: "origin"}),)
 
-    def _shown_of(self, asked: Asked) -> Shown | None:
-        hidden = asked.directives.no_store or asked.directives.private or asked.unkept
-        return None if hidden else self._shown
+    def _shown_of(self, asked: Asked, step: Step | None) -> Shown | None:
+        """How text of a question is shown: without what may not be kept; masked, where it is private for what is in it
+        or was not even planned."""
+        shown = self._shown
+        if shown is None or asked.directives.no_store or asked.directives.private or asked.unkept:
+            return None
+        if step is None:
+            return masked
+        kept = step.plan.kept
+        if kept.sensitive:
+            shown = masked
+        return shown if kept.redactor is None else lambda text: shown(kept.text(text))
 
     def _span(
         self,

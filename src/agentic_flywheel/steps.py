@@ -59,9 +59,9 @@ def flight_of(step: Step) -> str:
 
 
 def turn_of(step: Step, answer: Answer) -> Turn:
-    """The turn that is to be remembered of a question and its answer."""
+    """The turn that is to be remembered of a question and its answer, without what may not be kept."""
     asked, plan, turns = step.asked, step.plan, step.read.recalled.turns
-    return Turn(
+    turn = Turn(
         id=asked.turn,
         session_id=asked.session,
         at=asked.at,
@@ -79,7 +79,7 @@ def turn_of(step: Step, answer: Answer) -> Turn:
         parent=turns[-1].id if turns else "",
         context=answer.context,
         user=asked.user,
-        private=asked.directives.private or plan.enrichment.private,
+        private=plan.private(asked.directives),
         sources=answer.sources,
         intent=asked.intent or "",
         similarity=answer.similarity,
@@ -87,6 +87,7 @@ def turn_of(step: Step, answer: Answer) -> Turn:
         faq=answer.faq,
         counts_as=_counts_as(step, answer),
     )
+    return plan.kept.turn(turn)
 
 
 def _counts_as(step: Step, answer: Answer) -> str:
@@ -129,14 +130,17 @@ def answer_of(step: Step, **facts: Any) -> Answer:
 
 def warnings_of(step: Step, landed: Landed | None = None) -> tuple[str, ...]:
     error, damaged = step.read.error, step.read.recalled.damaged
-    if error is None and not damaged and landed is None:
+    told = step.plan.kept.warnings
+    if error is None and not damaged and landed is None and not told:
         return ()
-    warnings = []
+    warnings = list(told)
     if error is not None:
         warnings.append(f"Answered without memory: {error.message}.")
     if damaged:
         warnings.append(f"{damaged} earlier turn(s) of this session could not be read.")
-    if landed is not None and not landed.complete:
+    if landed is not None and landed.withheld and not step.plan.kept.unkeyed:
+        warnings.append("The answer holds personal data: it is kept without, and for nobody else.")
+    elif landed is not None and not landed.complete:
         warnings.append("Not stored for others: the flow gave no full answer.")
     elif landed is not None and step.keeps and not landed.stored:
         warnings.append("The answer could not be stored for others.")

@@ -32,6 +32,7 @@ from agentic_flywheel.traced import (
 from agentic_flywheel.turns import find_turn
 
 if TYPE_CHECKING:
+    from agentic_flywheel.redacting import Redacting
     from agentic_flywheel.tracing import Tracing
 
 LEAST, MOST = 1, 10
@@ -53,12 +54,14 @@ class Traces:
         store: Store,
         behind: WriteBehind,
         history: History,
+        redacting: Redacting,
         tracing: Tracing | None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._registry = registry
         self._store = store
         self._behind = behind
+        self._redacting = redacting
         self._history = history
         self._tracing = tracing
         self._clock = clock
@@ -183,6 +186,7 @@ class Traces:
             raise InputError("say what is judged: a turn, a trace or a session")
         by = admit_id(by, "user") if by else user or ""
         turn = await self._turn(id or "last", session, user)
+        feedback = self._redacting.text(feedback, self._registry.current().flows.get(turn.flow), turn.user)
         judgement = Judgement(QUALITY, turn.id if id else "", float(value), feedback, by, self._clock())
         if not await self._store.judgements.put(turn.session_id, judgement):
             raise UnknownSession(f"no session {turn.session_id!r}", session_id=turn.session_id)

@@ -20,6 +20,7 @@ from agentic_flywheel.flights import Flights, Landed
 from agentic_flywheel.learning import Learning
 from agentic_flywheel.model import Entry, Outcome, Reason, Session, Turn
 from agentic_flywheel.near import NearCache
+from agentic_flywheel.personal_data import spoken
 from agentic_flywheel.policy.decision import Ask, Bypass, Serve, ends_soon
 from agentic_flywheel.policy.warming import refusal
 from agentic_flywheel.questions import Planner
@@ -92,6 +93,7 @@ class Warmer:
             follow_up=step.read.recalled.session is not None,
             standalone=standalone,
             kept=step.plan.privacy.cache,
+            holds=spoken(step.plan.kept.sensitive | {one.kind for one in step.plan.kept.found}),
             withdrawn=isinstance(step.decision, Bypass) and step.decision.reason is Reason.WITHDRAWN,
         )
 

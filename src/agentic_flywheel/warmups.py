@@ -32,7 +32,7 @@ class NotWarmed(StrEnum):
 
     NOT_SHARED = "not_shared"  # the flow's answers are not shared with the team
     ACTS = "acts"  # the flow acts on the world
-    PERSONAL = "personal"  # words about the asker's own things
+    PERSONAL = "personal"  # words about the asker's own things, or personal data
     FOLLOW_UP = "follow_up"  # it leans on an earlier question, and its path is not given
     WITHDRAWN = "withdrawn"  # somebody called the answer private
     POLICY = "policy"  # a privacy policy lets none of the flow's answers be stored

@@ -131,8 +131,7 @@ def test_the_six_questions_are_answered() -> None:
 
 def test_what_is_not_built_is_said_to_be_open() -> None:
     opened = _subsections(_section("Implementation Guidelines"))["Open"]
-    assert [word for word in ("redaction",) if word not in opened] == []
-    assert "redact" not in _specification().replace(opened, "")
+    assert "real team" in opened
 
 
 def test_the_keys_are_the_product_s() -> None:

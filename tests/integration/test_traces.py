@@ -177,7 +177,7 @@ async def test_langfuse_files_a_question_with_its_session_user_model_and_cost(
     with StubOpenAI() as model:
         flow = f"kind: openai, id: stub, base_url: '{model.url}', type: technical"
         (tmp_path / "flows.yaml").write_text(f"flows:\n  oracle: {{{flow}}}\n")
-        more = {"trace_text": "masked", "trace_environment": "tests"}
+        more = {"trace_text": "masked", "trace_environment": "tests", "privacy_sensitive": "off"}
         await _asked_with_tokens(valkey, tmp_path, taken, more)
 
 

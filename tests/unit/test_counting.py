@@ -31,6 +31,7 @@ from agentic_flywheel.policy.decision import Ask, Facts
 from agentic_flywheel.policy.visibility import counts_asker
 from agentic_flywheel.questions import Planner
 from agentic_flywheel.recollection import Read
+from agentic_flywheel.redacting import Redacting
 from agentic_flywheel.remembered import Conversation
 from agentic_flywheel.settings import load_settings
 from agentic_flywheel.steps import Step
@@ -57,7 +58,8 @@ class Scene:
         settings = load_settings({}, environ={"AFW_CONFIG_DIR": str(folder)}, directory=folder)
         self.registry = Registry(settings)
         self.registry.register("docs", str.upper, intent_keywords=["Créer un compte"])
-        self.planner = Planner(settings, self.registry, Keys("t"), nothing_said())
+        policies = nothing_said()
+        self.planner = Planner(settings, self.registry, Keys("t"), policies, Redacting(settings, policies))
 
     def step(
         self, recalled: Recalled | None = None, *, at: float = 100 * HOUR, error: Any = None, **asked: Any

@@ -21,6 +21,7 @@ from agentic_flywheel.near import Moment, NearCache
 from agentic_flywheel.policy.decision import Facts, Serve
 from agentic_flywheel.questions import Planner
 from agentic_flywheel.recollection import Read
+from agentic_flywheel.redacting import Redacting
 from agentic_flywheel.remembered import UNKNOWN
 from agentic_flywheel.settings import load_settings
 from agentic_flywheel.steps import Step
@@ -48,7 +49,8 @@ class Bench:
         snapshot = registry.current()
         still = SimpleNamespace(current=lambda: snapshot)  # the file was just written, so it is read again and again
         self.keys = Keys("default")
-        self._planner = Planner(loaded, registry, self.keys, nothing_said())
+        policies = nothing_said()
+        self._planner = Planner(loaded, registry, self.keys, policies, Redacting(loaded, policies))
         queue = SimpleNamespace(repeat=lambda repeat: True)
         self.near = NearCache(loaded, still, Store(loaded), queue)  # type: ignore[arg-type]
         self.near.channel = SimpleNamespace(trusted_until=float("inf"), start=lambda: None)  # type: ignore[assignment]

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from agentic_flywheel.personal_data import ALL_KINDS, Kind
 from agentic_flywheel.policy.redaction.finding import Redactor
-from agentic_flywheel.policy.redaction.kinds import ALL_KINDS, Kind
 from redaction_corpus import Line, Score, corpus, scores, slips
 
 PAGE = Path(__file__).parents[2] / "docs" / "privacy.md"

@@ -9,8 +9,8 @@ import time
 
 import pytest
 
+from agentic_flywheel.personal_data import ALL_KINDS
 from agentic_flywheel.policy.redaction.finding import Redactor
-from agentic_flywheel.policy.redaction.kinds import ALL_KINDS
 
 REDACTOR = Redactor(ALL_KINDS, keep=["*a*a*a*a*@example.org"])
 SHORT, LONG, MOST = 4_000, 32_000, 24

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agentic_flywheel.personal_data import ALL_KINDS, PLACEHOLDERS, Found, Kind, kinds_of, spoken
 from agentic_flywheel.policy.redaction.finding import Redactor
-from agentic_flywheel.policy.redaction.kinds import ALL_KINDS, PLACEHOLDERS, Found, Kind, kinds_of, spoken
 
 ANY = Redactor(ALL_KINDS)
 #: Pieces that texts with something in them are made of.

@@ -25,6 +25,8 @@ from agentic_flywheel.insight.popular import Popular
 from agentic_flywheel.insight.warm_file import read_questions
 from agentic_flywheel.insight.warm_run import WarmRun, roots_of
 from agentic_flywheel.insight.warm_sources import WarmSources
+from agentic_flywheel.personal_data import spoken
+from agentic_flywheel.redacting import Redacting
 from agentic_flywheel.settings import Settings
 from agentic_flywheel.store.store import Store
 from agentic_flywheel.store.warm_jobs import SILENT_SECONDS, WarmJob
@@ -103,9 +105,16 @@ class Warming:
     """
 
     def __init__(
-        self, settings: Settings, registry: Registry, store: Store, warmer: Warmer, sources: WarmSources
+        self,
+        settings: Settings,
+        redacting: Redacting,
+        registry: Registry,
+        store: Store,
+        warmer: Warmer,
+        sources: WarmSources,
     ) -> None:
         self._settings = settings
+        self._redacting = redacting
         self._registry = registry
         self._store = store
         self._warmer = warmer
@@ -159,6 +168,8 @@ class Warming:
                 "there is nothing to warm",
                 suggestions=("Give questions, a file, a number of popular questions, or the FAQ.",),
             )
+        if not dry_run:
+            self._check_kept(paths)
         order = WarmOrder(
             id="" if dry_run else job or f"w-{new_id()[:8]}",
             at=time.time(),
@@ -269,6 +280,19 @@ class Warming:
         )
         return WarmUp(run, self._money if any(map(_priced, self._registry.current().active())) else "", warnings)
 
+    def _check_kept(self, paths: Iterable[WarmPath]) -> None:
+        """Raises `InputError` where an order, which is kept, holds what may not be."""
+        flows = self._registry.current().flows
+        for path in paths:
+            redactor = self._redacting.redactor(self._redacting.kinds_for(flows.get(path.flow)))
+            for number, question in enumerate(path.questions if redactor else (), 1):
+                if redactor is not None and (found := redactor.find(question)):
+                    raise InputError(
+                        f"there is {spoken(one.kind for one in found)} in question {number} of a path, which may not "
+                        "be kept: it cannot be warmed",
+                        suggestions=("Look with --dry-run which one it is, and leave it out.",),
+                    )
+
     def _without_price(self, paths: Iterable[tuple[WarmPath, bool]]) -> list[str]:
         """The flows that are named, or might be picked, and have no price."""
         snapshot = self._registry.current()
@@ -300,6 +324,7 @@ class Warming:
 
 def warming_of(
     settings: Settings,
+    redacting: Redacting,
     registry: Registry,
     store: Store,
     warmer: Warmer,
@@ -308,7 +333,7 @@ def warming_of(
     faq: Callable[[], Faq],
 ) -> Warming:
     """The warm-ups of a flywheel."""
-    return Warming(settings, registry, store, warmer, WarmSources(popular, faq))
+    return Warming(settings, redacting, registry, store, warmer, WarmSources(popular, faq))
 
 
 def check(budget: WarmBudget) -> None:

@@ -10,29 +10,18 @@ import re
 from collections.abc import Callable
 from typing import Final
 
+from agentic_flywheel.personal_data import ALL_KINDS
+from agentic_flywheel.policy.redaction.finding import Redactor
 from agentic_flywheel.settings import Settings
 
 #: Longest text that a span carries; the rest is cut off.
 MOST_CHARACTERS: Final = 20_000
 
-_MASKED: Final = (
-    (re.compile(r"[A-Za-z]{2,}://[^\s/@:]+:[^\s/@]+@"), "[credentials]@"),
-    (re.compile(r"[\w.+-]+@[\w-]+\.[\w.-]+"), "[e-mail]"),
-    # name=value and name: value, where the name says that the value is a secret
-    (
-        re.compile(
-            r"(?i)\b(pass(?:word|wd)?|mot de passe|secret|token|api[-_ ]?key|cl[ée] api|authorization|bearer)\b"
-            r"(\s*[:=]\s*|\s+is\s+|\s+est\s+)\S+"
-        ),
-        r"\1\2[secret]",
-    ),
-    # letters and digits together, as keys and tokens and IBANs have them
-    (re.compile(r"\b(?=[\w-]*\d)(?=[\w-]*[A-Za-z])[\w-]{16,}\b"), "[key]"),
-    (re.compile(r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){3,7}(?: ?[A-Z0-9]{1,4})?\b"), "[account]"),
-    (re.compile(r"\b\d{1,3}(?:\.\d{1,3}){3}\b"), "[address]"),
-    # six digits and more, however they are grouped: telephones, cards, numbers of customers
-    (re.compile(r"\+?\d(?:[ ./()-]{0,2}\d){5,}"), "[number]"),
-)
+_ANY: Final = Redactor(ALL_KINDS)
+# Beyond what has a meaning: letters and digits together, as ids and keys have them, and six digits and more, however
+# they are grouped (numbers of customers, of orders). A placeholder has neither.
+_ID: Final = re.compile(r"(?<![\w-])[\w-]{16,}")
+_NUMBER: Final = re.compile(r"\+?\d(?:[ ./()-]{0,2}\d){5,}")
 
 Shown = Callable[[str], str]
 
@@ -44,15 +33,18 @@ def shown_by(settings: Settings) -> Shown | None:
 
 
 def masked(text: str) -> str:
-    """Text without what looks like somebody's own: addresses, numbers, keys. Patterns find what has a form, not names.
+    """Text without what looks like somebody's own: what `policy.redaction` finds (names apart), and more.
 
     >>> masked("Mail ann@example.org or call +33 6 12 34 56 78, password: hunter2")
-    'Mail [e-mail] or call [number], password: [secret]'
+    'Mail [e-mail] or call [phone], password: [secret]'
     """
-    text = text[:MOST_CHARACTERS]
-    for pattern, instead in _MASKED:
-        text = pattern.sub(instead, text)
-    return text
+    text = _ANY.redact(text[:MOST_CHARACTERS]).text
+    return _NUMBER.sub("[number]", _ID.sub(_without_id, text))
+
+
+def _without_id(match: re.Match[str]) -> str:
+    word = match.group()
+    return "[key]" if any(map(str.isdigit, word)) and any(map(str.isalpha, word)) else word
 
 
 def _whole(text: str) -> str:

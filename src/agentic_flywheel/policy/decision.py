@@ -37,7 +37,8 @@ class Found(msgspec.Struct, gc=False, frozen=True):
 class Facts(msgspec.Struct, gc=False, frozen=True, kw_only=True):
     """All that the decision rests on. `verified` says that the flow's configuration is confirmed recently enough;
     `shareable` is False where the flow's policy keeps nothing for anybody, `forbidden` True where a privacy policy lets
-    no answer be kept or served. After the share `refresh_after` of its
+    no answer be kept or served, `unkeyed` where what would name the answer may not be kept. After the share
+    `refresh_after` of its
     lifetime a served answer is to be refreshed; `stale_seconds` is how long after it an answer may stand in for a
     flow that fails. `curated` is the approved answer of the flow's FAQ to this very question, where there is one and
     the team's answers may be served at all."""
@@ -52,6 +53,7 @@ class Facts(msgspec.Struct, gc=False, frozen=True, kw_only=True):
     verified: bool = True
     shareable: bool = True
     forbidden: bool = False
+    unkeyed: bool = False
     refresh_after: float = 1.0
     stale_seconds: float = 0.0
     curated: Found | None = None
@@ -121,6 +123,8 @@ def decide(facts: Facts) -> tuple[Decision, tuple[Candidate, ...]]:
         return _unless_cached_only(directives, Bypass(Reason.POLICY)), ()
     if not facts.shareable:
         return _unless_cached_only(directives, Bypass(Reason.NOT_SHARED)), ()
+    if facts.unkeyed:
+        return _unless_cached_only(directives, Bypass(Reason.REDACTED)), ()
     if any(found.entry is not None and found.entry.withdrawn for found in facts.found):
         return _unless_cached_only(directives, Bypass(Reason.WITHDRAWN)), _candidates(facts)
     if directives.no_cache:

@@ -105,16 +105,19 @@ def personal(question: str) -> bool:
     return any(word in _PERSONAL for word in _words(question))
 
 
-def scope_of(sharing: Sharing, directives: Directives, *, question: str, user: str) -> Scope | None:
+def scope_of(
+    sharing: Sharing, directives: Directives, *, question: str, user: str, sensitive: bool = False
+) -> Scope | None:
     """Where the answer to a question is kept and looked for; None where the flow shares with nobody.
 
-    A question about the asker's own things is narrowed to the user, and to the session where no user is known.
+    A question about the asker's own things, or with personal data in it (`sensitive`), is narrowed to the user, and to
+    the session where no user is known.
     """
     if sharing is Sharing.NONE:
         return None
     if directives.private or sharing is Sharing.SESSION:
         return Scope.SESSION
-    if sharing is Sharing.USER or personal(question):
+    if sharing is Sharing.USER or sensitive or personal(question):
         return Scope.USER if user else Scope.SESSION
     return Scope.TEAM
 

@@ -21,11 +21,13 @@ def refusal(
     standalone: bool = False,
     kept: bool = True,
     withdrawn: bool = False,
+    holds: str = "",
 ) -> tuple[NotWarmed, str] | None:
     """Why a question is not warmed, as a word and as a sentence; None where it may be.
 
     `follow_up` says that it is asked with its earlier turns, `standalone` that somebody vouches it needs none;
-    `kept` is False where a privacy policy lets no answer be stored.
+    `kept` is False where a privacy policy lets no answer be stored. `holds` names the personal data that was found in
+    it.
 
     >>> refusal("What about mobile?", sharing=Sharing.TEAM)[0].value
     'follow_up'
@@ -40,6 +42,8 @@ def refusal(
         return NotWarmed.POLICY, "a privacy policy lets none of its answers be stored"
     if calls_per_minute == 1:
         return NotWarmed.NO_ROOM, "the flow takes one call a minute, and people may need it"
+    if holds:
+        return NotWarmed.PERSONAL, f"there is {holds} in it"
     if personal(question):
         return NotWarmed.PERSONAL, "it speaks of the asker's own things"
     if not (follow_up or standalone) and (tie := leaning(question)):

@@ -71,7 +71,7 @@ class Ended(msgspec.Struct, frozen=True, array_like=True):
     """How a flight ended: with an encoded entry, or with an error (its code, message, when to retry, what to do).
 
     `complete` is False for an answer that is shown but not stored. `takeover` says that another attempt may succeed,
-    so one who waits should make it.
+    so one who waits should make it. `unshared` says that the answer may not be passed on: who waits asks the flow.
     """
 
     entry: bytes = b""
@@ -81,6 +81,7 @@ class Ended(msgspec.Struct, frozen=True, array_like=True):
     takeover: bool = False
     complete: bool = True
     suggestions: tuple[str, ...] = ()
+    unshared: bool = False
 
 
 class Begun(msgspec.Struct, frozen=True):

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
-from agentic_flywheel.policy.redaction.kinds import PLACEHOLDERS, Found, Kind
+from agentic_flywheel.personal_data import PLACEHOLDERS, Found, Kind
 from agentic_flywheel.policy.redaction.unsecret import says_nothing
 
 _KINDS: Final = (

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
-from agentic_flywheel.policy.redaction.kinds import Found, Kind
+from agentic_flywheel.personal_data import Found, Kind
 
 _LOCAL: Final = re.compile(r"(?:[^\s@<>()\[\]{},;:\"`«»“”|/\\=&?]){1,64}\Z")
 _ELISION: Final = re.compile(r"^(?:[dlnsjmtc]|qu)?['’]+", re.IGNORECASE)
@@ -42,7 +42,7 @@ def emails(text: str, lower: str) -> Iterator[Found]:
                 yield Found(Kind.EMAIL, place - len(name), domain.end())
                 place = domain.end() - 1
         place = text.find("@", place + 1)
-    if any(sign in lower for sign in ("at]", "at)", "at}", "at>", "aroba", "[@]", "(@)", "at ]", "at )")):
+    if any(sign in lower for sign in ("at]", "at)", "at}", "at>", "aroba", "[@", "(@", "at ]", "at )")):
         yield from (Found(Kind.EMAIL, *match.span()) for match in _HIDDEN.finditer(text))
     if ("arobas" in lower and "point" in lower) or (" at " in lower and " dot " in lower):
         yield from (Found(Kind.EMAIL, *match.span()) for match in _SPOKEN.finditer(text))

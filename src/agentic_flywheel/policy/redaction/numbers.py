@@ -11,8 +11,8 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
+from agentic_flywheel.personal_data import Found, Kind
 from agentic_flywheel.policy.redaction.checks import IBAN_LENGTHS, is_card, is_iban
-from agentic_flywheel.policy.redaction.kinds import Found, Kind
 
 # Between the groups of a number: space, full stop, hyphen, slash, and the spaces that do not break (French typography).
 GAP: Final = r"[ .\-/\u00a0\u202f\u2011]"

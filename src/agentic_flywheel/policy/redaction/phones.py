@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
-from agentic_flywheel.policy.redaction.kinds import Found, Kind
+from agentic_flywheel.personal_data import Found, Kind
 from agentic_flywheel.policy.redaction.numbers import GAP as _GAP
 from agentic_flywheel.policy.redaction.numbers import before, other_number
 

@@ -9,9 +9,9 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
+from agentic_flywheel.personal_data import Found, Kind
 from agentic_flywheel.policy.redaction.announced import announced
 from agentic_flywheel.policy.redaction.checks import SHORTEST_TOKEN, is_random
-from agentic_flywheel.policy.redaction.kinds import Found, Kind
 from agentic_flywheel.policy.redaction.unsecret import stands_for_another
 
 # Makers' own marks. The lengths are those that their keys have, or a little less.

@@ -6,9 +6,10 @@ from typing import Annotated
 
 from agentic_flywheel.callers import Scope
 from agentic_flywheel.interfaces.http.call import Call
-from agentic_flywheel.interfaces.http.rest.arguments import Body, Meta, Query, UserId, Why
+from agentic_flywheel.interfaces.http.rest.arguments import Body, FlowKey, Meta, Query, UserId, Why
 from agentic_flywheel.interfaces.http.rest.operations import Operations
 from agentic_flywheel.privacy import MOST_DAYS, PolicyChange, PrivacyPolicy, PrivacyShown, Whose
+from agentic_flywheel.privacy_tests import PrivacyTest
 
 privacy = Operations("privacy", "What is kept of questions and answers: policies, retention.")
 
@@ -81,3 +82,20 @@ async def _record(call: Call, action: str, whose: Whose, name: str, why: str, po
     await call.flywheel.policies.at(whose, name)  # what is refused is not written down
     target = f"{whose} {name}".strip()
     await call.flywheel.audit.record(action, target, by=call.caller.actor, why=why, policy=policy)
+
+
+class Tested(Body, frozen=True, kw_only=True):
+    """A text, and whose question to which flow it would be."""
+
+    text: Annotated[str, Meta(min_length=1, max_length=100_000, description="The text.")]
+    flow: FlowKey | None = None
+    user_id: UserId | None = None
+
+
+@privacy.post("/privacy/test", needs=Scope.ASK, repeats="harmless")
+async def test_privacy(call: Call, body: Tested) -> PrivacyTest:
+    """What would be kept of a text as a question: what was found in it, what is taken out, who is given the answer.
+
+    Nothing is asked, stored or counted.
+    """
+    return await call.flywheel.privacy.test(body.text, flow=body.flow, user=call.speaks_for(body.user_id))

@@ -1,7 +1,7 @@
 """Doing a request once that may be sent again (`Idempotency-Key`, draft-ietf-httpapi-idempotency-key-header-07).
 
 Invariant: the handler runs only for who took the key; a repetition is given what that came to, or is told to wait. What
-an answer says that was forgotten meanwhile is not said again.
+an answer says that was forgotten meanwhile is not said again; nor is what was redacted.
 """
 
 from __future__ import annotations
@@ -56,8 +56,9 @@ async def once(call: Call, request: Request, key: str, work: Callable[[], Awaita
             _log.warning("an Idempotency-Key is not free before its time: %s", error.message)
         raise
     headers = [(name, value) for name, value in response.headers.items() if name not in _OWN_LENGTH]
+    body = call.flywheel.privacy.kept_body(bytes(response.body), call.caller.user or "")
     try:
-        await repeat.keep(Kept(response.status_code, headers, bytes(response.body)))
+        await repeat.keep(Kept(response.status_code, headers, body))
     except StoreError as error:  # it is done all the same; a repetition is told that it is under way, for five minutes
         _log.warning("what a request with an Idempotency-Key came to is not kept: %s", error.message)
     return response
