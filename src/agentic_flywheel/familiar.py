@@ -112,8 +112,11 @@ class Familiar:
                 if replies != known.replies:
                     return False
                 self._store.outbox.notice()
-                async with self._clients.use(spec) as client:
-                    standing = await self._watch.standing(spec, client, known.step.read.state, now=now)
+                state, client = known.step.read.state, self._clients.at_hand(spec)
+                standing = None if client is None else self._watch.known(spec, client, state, now=now)
+                if standing is None:
+                    async with self._clients.use(spec) as client:
+                        standing = await self._watch.standing(spec, client, state, now=now)
         except (StoreError, FlowError):
             return False
         return standing == known.standing

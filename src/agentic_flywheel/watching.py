@@ -85,6 +85,16 @@ class FlowWatch:
             known = fingerprint == state.fingerprint
             return Standing(fingerprint, state.generation if known else -1, verified=recent)
 
+    def known(self, spec: FlowSpec, client: FlowClient, state: FlowState, *, now: float) -> Standing | None:
+        """What `standing` would say where it need not ask anybody or record anything; None where it has to."""
+        if not client.revision_is_remote or not state.checked_at:
+            return None
+        limit = (self._check_every if spec.check_every is None else spec.check_every).total_seconds()
+        if not 0 <= now - state.checked_at <= limit / 2:
+            return None
+        fingerprint = fingerprint_of(self.config_digest(spec), state.revision)
+        return Standing(fingerprint, state.generation) if fingerprint == state.fingerprint else None
+
     def alone(self, spec: FlowSpec) -> Standing:
         """The flow's standing as far as it can be told without Redis."""
         return Standing(fingerprint_of(self.config_digest(spec), ""), 0, verified=False)

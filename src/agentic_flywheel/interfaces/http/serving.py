@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import importlib.util
 import logging
 import os
@@ -34,6 +35,8 @@ _BACKLOG = 2048
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 #: How long a connection is kept open between requests, in seconds.
 _KEEP_ALIVE = 75
+#: When the garbage collector looks at objects: so many new ones, and so many looks at those that are younger.
+_COLLECT = (10_000, 20, 20)
 #: What closing may take, and then how long threads are waited for, in seconds.
 _CLOSING_SECONDS = 10.0
 _THREADS_SECONDS = 2.0
@@ -107,6 +110,14 @@ def _served(app: App, listener: socket.socket, settings: Settings) -> Served:
     )
 
 
+def _spare_collections() -> None:
+    """Have the garbage collector pass over what stays as long as the process, and look less often at the rest: it took
+    a tenth of the service's time, and there are next to no cycles in what a request leaves."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*_COLLECT)
+
+
 def _leave_after(seconds: float, code: int) -> threading.Timer:
     """End the process even if a thread of it is stuck: a function that somebody registered as a flow, say."""
 
@@ -166,6 +177,7 @@ class _Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Begin to accept, and say so."""
         await super().startup(sockets)
+        _spare_collections()
         self._ready()
 
     @contextlib.contextmanager
