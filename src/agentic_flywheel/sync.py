@@ -72,6 +72,16 @@ class FlywheelSync:
         return _Waiting(self._flywheel.usage, self._wait)
 
     @property
+    def policies(self) -> Any:
+        """As `Flywheel.policies`."""
+        return _Waiting(self._flywheel.policies, self._wait)
+
+    @property
+    def retention(self) -> Any:
+        """As `Flywheel.retention`."""
+        return _Waiting(self._flywheel.retention, self._wait)
+
+    @property
     def forgetting(self) -> Any:
         """As `Flywheel.forgetting`."""
         return _Waiting(self._flywheel.forgetting, self._wait)

@@ -11,6 +11,7 @@ import pytest
 from agentic_flywheel import Flywheel, FlywheelSync
 from agentic_flywheel.errors import NotFound, QuestionError, UnknownFlow
 from agentic_flywheel.flows.registry import Registry
+from agentic_flywheel.privacy import PrivacyPolicy, Whose
 from flywheels import Oracle, settings_for
 from servers import Server
 
@@ -78,3 +79,11 @@ def test_no_thread_is_left(valkey: Server, tmp_path: Path) -> None:
     with made(valkey, tmp_path, Oracle()) as flywheel:
         flywheel.ask(QUESTION)
     assert threading.active_count() <= before
+
+
+def test_policies_and_retention(valkey: Server, tmp_path: Path) -> None:
+    with made(valkey, tmp_path, Oracle()) as flywheel:
+        flywheel.policies.set(Whose.TENANT, policy=PrivacyPolicy(history=False, retention_days=1))
+        assert not flywheel.ask(QUESTION).remembered
+        assert flywheel.policies.of().history_by == ("tenant",)
+        assert flywheel.retention.sweep(dry_run=True).removed["turns"] == 0
