@@ -87,6 +87,16 @@ class FlywheelSync:
         return _Waiting(self._flywheel.forgetting, self._wait)
 
     @property
+    def erasing(self) -> Any:
+        """As `Flywheel.erasing`."""
+        return _Waiting(self._flywheel.erasing, self._wait)
+
+    @property
+    def own_data(self) -> Any:
+        """As `Flywheel.own_data`."""
+        return _Waiting(self._flywheel.own_data, self._wait)
+
+    @property
     def links(self) -> Any:
         """As `Flywheel.links`."""
         return _Waiting(self._flywheel.links, self._wait)

@@ -35,6 +35,8 @@ def test_the_same_names_without_await(redis_server: Server, tmp_path: Path) -> N
         assert [spec.key for spec in flywheel.flows.list()] == ["oracle"]
         flywheel.flush()
         assert flywheel.cache.stats().total.questions == 2
+        assert flywheel.own_data.of("nobody").sizes["turns"] == 0
+        assert flywheel.erasing.go_on(dry_run=True).removed == {"traces": 0}
         assert {check.name for check in flywheel.doctor()} >= {"redis", "registry"}
 
 
