@@ -220,7 +220,8 @@ class Sessions:
         )
 
     async def delete_turn(self, session: str, turn: str, *, dry_run: bool) -> Receipt:
-        """Remove one turn of a session, and the answer kept for it alone, for good: it is not taken in again.
+        """Remove one turn of a session, what was reported of it, and the answer kept for it alone, for good: it is not
+        taken in again.
 
         A title that the turn gave its session goes with it. Raises `UnknownSession`, `UnknownTurn`.
         """
@@ -232,6 +233,8 @@ class Sessions:
         removed, counted = await self.remove_turns(session, turns, {turn}, dry_run=dry_run)
         if not counted:
             notes.append(_COUNTED)
+        if reports := await self._store.similar.forget_reports_of({session: {turn}}, dry_run=dry_run):
+            removed["reports"] = reports
         return Receipt(
             action="delete turn",
             target=f"{session} {turn}",

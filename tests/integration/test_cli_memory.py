@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import pty
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -57,6 +61,36 @@ def test_a_session_reads_as_a_thread(afw: Afw) -> None:
     assert "  1  [miss] ann" not in newest
     error = afw.json("session", "show", "nobody", code=1)
     assert_error(error, "unknown_session")
+
+
+def test_long_answers_are_cut_on_a_terminal_unless_they_are_wanted_whole(afw: Afw) -> None:
+    lines = "\n".join(f"line {number}." for number in range(40))
+    afw.ok("ask", f"echo\n{lines}", *ECHO, "--session", "talk")
+    for piped in (afw.ok("session", "show", "talk").out, afw.ok("session", "show", "talk", "--full").out):
+        assert piped.count("line 39.") == 2, "the question and the whole answer"
+        assert "more lines" not in piped
+    cut = shown_on_terminal(afw, "session", "show", "talk")
+    assert cut.count("line 39.") == 1
+    assert "more lines" in cut
+    assert "Whole answers: --full" in cut
+    whole = shown_on_terminal(afw, "session", "show", "talk", "--full")
+    assert whole.count("line 39.") == 2
+    assert "more lines" not in whole
+    assert "--full" not in whole
+
+
+def shown_on_terminal(afw: Afw, *arguments: str) -> str:
+    """All that a command that ends by itself writes to a terminal of its own."""
+    ours, theirs = pty.openpty()
+    shown = b""
+    with afw.start(*arguments, stdin=subprocess.DEVNULL, stdout=theirs, stderr=theirs) as process:
+        os.close(theirs)
+        with contextlib.suppress(OSError):  # the other side has gone
+            while part := os.read(ours, 65536):
+                shown += part
+        assert process.wait() == 0, shown
+    os.close(ours)
+    return shown.decode()
 
 
 def test_a_session_is_resumed(afw: Afw) -> None:

@@ -19,7 +19,7 @@ from agentic_flywheel import Flywheel
 from agentic_flywheel.errors import InputError, UnknownSession
 from flywheels import Oracle, opened, until
 from meanings import Words
-from servers import Server
+from servers import Server, Servers
 from sinks import PUBLIC, SECRET, sink
 
 pytestmark = pytest.mark.anyio
@@ -87,7 +87,7 @@ async def lived(flywheel: Flywheel, user: str, session: str) -> None:
     await flywheel.ask(asked, user=user)
     # Similar, so that wordings join one question; others ask it too, so that it is popular and drafted for the FAQ.
     await flywheel.ask(f"How can the {MARK}{session} be installed?", user=user)
-    first = (await flywheel.sessions.show(session)).turns[0]
+    first = next(turn for turn in (await flywheel.sessions.show(session)).turns if MARK in turn.question)
     await flywheel.similar.report(first.id, "outdated", note=f"about {MARK}{session}", session=session, user=user)
     await flywheel.ask(asked, user=user)
     await flywheel.sessions.rename(session, f"{MARK} thoughts")
@@ -137,6 +137,77 @@ async def test_nothing_is_left_of_what_is_forgotten(redis_server: Server, tmp_pa
         await flywheel.backup.export(exported)
         assert MARK not in exported.read_text()
     assert traces(redis_server, tmp_path) == []
+
+
+async def told(flywheel: Flywheel, file: Path) -> dict[str, str]:
+    """Everything that is listed, counted or exported of history, as text."""
+    said = {
+        "popular": await flywheel.popular.list(),
+        "next": await flywheel.popular.next(STAYS, flow="oracle"),
+        "candidates": await flywheel.faq.list(),
+        "entries": await flywheel.faq.entries(),
+        "sessions": await flywheel.sessions.list(limit=100),
+        "found": [await flywheel.history.search(f"{MARK}s1 {words}", user="ann") for words in ("", "installed mobile")],
+        "listed": await flywheel.history.search("", user="ann"),
+        "answers": await flywheel.cache.list(),
+    }
+    await flywheel.backup.export(file)
+    said["backup"] = await asyncio.to_thread(file.read_text, "utf-8")
+    for session in (await flywheel.sessions.list(limit=100)).sessions:
+        said[f"export of {session.id}"] = await flywheel.sessions.export(session.id)
+    return {name: repr(value).lower() for name, value in said.items()}
+
+
+def naming(said: dict[str, str]) -> list[str]:
+    return [name for name, text in said.items() if MARK in text]
+
+
+@pytest.mark.parametrize("index", ["local", "engine"])
+@pytest.mark.parametrize("what", ["session", "user", "turn"])
+async def test_what_is_deleted_is_in_no_list_count_or_export_of_any_process(
+    servers: Servers, tmp_path: Path, what: str, index: str
+) -> None:
+    server = servers.get("stack74")
+    folders = [tmp_path / name for name in ("here", "there")]
+    for folder in folders:
+        folder.mkdir()
+    flow, exports = {"oracle": Oracle()}, tmp_path / "exports"
+    exports.mkdir()
+    named = {"search_index": index, "faq_least_asked": 2, "faq_least_askers": 1}
+    async with (
+        opened(server, folders[0], flow, given={"embedder": Words()}, **named) as here,
+        opened(server, folders[1], flow, given={"embedder": Words()}, **named) as there,
+    ):
+        await here.ask(STAYS, session="others", user="bob")
+        await here.ask(STAYS, session="s1", user="ann")  # what ann asks next is a path from it
+        await lived(here, "ann", "s1")
+        for each in (here, there):
+            before = naming(await told(each, exports / "before.jsonl"))
+            assert {"popular", "candidates", "sessions", "found", "listed", "answers", "backup"} <= set(before)
+        for file in exports.iterdir():
+            file.unlink()
+        sessions = [page.id for page in (await here.sessions.list(user="ann")).sessions]
+        for session in sessions if what == "session" else ():
+            await here.forgetting.session(session, dry_run=False)
+        if what == "user":
+            await here.forgetting.user("ann", dry_run=False)
+        for session in sessions if what == "turn" else ():
+            for turn in (await here.sessions.show(session)).turns:
+                if MARK in turn.question:
+                    await here.sessions.delete_turn(session, turn.id, dry_run=False)
+                if await kept_answer(here, turn.entry_key) and MARK in turn.question:
+                    await here.cache.clear(key=turn.entry_key, dry_run=False)
+            await here.sessions.rename(session, None)  # a person wrote the title
+        for number, each in enumerate((here, there)):
+            after = await told(each, exports / f"{number}.jsonl")
+            assert naming(after) == [], [line[:300] for line in after["backup"].split("\\n") if MARK in line]
+            await each.settled()
+        assert "others" in (await told(there, exports / "2.jsonl"))["sessions"], "nobody else's went"
+        await until(lambda: not lasting(server, tmp_path), f"traces to go: {lasting(server, tmp_path)}")
+
+
+async def kept_answer(flywheel: Flywheel, key: str) -> bool:
+    return any(answer.key == key for answer in (await flywheel.cache.list(limit=100))[0])
 
 
 async def test_nothing_is_left_of_words_that_are_forgotten(redis_server: Server, tmp_path: Path) -> None:

@@ -244,6 +244,29 @@ async def test_a_conversation_goes_on_in_another_process(afw: Afw, era: str) -> 
         assert (history["total_turns"], [turn["turn_id"] for turn in history["turns"]]) == (2, [follow["turn_id"]])
 
 
+async def test_what_changed_in_a_conversation_and_what_belongs_to_it_is_told(afw: Afw) -> None:
+    async with connected(afw) as client:
+        first = await called(client, "flowise_query", question=QUESTION, flow_override="echo", session_id="monday")
+        second = await called(
+            client, "flowise_query", question="And the cache?", flow_override="documents", session_id="monday"
+        )
+        await called(client, "flowise_query", question=QUESTION, flow_override="echo", session_id="tuesday")
+        afw.ok("session", "link", "monday", "tuesday")  # people do it, in another process
+        history = await called(client, "flowise_session_history", session_id="monday")
+        assert [turn["turn_id"] for turn in history["turns"]] == [first["turn_id"], second["turn_id"]]
+        (change,) = history["changes"]
+        assert (change["kind"], change["turn_id"]) == ("flow", second["turn_id"])
+        assert (change["old"], change["new"]) == ("echo", "documents")
+        (link,) = history["links"]
+        assert (link["session_id"], link["how"], link["title"], link["turns"]) == ("tuesday", "set", QUESTION, 1)
+        for one, other in (("monday", "tuesday"), ("tuesday", "monday")):
+            assert (await called(client, "flowise_session_info", session_id=one))["links"] == [other]
+        newest = await called(client, "flowise_session_history", session_id="monday", limit=1)
+        assert [change["turn_id"] for change in newest["changes"]] == [second["turn_id"]], "it came with this turn"
+        afw.ok("session", "unlink", "tuesday", "monday")
+        assert (await called(client, "flowise_session_history", session_id="monday"))["links"] == []
+
+
 async def test_a_session_keeps_its_configuration_in_another_process(afw: Afw) -> None:
     async with connected(afw) as client:
         configured = await called(

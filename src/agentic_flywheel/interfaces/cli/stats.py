@@ -114,8 +114,9 @@ def _show_charts(series: Series) -> None:
     if any(failed):
         _chart("failed", spark(failed, blocks=blocks), f"most {max(failed):,}")
     begin, end = _utc(series.since), _utc(series.until)
-    gap = max(1, len(questions) - len(begin) - len(end))
-    print(dim(f"{seconds(step) + ' a step':<{_LABEL}}{begin}{' ' * gap}{end}"))
+    label = f"{seconds(step) + ' a step':<{_LABEL - 1}} "
+    gap = max(1, len(questions) - len(begin) - len(end) - (len(label) - _LABEL))
+    print(dim(f"{label}{begin}{' ' * gap}{end}"))
 
 
 _SERVED = ("hit", "similar", "stale", "joined")
