@@ -52,7 +52,7 @@ class Bench:
         policies = nothing_said()
         self._planner = Planner(loaded, registry, self.keys, policies, Redacting(loaded, policies))
         queue = SimpleNamespace(repeat=lambda repeat: True)
-        self.near = NearCache(loaded, still, Store(loaded), queue)  # type: ignore[arg-type]
+        self.near = NearCache(loaded, still, Store(loaded), SimpleNamespace(), queue)  # type: ignore[arg-type]
         self.near.channel = SimpleNamespace(trusted_until=float("inf"), start=lambda: None)  # type: ignore[assignment]
 
     def read(self, text: str, *, generation: int = 1) -> tuple[Moment, Step, Answer]:
