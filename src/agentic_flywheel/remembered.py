@@ -124,14 +124,21 @@ class Remembered:
         return UNKNOWN if known is None else known[0]
 
     def add(self, known: Conversation, turn: Turn, *, window: int) -> None:
-        """Note that a turn was appended to a session of which this was known; its last `window` turns stay whole."""
+        """Note that a turn was appended to a session of which this was known; its last `window` turns stay whole.
+
+        Where another turn was noted meanwhile, of which this does not know, what lies further back is read again: the
+        count cannot tell then whether one was taken away.
+        """
         before = known.recalled
         session = before.session or Session(id=turn.session_id, owner=turn.user, created_at=turn.at)
         turns = (*before.turns, turn)
         earlier = known.earlier
         if earlier is None and session.turns <= len(before.turns) + 1:  # there is nothing between
             earlier = ()
-        if earlier is not None and len(turns) > window:
+        noted = self.get(turn.session_id).recalled.turns
+        if noted and all(one.id != noted[-1].id for one in before.turns):
+            earlier = None
+        elif earlier is not None and len(turns) > window:
             earlier = _with(earlier, turns[:-window], before)
         session = msgspec.structs.replace(session, flow=turn.flow, turns=session.turns + 1, last_active_at=turn.at)
         recalled = Recalled(session, turns[-window:], before.first or turn, 0, before.sizes)

@@ -150,6 +150,19 @@ def test_a_turn_that_was_taken_away_is_not_known_any_more() -> None:
     assert "t3" not in {turn.id for turn in process.ask().earlier or ()}
 
 
+def test_after_two_questions_at_once_the_count_alone_tells_nothing() -> None:
+    redis = Redis()
+    process = Process(redis)
+    for _ in range(6):
+        process.ask()
+    process.ask_twice_at_once()
+    redis.turns.pop(2)  # as many as the second question did not know of
+    redis.append()
+    redis.append()
+    expected = redis.further_back()
+    assert process.ask().earlier == expected
+
+
 def test_turns_of_unknown_size_are_read_before_they_count() -> None:
     redis = Redis()
     process = Process(redis)
