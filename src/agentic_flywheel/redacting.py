@@ -9,6 +9,7 @@ nowhere, and no digest of it either: where anything that a key would be made of 
 from __future__ import annotations
 
 import importlib
+import logging
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Any, Final
@@ -27,6 +28,7 @@ from agentic_flywheel.settings import Settings
 #: Texts that were looked at last: a question is planned up to three times.
 _REMEMBERED: Final = 32
 _NOTHING: Final = frozenset[Kind]()
+_log = logging.getLogger(__name__)
 
 
 class Kept(msgspec.Struct, frozen=True, gc=False, kw_only=True):
@@ -191,6 +193,19 @@ def _kinds(settings: Settings) -> frozenset[Kind]:
         raise SettingsError(f"setting 'privacy.redact': {error}", setting="privacy.redact") from error
 
 
+def _guarded(names: Names, named: str) -> Names:
+    """A detector that finds everything where it fails: what it would have found is not known, so nothing is kept."""
+
+    def found(text: str) -> Iterable[tuple[int, int]]:
+        try:
+            return [(int(start), int(end)) for start, end in names(text)]
+        except Exception as error:  # noqa: BLE001 -- what it says may hold the text
+            _log.warning("%s failed (%s): nothing of the text is kept", named, type(error).__name__)
+            return [(0, len(text))]
+
+    return found
+
+
 def _names(settings: Settings) -> Names | None:
     """The function that `privacy.names` names, as python:MODULE:NAME."""
     named = settings.text("privacy.names")
@@ -208,7 +223,7 @@ def _names(settings: Settings) -> Names | None:
             problem = f"{type(error).__name__}: {error}"
         else:
             if callable(found):
-                return found  # type: ignore[no-any-return]
+                return _guarded(found, named)
             problem = f"it is a {type(found).__name__}, and cannot be called"
     raise SettingsError(
         f"setting 'privacy.names': {named!r} cannot be used: {problem}",

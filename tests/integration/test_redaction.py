@@ -295,6 +295,16 @@ async def test_names_are_redacted_where_somebody_finds_them(valkey: Server, tmp_
         assert (await flywheel.sessions.show("s1")).turns[0].question == "What does [name] owe?"
 
 
+async def test_where_the_detector_fails_nothing_of_the_text_is_kept(valkey: Server, tmp_path: Path) -> None:
+    named = {"privacy_redact": "name", "privacy_names": "python:redaction_names:broken"}
+    async with opened(valkey, tmp_path, {"oracle": Oracle()}, **named) as flywheel:
+        answer = await flywheel.ask("What does Mr Brown owe?", session="s1")
+        assert answer.text == "oracle 1: What does Mr Brown owe?"
+        assert answer.reason is Reason.REDACTED
+        kept = (await flywheel.sessions.show("s1")).turns[0]
+        assert (kept.question, kept.answer) == ("[name]", "[name]")
+
+
 async def test_what_would_be_kept_is_told_without_asking(valkey: Server, tmp_path: Path) -> None:
     oracle = Oracle()
     flows = {"oracle": oracle, "none": (Oracle(), {"sharing": "none"})}
