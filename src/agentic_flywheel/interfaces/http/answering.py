@@ -7,6 +7,7 @@ what it is sent, is looked at; everything else is the application's.
 
 from __future__ import annotations
 
+import inspect
 import logging
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,21 @@ if TYPE_CHECKING:
     from agentic_flywheel.model import Answer
 
 _log = logging.getLogger(__name__)
+#: What of uvicorn's inside is relied on, as 0.54 has it.
+_RELIED_ON = {
+    "data_received": ["self", "data"],
+    "_start_asgi_task": ["self", "cycle", "app"],
+    "on_message_complete": ["self"],
+    "on_response_complete": ["self"],
+}
+
+
+def fits(base: type) -> bool:
+    """Whether a protocol has what is relied on; with another release's, every request goes the whole way."""
+    return all(
+        callable(found := getattr(base, name, None)) and list(inspect.signature(found).parameters) == wanted
+        for name, wanted in _RELIED_ON.items()
+    )
 
 
 def answering(base: type[HttpToolsProtocol], repeats: Repeats) -> type[HttpToolsProtocol]:

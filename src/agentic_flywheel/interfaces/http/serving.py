@@ -135,10 +135,11 @@ def _leave_after(seconds: float, code: int) -> threading.Timer:
 def _protocol(client_seconds: float, repeats: Repeats) -> Any:
     if importlib.util.find_spec("httptools") is None:
         return "auto"  # the other one is made for small things, and knows no such bound
-    from agentic_flywheel.interfaces.http.answering import answering
+    from agentic_flywheel.interfaces.http.answering import answering, fits
     from agentic_flywheel.interfaces.http.slow_clients import impatient
 
-    return answering(impatient(client_seconds), repeats)
+    protocol = impatient(client_seconds)
+    return answering(protocol, repeats) if fits(protocol) else protocol
 
 
 class _Server(uvicorn.Server):
