@@ -140,7 +140,7 @@ class Recollection:
             command = further_back(self._store.sessions, asked.session, self._planner.window(plan.registry))
             (reply,) = await self._store.link.run(command)
             asked.mark(Span.RECALL)
-            known = read_further(known.recalled, self._further(asked, reply))
+            known = read_further(known.recalled, *self._further(asked, reply))
             plan = self._planner.plan(asked, known)
         return plan, known
 
@@ -168,7 +168,7 @@ class Recollection:
         absent = [turn for turn, place in zip(waiting, places, strict=True) if place is None]
         whole = recalled_with(recalled, absent) if absent else recalled
         if reads_back:
-            known = read_further(whole, self._further(asked, replies[3]))
+            known = read_further(whole, *self._further(asked, replies[3]))
         else:
             known = Conversation(whole, continued(remembered, recalled).earlier)
         return msgspec.structs.replace(read, known=known)
@@ -179,13 +179,13 @@ class Recollection:
         if any(turn.flow not in (asked.among or ()) for turn in turns):
             raise _unknown(asked)
 
-    def _further(self, asked: Asked, reply: Any) -> list[tuple[Turn, int]]:
-        """The turns further back in a session, as they were read."""
+    def _further(self, asked: Asked, reply: Any) -> tuple[list[tuple[Turn, int]], int]:
+        """The turns further back in a session, as they were read; and how many could not be."""
         try:
-            stored = self._store.sessions.earlier(reply)
+            stored, damaged = self._store.sessions.earlier(reply)
         except NONSENSE as error:
             raise nonsense(error, "the earlier turns of a session") from error
-        return [(turn, size) for turn, size in stored if turn.session_id == asked.session]
+        return [(turn, size) for turn, size in stored if turn.session_id == asked.session], damaged
 
     async def _read(self, asked: Asked, plan: Plan, *first: Command) -> Read:
         """What is stored for the question; the replies to the commands that go `first` are left in `replies`."""

@@ -67,13 +67,16 @@ def further_back(sessions: SessionStore, session: str, behind: int) -> Command:
     return sessions.earlier_command(session, behind=behind, count=MOST_TURNS, size=MOST_BYTES)
 
 
-def read_further(recalled: Recalled, stored: Iterable[tuple[Turn, int]]) -> Conversation:
-    """A session whose turns further back were read too, each with its size.
+def read_further(recalled: Recalled, stored: Iterable[tuple[Turn, int]], damaged: int = 0) -> Conversation:
+    """A session whose turns further back were read too, each with its size; so many of them were damaged.
 
     What came in between the two readings moves turns that were recalled further back; they count once.
     """
     known = {turn.id for turn in recalled.turns} | ({recalled.first.id} if recalled.first else set())
-    return Conversation(recalled, tuple(Earlier.of(turn, size) for turn, size in stored if turn.id not in known))
+    earlier = tuple(Earlier.of(turn, size) for turn, size in stored if turn.id not in known)
+    if damaged:
+        recalled = msgspec.structs.replace(recalled, damaged=recalled.damaged + damaged)
+    return Conversation(recalled, earlier)
 
 
 async def known_of(store: Store, session: str, *, window: int) -> Conversation:
@@ -82,7 +85,7 @@ async def known_of(store: Store, session: str, *, window: int) -> Conversation:
     *recalled, further = await store.link.run(
         *sessions.recall_commands(session, window), further_back(sessions, session, window)
     )
-    return read_further(sessions.recalled(recalled), sessions.earlier(further))
+    return read_further(sessions.recalled(recalled), *sessions.earlier(further))
 
 
 def continued(known: Conversation, read: Recalled) -> Conversation:
@@ -126,8 +129,8 @@ class Remembered:
     def add(self, known: Conversation, turn: Turn, *, window: int) -> None:
         """Note that a turn was appended to a session of which this was known; its last `window` turns stay whole.
 
-        Where another turn was noted meanwhile, of which this does not know, what lies further back is read again: the
-        count cannot tell then whether one was taken away.
+        What lies further back is read again where some turns could not be read, and where another one was noted meanwhile
+        of which this does not know: the count cannot tell then whether one was taken away.
         """
         before = known.recalled
         session = before.session or Session(id=turn.session_id, owner=turn.user, created_at=turn.at)
@@ -136,7 +139,7 @@ class Remembered:
         if earlier is None and session.turns <= len(before.turns) + 1:  # there is nothing between
             earlier = ()
         noted = self.get(turn.session_id).recalled.turns
-        if noted and all(one.id != noted[-1].id for one in before.turns):
+        if before.damaged or (noted and all(one.id != noted[-1].id for one in before.turns)):
             earlier = None
         elif earlier is not None and len(turns) > window:
             earlier = _with(earlier, turns[:-window], before)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from agentic_flywheel import Flywheel, Turn
+from agentic_flywheel import Directives, Flywheel, Turn
 from agentic_flywheel.model import Outcome, Reason
 from agentic_flywheel.store.link import Command
 from agentic_flywheel.store.wire import Refusal
@@ -92,3 +92,35 @@ async def test_a_delivery_between_two_readings(valkey: Server, tmp_path: Path, t
         assert context == expected, f"delivered after {after} of {commands} commands"
         after += 1
     assert commands >= 6
+
+
+def swap(server: Server, place: int, value: bytes) -> bytes:
+    """Put a value in the place of a turn of the session; what was there."""
+    key = "afw:v1:default:session:{s}:turns"
+    with server.client() as client:
+        entries = client.xrange(key)
+        client.delete(key)
+        for number, (id_, fields) in enumerate(entries):
+            client.xadd(key, {"t": value if number == place else fields[b"t"]}, id=id_)
+        return bytes(entries[place][1][b"t"])
+
+
+@pytest.mark.parametrize("place", [0, 1])
+async def test_a_turn_that_cannot_be_read_is_missed_and_said_wherever_it_stands(
+    valkey: Server, tmp_path: Path, place: int
+) -> None:
+    """Seen where a connection garbled what came over it: a session without its beginning."""
+    turns = [turn(number) for number in range(TURNS)]
+    async with opened(valkey, tmp_path, {"oracle": Oracle()}) as flywheel:
+        await flywheel._store.link.run(*flywheel._store.sessions.append_commands(*turns))
+        whole = swap(valkey, place, b"garbage")
+        for _ in range(2):
+            answer = await flywheel.ask("And which lease is that?", session="s", directives=Directives(no_store=True))
+            assert f"t{place}" not in answer.context
+            assert "1 earlier turn(s) of this session could not be read." in answer.warnings
+        asked = await flywheel.ask("And which lease is that?", session="s")
+        assert f"t{place}" not in asked.context
+        swap(valkey, place, whole)
+        again = await flywheel.ask("And which lease was that?", session="s")
+        assert f"t{place}" in again.context
+        assert not again.warnings

@@ -255,16 +255,16 @@ async def test_reading_further_back_is_bounded(redis_server: Server) -> None:
             await store.link.run(*store.sessions.append_commands(*many[start : start + 100]))
         command = store.sessions.earlier_command("s", behind=5, count=MOST_TURNS, size=MOST_BYTES)
         (reply,) = await store.link.run(command)
-        assert [one.id for one, _ in store.sessions.earlier(reply)] == [one.id for one in many[35:-5]]
+        assert [one.id for one, _ in store.sessions.earlier(reply)[0]] == [one.id for one in many[35:-5]]
 
         large = [turn(n, session="large", answer=os.urandom(20_000).hex()) for n in range(40)]
         for one in large:
             await store.sessions.append(one)
         command = store.sessions.earlier_command("large", behind=2, count=MOST_TURNS, size=MOST_BYTES)
         (reply,) = await store.link.run(command)
-        found = store.sessions.earlier(reply)
+        found, _ = store.sessions.earlier(reply)
         assert [one.id for one, _ in found] == [one.id for one in large[38 - len(found) : 38]]
         sizes = sum(size for _, size in found)
         assert MOST_BYTES - 2 * max(size for _, size in found) < sizes <= MOST_BYTES
         (nothing,) = await store.link.run(store.sessions.earlier_command("no", behind=5, count=9, size=9))
-        assert store.sessions.earlier(nothing) == []
+        assert store.sessions.earlier(nothing) == ([], 0)

@@ -19,6 +19,7 @@ from agentic_flywheel.errors import StoreDamaged
 from agentic_flywheel.identifiers import new_id
 from agentic_flywheel.privacy import PrivacyPolicy, Rule, Whose
 from agentic_flywheel.store.codec import decode, encode, packed, place
+from agentic_flywheel.store.failures import NONSENSE, nonsense
 from agentic_flywheel.store.keys import Keys, safe
 from agentic_flywheel.store.link import Command, Link, Script
 from agentic_flywheel.store.seals import Seals
@@ -64,13 +65,13 @@ class PolicyStore:
     async def table(self, *, slow: bool = False) -> PolicyTable:
         """All policies. Raises `StoreError`."""
         (reply,) = await self._link.run(("HGETALL", self._key), slow=slow)
-        fields = reply if isinstance(reply, dict) else dict(zip(reply[::2], reply[1::2], strict=True))
-        version = self.version_of(fields.pop(VERSION.encode(), None))
-        rules = {}
-        for name, raw in fields.items():
-            field = name.decode("utf-8", "replace")
-            rules[field] = _rule(field, raw)
-        return PolicyTable(version, rules)
+        try:
+            fields = reply if isinstance(reply, dict) else dict(zip(reply[::2], reply[1::2], strict=True))
+            version = self.version_of(fields.pop(VERSION.encode(), None))
+            named = {name.decode("utf-8", "replace"): raw for name, raw in fields.items()}
+            return PolicyTable(version, {field: _rule(field, raw) for field, raw in named.items()})
+        except NONSENSE as error:
+            raise nonsense(error, "the privacy policies") from error
 
     async def change(self, whose: Whose, name: str, policy: PrivacyPolicy | None) -> None:
         """Set a policy, or take it back. Raises `StoreError`."""

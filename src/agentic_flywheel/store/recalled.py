@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -52,11 +51,12 @@ def recalled_of(replies: Sequence[Any]) -> Recalled:
     if session is None:
         return Recalled()
     turns, damaged = turns_of(reversed(newest))
+    sizes = {} if damaged else {turn.id: len(entry[1][1]) for turn, entry in zip(turns, reversed(newest), strict=True)}
     if not damaged and oldest[:1] == newest[-1:]:  # a short session: its first turn is among the newest
         first = turns[:1]
     else:
-        first, _ = turns_of(oldest)
-    sizes = {} if damaged else {turn.id: len(entry[1][1]) for turn, entry in zip(turns, reversed(newest), strict=True)}
+        first, lost = turns_of(oldest)
+        damaged += lost
     return Recalled(session, turns, first[0] if first else None, damaged, sizes)
 
 
@@ -76,11 +76,14 @@ def turns_of(entries: Any) -> tuple[tuple[Turn, ...], int]:
     return tuple(turns.values()), damaged
 
 
-def earlier_of(values: Sequence[bytes]) -> list[tuple[Turn, int]]:
-    """The turns in the reply to the script `EARLIER`, oldest first, each with its bytes in Redis; damaged ones are left
-    out."""
+def earlier_of(values: Sequence[bytes]) -> tuple[list[tuple[Turn, int]], int]:
+    """The turns in the reply to the script `EARLIER`, oldest first, each with its bytes in Redis; and how many were
+    damaged and left out."""
     found: list[tuple[Turn, int]] = []
+    damaged = 0
     for raw in reversed(values):
-        with suppress(StoreDamaged):
+        try:
             found.append((decode(raw, Turn), len(raw)))
-    return found
+        except StoreDamaged:
+            damaged += 1
+    return found, damaged

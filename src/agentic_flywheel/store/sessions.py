@@ -60,9 +60,9 @@ class SessionStore:
         `size` bytes; see `earlier`."""
         return EARLIER.call((self._keys.turns(session),), behind, count, size)
 
-    def earlier(self, reply: Any) -> list[tuple[Turn, int]]:
-        """The reply to `earlier_command`: turns, oldest first, each with its size in bytes; damaged ones are left
-        out."""
+    def earlier(self, reply: Any) -> tuple[list[tuple[Turn, int]], int]:
+        """The reply to `earlier_command`: turns, oldest first, each with its size in bytes; and how many were damaged
+        and left out."""
         return earlier_of(reply)
 
     async def recall(self, session: str, count: int) -> Recalled:
