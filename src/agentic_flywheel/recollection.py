@@ -22,13 +22,21 @@ from agentic_flywheel.observe.names import Span
 from agentic_flywheel.policy.decision import Found
 from agentic_flywheel.policy.relevance import Earlier
 from agentic_flywheel.questions import Asked, Plan, Planner
-from agentic_flywheel.remembered import UNKNOWN, Conversation, Remembered, continued, further_back, read_further
+from agentic_flywheel.remembered import (
+    UNKNOWN,
+    Conversation,
+    Remembered,
+    continued,
+    further_back,
+    read_further,
+    with_waiting,
+)
 from agentic_flywheel.store.entries import Looked
 from agentic_flywheel.store.failures import NONSENSE, nonsense
 from agentic_flywheel.store.flow_states import seconds_of
 from agentic_flywheel.store.gone import is_gone
 from agentic_flywheel.store.link import Command
-from agentic_flywheel.store.recalled import Recalled, recalled_with
+from agentic_flywheel.store.recalled import Recalled
 from agentic_flywheel.store.store import Store
 from agentic_flywheel.store.wire import Refusal
 
@@ -84,7 +92,7 @@ class Recollection:
         known = remembered = self._remembered.get(asked.session) if asked.resumed else after
         waiting = await self._waiting(asked) if asked.resumed else ()
         if waiting:
-            known = Conversation(recalled_with(remembered.recalled, waiting), remembered.earlier)
+            known = with_waiting(remembered, waiting)
         plan = self._planner.plan(asked, known)
         try:
             if not asked.resumed:
@@ -166,11 +174,11 @@ class Recollection:
         except NONSENSE as error:
             raise nonsense(error, "a session") from error
         absent = [turn for turn, place in zip(waiting, places, strict=True) if place is None]
-        whole = recalled_with(recalled, absent) if absent else recalled
         if reads_back:
-            known = read_further(whole, *self._further(asked, replies[3]))
+            known = read_further(recalled, *self._further(asked, replies[3]))
         else:
-            known = Conversation(whole, continued(remembered, recalled).earlier)
+            known = continued(remembered, recalled)
+        known = with_waiting(known, absent)
         return msgspec.structs.replace(read, known=known)
 
     async def _check_flows(self, asked: Asked) -> None:

@@ -15,7 +15,7 @@ import msgspec
 from agentic_flywheel.model import Session, Turn
 from agentic_flywheel.policy.relevance import MOST_BYTES, MOST_TURNS, Earlier, within_reach
 from agentic_flywheel.store.link import Command
-from agentic_flywheel.store.recalled import Recalled
+from agentic_flywheel.store.recalled import Recalled, recalled_with
 from agentic_flywheel.store.sessions import SessionStore
 from agentic_flywheel.store.store import Store
 
@@ -79,6 +79,15 @@ def read_further(recalled: Recalled, stored: Iterable[tuple[Turn, int]], damaged
     return Conversation(recalled, earlier)
 
 
+def with_waiting(known: Conversation, waiting: Sequence[Turn]) -> Conversation:
+    """What would be known of a session once these turns, which wait in this order, are appended."""
+    if not waiting:
+        return known
+    ids = {turn.id for turn in waiting}
+    earlier = known.earlier and tuple(turn for turn in known.earlier if turn.id not in ids)
+    return Conversation(recalled_with(known.recalled, waiting), earlier)
+
+
 async def known_of(store: Store, session: str, *, window: int) -> Conversation:
     """What is known of a session that nothing is remembered of. Raises `StoreError`."""
     sessions = store.sessions
@@ -129,7 +138,7 @@ class Remembered:
     def add(self, known: Conversation, turn: Turn, *, window: int) -> None:
         """Note that a turn was appended to a session of which this was known; its last `window` turns stay whole.
 
-        What lies further back is read again where some turns could not be read, and where another one was noted meanwhile
+        What lies further back is read again where some turns could not be read, and where another was noted meanwhile,
         of which this does not know: the count cannot tell then whether one was taken away.
         """
         before = known.recalled

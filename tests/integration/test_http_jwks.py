@@ -115,7 +115,14 @@ def test_the_service_takes_tokens_and_passes_those_of_others_on(issuer: Issuer, 
     with served(afw) as server, server.client() as client:  # an issuer is enough to start with, no key is needed
         bearer = {"Authorization": f"Bearer {signed(OLD, 'old')}"}
         who = client.get("/whoami", headers=bearer)
-        assert who.json() == {"name": "ann", "proof": "token", "tenant": "default", "user": "ann", "scopes": ["ask"]}
+        assert who.json() == {
+            "name": "ann",
+            "proof": "token",
+            "tenant": "default",
+            "user": "ann",
+            "scopes": ["ask"],
+            "flows": None,
+        }
         assert who.headers["ratelimit"].startswith('"key";r=2;t=')
         assert_problem(
             client.get("/whoami", headers={"Authorization": f"Bearer {signed(NEW, 'old')}"}), 401, "credentials_refused"

@@ -13,7 +13,7 @@ from agentic_flywheel import remembered
 from agentic_flywheel.model import Outcome, Reason, Session, Turn
 from agentic_flywheel.policy import relevance
 from agentic_flywheel.policy.relevance import Earlier, within_reach
-from agentic_flywheel.remembered import UNKNOWN, Conversation, Remembered, continued, read_further
+from agentic_flywheel.remembered import UNKNOWN, Conversation, Remembered, continued, read_further, with_waiting
 from agentic_flywheel.store.recalled import Recalled, recalled_with
 
 WINDOW = 3
@@ -179,6 +179,18 @@ def test_what_waits_comes_along_from_further_back() -> None:
     known = Conversation(merged, ())
     assert [one.id for one in known.before(2)] == ["t1", "t2"]
     assert known.before(5) == ()
+
+
+def test_what_waits_and_lies_further_back_counts_once() -> None:
+    """Seen when Redis was away for longer than the turns that are recalled."""
+    redis = Redis()
+    process = Process(redis)
+    for _ in range(7):
+        process.ask()
+    known = process.remembered.get("s")
+    assert "t2" in {one.id for one in known.earlier or ()}
+    known = with_waiting(known, redis.turns[2:])
+    assert [one.id for one in known.before(2)] == ["t1", "t2", "t3", "t4"]
 
 
 def test_what_came_in_between_two_readings_counts_once() -> None:

@@ -7,7 +7,7 @@ import click
 from agentic_flywheel.interfaces.cli.frame import Late, LateGroup
 
 COMMANDS = {
-    "test": Late("privacy_test", "test", "Show what would be kept of a text, and why."),
+    "test": Late("privacy_trial", "test", "Show what would be kept of a text, and why."),
     "show": Late("privacy_policy", "show", "Show the policies, what holds because of them, and how old turns are."),
     "set": Late("privacy_policy", "set_policy", "Set the policy of a flow, a user or everybody."),
     "clear": Late("privacy_policy", "clear", "Take back what `privacy set` said."),
