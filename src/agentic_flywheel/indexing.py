@@ -31,6 +31,8 @@ Progress = Callable[[str, int, int], None]
 PATIENCE = 2.0
 #: How long it waits for the last traces of deleted turns to be overwritten; then that goes on behind its back.
 _SCRUB_SECONDS = 0.25
+#: How long to wait before trying again where a reader stands in the way.
+_SCRUB_PAUSES = (0.02, 0.1, 0.3, 0.6, 1.0)
 #: Sessions that are read together; of each, `store.feed.TAIL` turns.
 _TOGETHER = 25
 _BUSY = "Another process is bringing the index of history up to date: the newest turns may be missing for a moment."
@@ -184,8 +186,12 @@ class Indexing:
             await asyncio.wait([self._flights.go_on(self._scrubbed())], timeout=_SCRUB_SECONDS)
 
     async def _scrubbed(self) -> None:
-        if not await self.index.scrub():
-            self._scrub_due = True
+        """Who stands in the way reads for a moment; what is left even so waits for the next look."""
+        for pause in _SCRUB_PAUSES:
+            if await self.index.scrub():
+                return
+            await asyncio.sleep(pause)
+        self._scrub_due = True
 
 
 def _docs_of(

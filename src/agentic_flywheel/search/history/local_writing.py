@@ -1,8 +1,9 @@
 """What changes the local index: turns in, turns out, tags, vectors. Each function is one transaction's work.
 
 Invariant: everything may be repeated. A turn that is there already is left alone; what is removed leaves no byte of its
-text behind once `scrub` has run: FTS5 keeps the words of removed rows in its old segments until they are merged, and
-the write-ahead log keeps old pages until it is cut off.
+text behind once `scrub` has run: FTS5 keeps the words of removed rows in its old segments until they are merged, pages
+that were filled anew keep bytes between their cells (`secure_delete` does not see them), and the write-ahead log keeps
+old pages until it is cut off.
 """
 
 from __future__ import annotations
@@ -153,6 +154,12 @@ def scrub(connection: sqlite3.Connection) -> bool:
     if not connection.execute("SELECT value FROM meta WHERE name = 'scrub'").fetchone()[0]:
         return True
     connection.execute("INSERT INTO words (words) VALUES ('optimize')")
+    try:
+        connection.execute("VACUUM")
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode not in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+            raise
+        return False
     busy = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
     if not busy:
         connection.execute("UPDATE meta SET value = 0 WHERE name = 'scrub'")
