@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import contextlib
 import os
-from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
-import zstandard
 
 from agentic_flywheel import Flywheel
 from agentic_flywheel.errors import KeyMissing, SettingsError, UnknownSession
@@ -20,6 +16,7 @@ from agentic_flywheel.flows.protocol import FlowQuestion
 from agentic_flywheel.likeness import Proposal
 from agentic_flywheel.store.keyring import parsed
 from agentic_flywheel.store.sealing import Vault
+from byte_search import readings, values_of
 from flywheels import Oracle, opened, settings_for, until
 from meanings import Words
 from servers import Server, Servers, wait_until
@@ -32,39 +29,6 @@ MARK = "zyxwort"
 
 def key_line(id_: str) -> str:
     return f"{id_}:{base64.b64encode(os.urandom(32)).decode()}"
-
-
-def readings(raw: bytes) -> Iterator[bytes]:
-    """Bytes as they lie there, and whatever is packed in them: our own frames, wherever they begin, and base64."""
-    yield raw
-    start = 0
-    while (start := raw.find(b"\x28\xb5\x2f\xfd", start)) >= 0:  # zstandard
-        with contextlib.suppress(zstandard.ZstdError):
-            yield zstandard.ZstdDecompressor().decompressobj().decompress(raw[start:])
-        start += 4
-
-
-def values_of(redis: Any, key: bytes) -> Iterator[bytes]:
-    match redis.type(key):
-        case b"string":
-            yield redis.get(key)
-        case b"hash":
-            for pair in redis.hgetall(key).items():
-                yield from pair
-        case b"list":
-            yield from redis.lrange(key, 0, -1)
-        case b"set":
-            yield from redis.smembers(key)
-        case b"zset":
-            yield from redis.zrange(key, 0, -1)
-        case b"stream":
-            for _, fields in redis.xrange(key):
-                for pair in fields.items():
-                    yield from pair
-        case b"none":
-            return  # it expired meanwhile
-        case kind:
-            raise AssertionError(f"{key!r} is of the unknown type {kind!r}")
 
 
 def traces(server: Server, *folders: Path) -> list[str]:

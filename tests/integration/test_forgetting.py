@@ -7,16 +7,15 @@ import json
 import os
 import pty
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import zstandard
 
 from afw_command import Afw
 from agentic_flywheel import Flywheel
 from agentic_flywheel.errors import InputError, UnknownSession
+from byte_search import readings, values_of
 from flywheels import Oracle, opened, until
 from meanings import Words
 from servers import Server, Servers
@@ -29,36 +28,6 @@ MARK = "zyxwort"
 STAYS = "How long do answers stay good?"
 
 
-def texts_in(raw: bytes) -> Iterator[bytes]:
-    """A value as it lies there, and as it reads once it is unpacked."""
-    yield raw
-    if len(raw) > 10 and raw[:1] == b"\x01" and raw[1:2] == b"\x01":
-        yield zstandard.ZstdDecompressor().decompress(raw[10:], max_output_size=2**26)
-
-
-def values_of(redis: Any, key: bytes) -> Iterator[bytes]:
-    match redis.type(key):
-        case b"string":
-            yield redis.get(key)
-        case b"hash":
-            for field, value in redis.hgetall(key).items():
-                yield from (field, value)
-        case b"list":
-            yield from redis.lrange(key, 0, -1)
-        case b"set":
-            yield from redis.smembers(key)
-        case b"zset":
-            yield from redis.zrange(key, 0, -1)
-        case b"stream":
-            for _, fields in redis.xrange(key):
-                for name, value in fields.items():
-                    yield from (name, value)
-        case b"none":
-            return  # it expired meanwhile
-        case kind:
-            raise AssertionError(f"{key!r} is of the unknown type {kind!r}")
-
-
 def traces(server: Server, folder: Path, word: str = MARK) -> list[str]:
     """Where a word still stands: keys, values (unpacked), files."""
     found = []
@@ -66,7 +35,7 @@ def traces(server: Server, folder: Path, word: str = MARK) -> list[str]:
     with server.client() as redis:
         for key in redis.keys("*"):
             held = [key, *values_of(redis, key)]
-            if any(needle in text.lower() for raw in held for text in texts_in(raw)):
+            if any(needle in text.lower() for raw in held for text in readings(raw)):
                 found.append(key.decode())
     files = (file for file in folder.rglob("*") if file.is_file() and needle in file.read_bytes().lower())
     return [*found, *(str(file.relative_to(folder)) for file in files)]
@@ -439,5 +408,5 @@ def test_a_packed_value_is_seen_through() -> None:
 
     packed = encode({"text": f"{MARK} " * 500})
     assert packed[1] == 1  # zstandard
-    assert any(f"{MARK} {MARK}".encode() in text for text in texts_in(packed))
+    assert any(f"{MARK} {MARK}".encode() in text for text in readings(packed))
     assert f"{MARK} {MARK}".encode() not in packed
