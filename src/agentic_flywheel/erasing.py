@@ -195,10 +195,9 @@ class Erasing:
             waiting += 0 if dry_run else erasure.waiting
             if erasure.problem:
                 notes.append(_WAITS.format(erasure.problem))
-        looks = f"{len(named)} forgotten" if len(named) != 1 else "1 forgotten"
         return Receipt(
             action="forget traces",
-            target=f"traces of what was forgotten ({looks})",
+            target=f"of what was forgotten ({len(named)} due)",
             dry_run=dry_run,
             removed={"traces": removed},
             waiting=waiting,
@@ -240,7 +239,7 @@ class Erasing:
         note = _WAITS.format(erasure.problem or "a last look is due")
         return Receipt(
             action="forget traces",
-            target=f"traces of what was forgotten as {erasure.id}",
+            target=f"of what was forgotten as {erasure.id}",
             dry_run=False,
             removed={"traces": len(erasure.deleted)},
             waiting=erasure.waiting,

@@ -53,7 +53,7 @@ def show(invocation: Invocation, flow: str | None, user: str | None) -> None:
 
 
 def _print_shown(shown: PrivacyShown) -> None:
-    from agentic_flywheel.interfaces.cli.terminal import ago, note, table
+    from agentic_flywheel.interfaces.cli.terminal import note, table
 
     table([_row(one) for one in shown.in_force], ["whose", "history", "cache", "retention", "redacted", "oldest turn"])
     if shown.policies:
@@ -68,7 +68,7 @@ def _print_shown(shown: PrivacyShown) -> None:
         if sweep is not None:
             note(f"{told} {_swept(sweep)}.")
     if shown.last_sweep is None:
-        note(f"Never swept yet ({ago(0)}): ages are known after the first sweep; `afw session sweep` previews one.")
+        note("Not swept yet: ages are known after the first sweep; `afw session sweep` previews one.")
     if shown.idle_days:
         note(f"Sessions that nobody used for {shown.idle_days:g} days go as a whole (session.retention_days).")
 
