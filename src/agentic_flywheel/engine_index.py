@@ -7,6 +7,7 @@ it was, but for two things: it is gone while Redis is away (`StoreUnavailable`),
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -25,6 +26,7 @@ from agentic_flywheel.findings import (
     Hit,
     Hits,
     IndexState,
+    Reach,
     SessionMark,
 )
 from agentic_flywheel.search.history import engine_query, engine_words
@@ -64,11 +66,11 @@ class EngineIndex:
         async with self._lease.held(patience=patience) as mine:
             yield mine
 
-    async def places(self) -> Mapping[int, str] | None:
-        """Where to read the feed on; None: it must be filled first."""
+    async def reach(self) -> Reach:
+        """How far it has come."""
         state = await self._docs.state()
         _check(state, self._veil)
-        return state.places if len(state.places) == SHARDS else None
+        return Reach(state.places if len(state.places) == SHARDS else None, state.sequence)
 
     async def discard(self) -> None:
         """Throw away what is damaged, with documents that nothing knows of but the engine."""
@@ -190,9 +192,12 @@ class EngineIndex:
         raw = await self._docs.read(ids, "m")
         facts = {name: facts_of(value) for name, value in raw.items()}
         named = [(one.session, one.turn) for one in facts.values()]
-        turns = await self._sessions.read_turns(named)
         holders = list(dict.fromkeys(session for session, _ in named))
-        tags = {header.id: header.tags for header in await self._sessions.headers(holders)}
+        turns, headers = await asyncio.gather(
+            self._sessions.read_turns(named, places=[one.stream for one in facts.values()]),
+            self._sessions.headers(holders),
+        )
+        tags = {header.id: header.tags for header in headers}
         return {
             name: HistoryDoc(
                 turn_id=one.turn,
@@ -211,10 +216,6 @@ class EngineIndex:
             for (name, one), turn in zip(facts.items(), turns, strict=True)
             if turn is not None
         }
-
-    async def sequence(self) -> int:
-        """The number of the newest turn."""
-        return (await self._docs.state()).sequence
 
     async def lacking(self, embedder: str, *, count: int) -> list[tuple[str, str]]:
         """Turns without a vector of this embedder, newest first."""

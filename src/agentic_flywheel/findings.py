@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import StrEnum
+from typing import NamedTuple
 
 import msgspec
 
@@ -153,6 +154,14 @@ class Hits(msgspec.Struct, gc=False, frozen=True):
     more: bool = False
     warnings: tuple[str, ...] = ()
     weights: tuple[float, ...] = ()
+
+
+class Reach(NamedTuple):
+    """How far an index has come: where to read the feed on, by shard (None: it must be filled from all sessions first),
+    and a number that grows with every turn that comes in (`HistoryQuery.seen`)."""
+
+    places: Mapping[int, str] | None
+    sequence: int
 
 
 class Found(msgspec.Struct, gc=False, frozen=True, kw_only=True):

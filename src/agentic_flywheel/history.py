@@ -139,7 +139,7 @@ class History:
         indexing = await self.indexes.used()
         index = indexing.index
         fresh, warnings = await self._freshened(indexing)
-        asked, ranked = await self._safely(lambda: self._ranked(index, asked, place), indexing, warnings)
+        asked, ranked = await self._safely(lambda: self._ranked(indexing, asked, place), indexing, warnings)
         page = ranked.hits[place.offset : place.offset + limit]
         docs = await self._safely(lambda: index.docs([hit.id for hit in page]), indexing, warnings)
         after = place.offset + len(page)
@@ -263,9 +263,10 @@ class History:
         warnings.append(_MADE_ANEW)
         return await work()
 
-    async def _ranked(self, index: HistoryIndex, query: HistoryQuery, place: Place) -> tuple[HistoryQuery, Ranked]:
+    async def _ranked(self, indexing: Indexing, query: HistoryQuery, place: Place) -> tuple[HistoryQuery, Ranked]:
         """Everything that fits, best first; kept for the pages that follow."""
-        seen = await index.sequence() if place.seen is None else place.seen
+        index = indexing.index
+        seen = await indexing.sequence() if place.seen is None else place.seen
         query = msgspec.structs.replace(query, seen=seen)
         name = f"{index.kind}-{seen}-{digest_of(query)}"
         kept = self._lists.pop(name, None) if place.offset else None
@@ -285,14 +286,14 @@ class History:
         warnings: list[str] = []
         if query.mode is not SearchMode.WORDS:
             vector, embedder, warnings = await self._vector(index, query)
-        words = meaning = Hits()
-        if query.mode is not SearchMode.MEANING or vector is None:
-            words = await index.words(query, count=pool)
-        if vector is not None:
-            near = await index.meaning(query, vector, embedder=embedder, count=pool)
-            known = {hit.id for hit in words.hits}
-            kept = tuple(hit for hit in near.hits if hit.score >= FLOOR or hit.id in known)
-            meaning = Hits(kept, len(kept), near.more and len(kept) == len(near.hits), near.warnings)
+        by_words = query.mode is not SearchMode.MEANING or vector is None
+        words, near = await asyncio.gather(
+            index.words(query, count=pool) if by_words else _nothing(),
+            _nothing() if vector is None else index.meaning(query, vector, embedder=embedder, count=pool),
+        )
+        known = {hit.id for hit in words.hits}
+        kept = tuple(hit for hit in near.hits if hit.score >= FLOOR or hit.id in known)
+        meaning = Hits(kept, len(kept), near.more and len(kept) == len(near.hits), near.warnings)
         mode = SearchMode.WORDS if vector is None else query.mode
         best = (words.hits or meaning.hits)[:_BESIDE]
         beside: tuple[Hit, ...] = ()
@@ -345,6 +346,10 @@ class History:
             return int(await self._embed(index, None))
         except (EmbedderError, IndexUnusable, StoreError):
             return 0
+
+
+async def _nothing() -> Hits:
+    return Hits()
 
 
 def _tell(progress: Progress | None, before: int, total: int, made: int) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import msgspec
 
 from agentic_flywheel.errors import IndexUnusable
-from agentic_flywheel.findings import ANSWER_CHARACTERS, FeedPage, HistoryDoc, SessionMark
+from agentic_flywheel.findings import ANSWER_CHARACTERS, FeedPage, HistoryDoc, Reach, SessionMark
 from agentic_flywheel.flights import Flights
 from agentic_flywheel.model import Session, Turn
 from agentic_flywheel.policy.visibility import audience_of
@@ -59,6 +59,8 @@ class Indexing:
         self._begun = 0
         self._done = 0
         self._last = Freshness()
+        self._places: Mapping[int, str] | None = None
+        self._sequence: int | None = None
         self._scrub_due = True  # a process that was killed may have left something
         self.building: float | None = None
 
@@ -73,11 +75,16 @@ class Indexing:
                 self._done = number
             return self._last
 
+    async def sequence(self) -> int:
+        """The number of the newest turn in the index: as the last `catch_up` saw it where that had nothing to do."""
+        return self._sequence if self._sequence is not None else (await self.index.reach()).sequence
+
     async def rebuild(self, progress: Progress | None = None) -> Freshness:
         """Read everything anew. Raises `StoreError`, `IndexUnusable`."""
         async with self._lock, self.index.writing(patience=600.0) as mine:
             if not mine:
                 return Freshness(warnings=(_BUSY,))
+            self._sequence = None
             damaged = await self._fill(progress)
             return Freshness(warnings=_damage(damaged))
 
@@ -89,16 +96,16 @@ class Indexing:
             await self.index.drop()
 
     async def _catch_up(self) -> Freshness:
-        places = await self.index.places()
-        if places is not None:
-            page = await self._store.feed.news(places, slow=False)
-            if not page.events and not page.trimmed:
-                await self._scrub()
-                return Freshness()
+        self._sequence = None
+        (places, sequence), page = await self._news()
+        if page is not None and not page.events and not page.trimmed:
+            await self._scrub()
+            self._sequence = sequence
+            return Freshness()
         async with self.index.writing(patience=PATIENCE) as mine:
             if not mine:
-                return Freshness(page.events if places is not None else 0, (_BUSY,))
-            places = await self.index.places()
+                return Freshness(page.events if page is not None else 0, (_BUSY,))
+            places, _ = await self.index.reach()
             if places is None:
                 damaged = await self._fill(None)
                 return Freshness(warnings=_damage(damaged))
@@ -106,18 +113,34 @@ class Indexing:
         await self._scrub()
         return Freshness(warnings=_damage(damaged))
 
+    async def _news(self) -> tuple[Reach, FeedPage | None]:
+        """How far the index has come, and what happened since; None where it must be filled first. What it had reached
+        when one last looked is mostly what it has reached still, so both are asked for at once."""
+        guess, page = self._places, None
+        if guess is None:
+            reach = await self.index.reach()
+        else:
+            reach, page = await asyncio.gather(self.index.reach(), self._store.feed.news(guess, slow=False))
+        if reach.places is None:
+            page = None
+        elif reach.places != guess:
+            page = await self._store.feed.news(reach.places, slow=False)
+        self._places = reach.places
+        return reach, page
+
     async def _follow(self, places: dict[int, str]) -> int:
         damaged = 0
         while True:
             page = await self._store.feed.news(places)
             if page.trimmed:
                 damaged += await self._read_shards(page.trimmed)
-                places |= await self.index.places() or {}
+                places |= (await self.index.reach()).places or {}
             damaged += await self._take(page)
             if page.places:
                 await self.index.keep_places(page.places)
                 places |= page.places
             if not page.more:
+                self._places = places
                 return damaged
 
     async def _take(self, page: FeedPage) -> int:

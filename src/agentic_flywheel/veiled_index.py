@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from agentic_flywheel.errors import IndexUnusable, StoreDamaged
-from agentic_flywheel.findings import HistoryDoc, HistoryQuery, Hit, Hits, IndexState, SessionMark
+from agentic_flywheel.findings import HistoryDoc, HistoryQuery, Hit, Hits, IndexState, Reach, SessionMark
 from agentic_flywheel.search.history.words import stems_of
 
 if TYPE_CHECKING:
@@ -114,9 +114,9 @@ class VeiledIndex:
         """As the index below."""
         return self._index.writing(patience=patience)
 
-    async def places(self) -> Mapping[int, str] | None:
+    async def reach(self) -> Reach:
         """As the index below."""
-        return await self._index.places()
+        return await self._index.reach()
 
     async def discard(self) -> None:
         """As the index below."""
@@ -178,10 +178,6 @@ class VeiledIndex:
         """The turns that hits name, as they were given."""
         found = await self._index.docs(ids)
         return {id_: self._veil.read(doc) for id_, doc in found.items()} if self._texts else found
-
-    async def sequence(self) -> int:
-        """As the index below."""
-        return await self._index.sequence()
 
     async def lacking(self, embedder: str, *, count: int) -> list[tuple[str, str]]:
         """Turns without a vector of this embedder."""

@@ -239,10 +239,10 @@ async def test_the_newest_are_listed_first_from_anywhere(made: Kept) -> None:
 async def test_what_came_in_later_is_left_out_of_a_list_that_has_begun(made: Kept) -> None:
     await made.put([doc(1, "redis"), doc(2, "redis")])
     await embed(made.index, {"redis": 0})
-    seen = await made.index.sequence()
+    seen = (await made.index.reach()).sequence
     await made.put([doc(3, "redis"), doc(4, "redis redis redis")])
     await embed(made.index, {"redis": 0, "redis redis redis": 0})
-    assert await made.index.sequence() > seen
+    assert (await made.index.reach()).sequence > seen
     query = asked("redis", seen=seen)
     near = await made.index.meaning(query, AXES[0], embedder=EMBEDDER, count=9)
     for hits in (await made.index.words(query, count=9), near, await made.index.listed(query, offset=0, count=9)):
@@ -317,7 +317,7 @@ async def test_what_is_removed_is_forgotten_by_every_process(made: Kept) -> None
     await made.index.clear()
     assert (await other.meaning(query, AXES[0], embedder=EMBEDDER, count=9)).total == 0
     assert await made.index.sessions() == []
-    assert await other.places() is None
+    assert (await other.reach()).places is None
 
 
 async def test_tags_change_with_their_session(made: Kept) -> None:
@@ -333,13 +333,13 @@ async def test_tags_change_with_their_session(made: Kept) -> None:
 
 
 async def test_where_to_read_on_is_remembered_and_forgotten_with_the_rest(made: Kept) -> None:
-    assert await made.index.places() is None
+    assert (await made.index.reach()).places is None
     places = {shard: f"{shard}-1" for shard in range(16)}
     await made.index.keep_places(places)
     await made.index.keep_places({3: "9-9"})
-    assert await made.another().places() == {**places, 3: "9-9"}
+    assert (await made.another().reach()).places == {**places, 3: "9-9"}
     await made.index.clear()
-    assert await made.index.places() is None
+    assert (await made.index.reach()).places is None
 
 
 async def test_what_was_dropped_takes_no_room(made: Kept) -> None:

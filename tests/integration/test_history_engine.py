@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from agentic_flywheel.store import history_engine, history_lease
 from agentic_flywheel.store.breaker import State
 from agentic_flywheel.store.query_engine import QueryEngine
 from agentic_flywheel.store.rights import access_list
-from agentic_flywheel.store.wire import Refusal
+from agentic_flywheel.store.wire import Command, Refusal, Wire
 from flywheels import Oracle, opened, until
 from histories import Home, Kept, kept
 from meanings import Words
@@ -29,6 +29,8 @@ from servers import Server, Servers
 pytestmark = pytest.mark.anyio
 
 NEVER = "xylophonequartz"
+#: Enough words that neighbours of a turn do not count.
+LONG = [f"word{number}" for number in range(200)]
 
 
 @pytest.fixture
@@ -352,6 +354,36 @@ async def test_a_term_that_a_busy_engine_had_no_time_to_count_is_counted_all_the
         await engine._count(name, token("redi"), Refusal("Syntax error at offset 1"))
 
 
+@pytest.mark.parametrize(("mode", "waits"), [("words", 5), ("meaning", 6), ("both", 6)])
+async def test_a_search_waits_for_redis_a_few_times(
+    stack: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str, waits: int
+) -> None:
+    flows, under_way, begun = {"docs": Oracle()}, 0, 0
+    exchange = Wire.exchange
+
+    def counted(wire: Wire, commands: Sequence[Command]) -> asyncio.Future[list[Any]]:
+        nonlocal under_way, begun
+        begun += under_way == 0
+        under_way += 1
+        replies = exchange(wire, commands)
+        replies.add_done_callback(done)
+        return replies
+
+    def done(_: object) -> None:
+        nonlocal under_way
+        under_way -= 1
+
+    given = {"embedder": Words(), "background": False}
+    async with opened(stack.unix_url(), tmp_path, flows, search_index="engine", given=given) as flywheel:
+        for start in (0, 1):  # the index is made, then brought up to date
+            await flywheel.ask(" ".join(["redis", *LONG[start:]]), flow="docs", session="s")
+            await flywheel.history.search("redis", mode=mode)
+        monkeypatch.setattr(Wire, "exchange", counted)
+        page = await flywheel.history.search("redis", mode=mode)
+        assert (len(page.found), page.mode) == (2, mode)
+        assert begun <= waits
+
+
 # Several processes
 
 
@@ -367,7 +399,7 @@ async def test_a_holder_that_stood_still_may_not_say_that_the_index_is_whole(
             with pytest.raises(IndexUnusable, match="taken the index of history over"):
                 await made.index.keep_places(dict.fromkeys(range(16), "0-0"))
             await apart.index.keep_places(dict.fromkeys(range(16), "0-1"))
-        assert (await made.index.places() or {})[0] == "0-1"
+        assert ((await made.index.reach()).places or {})[0] == "0-1"
 
 
 async def test_a_lease_is_prolonged_while_it_is_held(made: Kept, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -320,18 +320,29 @@ class SessionStore:
             await self._link.run(*again, slow=True)
         return True
 
-    async def read_turns(self, named: Sequence[tuple[str, str]]) -> list[Turn | None]:
-        """Turns by (session, turn), in the order given; None for one that is gone or damaged. Two round trips."""
-        places = await self._link.run(*(self.present_command(s, (t,)) for s, t in named), slow=True) if named else []
-        there = [(number, place) for number, (place,) in enumerate(places) if place]
-        found: list[Turn | None] = [None] * len(named)
-        if there:
-            keys = [self._keys.turns(named[number][0]) for number, _ in there]
-            commands = [("XRANGE", key, place, place) for key, (_, place) in zip(keys, there, strict=True)]
-            for (number, _), entries in zip(there, await self._link.run(*commands, slow=True), strict=True):
-                turns, _ = turns_of(entries)
-                found[number] = turns[0] if turns else None
+    async def read_turns(
+        self, named: Sequence[tuple[str, str]], *, places: Sequence[str] | None = None
+    ) -> list[Turn | None]:
+        """Turns by (session, turn), in the order given; None for one that is gone or damaged. Two round trips, and one
+        where all still stand in their streams where `places` says ("": not known)."""
+        found = await self._turns_at(
+            [(s, place) for (s, _), place in zip(named, places or [""] * len(named), strict=True)]
+        )
+        lost = [number for number, (_, id_) in enumerate(named) if (turn := found[number]) is None or turn.id != id_]
+        if lost:
+            replies = await self._link.run(
+                *(self.present_command(s, (t,)) for s, t in map(named.__getitem__, lost)), slow=True
+            )
+            there = [(named[number][0], place) for number, (place,) in zip(lost, replies, strict=True)]
+            for number, turn in zip(lost, await self._turns_at(there), strict=True):
+                found[number] = turn
         return found
+
+    async def _turns_at(self, places: Sequence[tuple[str, str]]) -> list[Turn | None]:
+        """What stands at places (session, where in its stream), None where that is nothing, or "". One round trip."""
+        commands = [("XRANGE", self._keys.turns(session), place, place) for session, place in places if place]
+        replies = iter(await self._link.run(*commands, slow=True) if commands else [])
+        return [next(iter(turns_of(next(replies))[0]), None) if place else None for _, place in places]
 
     async def beside(self, places: Sequence[tuple[str, str]]) -> list[Turn]:
         """The turns right before and after places (session, where in its stream); one round trip."""

@@ -18,7 +18,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from agentic_flywheel.findings import Audience, HistoryDoc, HistoryQuery, Hit, Hits, IndexState, SessionMark
+from agentic_flywheel.findings import Audience, HistoryDoc, HistoryQuery, Hit, Hits, IndexState, Reach, SessionMark
 from agentic_flywheel.search.history import local_words, local_writing
 from agentic_flywheel.search.history.local_schema import FILE, connect, make_anew, remove_files, size_of, unusable
 from agentic_flywheel.search.history.local_scope import AUDIENCES, scope_of
@@ -128,10 +128,14 @@ class LocalIndex:
         finally:
             os.close(lock)  # the lock goes with it
 
-    async def places(self) -> Mapping[int, str] | None:
-        """Where to read the feed on; None: it must be filled first."""
-        found = await self._reader.read(lambda c: dict(c.execute("SELECT shard, place FROM places").fetchall()))
-        return found or None
+    async def reach(self) -> Reach:
+        """How far it has come."""
+
+        def look(connection: sqlite3.Connection) -> Reach:
+            places = dict(connection.execute("SELECT shard, place FROM places").fetchall())
+            return Reach(places or None, local_words.last_id(connection))
+
+        return await self._reader.read(look)
 
     async def discard(self) -> None:
         """Throw the file away."""
@@ -251,10 +255,6 @@ class LocalIndex:
             return {id_: doc for part in _parts(numbers) for id_, doc in self._docs(connection, part)}
 
         return await self._reader.read(look)
-
-    async def sequence(self) -> int:
-        """The number of the newest turn."""
-        return await self._reader.read(local_words.last_id)
 
     async def lacking(self, embedder: str, *, count: int) -> list[tuple[str, str]]:
         """Turns without a vector of this embedder, newest first."""

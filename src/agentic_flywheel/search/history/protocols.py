@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
-from agentic_flywheel.findings import HistoryDoc, HistoryQuery, Hit, Hits, IndexState, SessionMark
+from agentic_flywheel.findings import HistoryDoc, HistoryQuery, Hit, Hits, IndexState, Reach, SessionMark
 from agentic_flywheel.search.protocols import Vector
 
 
@@ -24,8 +24,8 @@ class HistoryIndex(Protocol):
         """Be the one that brings the index up to date; False where another still is after `patience` seconds."""
         ...
 
-    async def places(self) -> Mapping[int, str] | None:
-        """Where to read the feed on, by shard; None: it must be filled from all sessions first."""
+    async def reach(self) -> Reach:
+        """How far it has come."""
         ...
 
     async def discard(self) -> None:
@@ -33,7 +33,7 @@ class HistoryIndex(Protocol):
         ...
 
     async def clear(self) -> None:
-        """Forget everything: `places` is None until `keep_places`."""
+        """Forget everything: `Reach.places` is None until `keep_places`."""
         ...
 
     async def drop(self) -> None:
@@ -87,10 +87,6 @@ class HistoryIndex(Protocol):
 
     async def docs(self, ids: Sequence[str]) -> dict[str, HistoryDoc]:
         """The turns that hits name, by their ids; those that are gone by now are left out."""
-        ...
-
-    async def sequence(self) -> int:
-        """A number that grows with every turn that comes in (`HistoryQuery.seen`)."""
         ...
 
     async def lacking(self, embedder: str, *, count: int) -> list[tuple[str, str]]:
