@@ -2,7 +2,8 @@
 
 Invariant: Redis is asked every time, for exactly what the whole way would ask it, and so are registry and flow. Only
 if every byte of the reply is what it was when the question last went the whole way is the same decision taken again
-without being thought through again; whatever differs, in what is asked, said or in force, goes the whole way.
+without being thought through again; whatever differs, in what is asked, said or in force, goes the whole way. One thing
+may differ: that the flow was checked once more, and found to be what it was.
 
 So a hit on a question that is asked often costs the round trip and little more (docs/performance.md). Kept are
 answers to questions without session, directives and overrides, no more than `MOST_BYTES` of them.
@@ -91,7 +92,8 @@ class Familiar:
         if not known.born <= now < known.good_until or self._registry.current() is not known.registry:
             self._forget(name)
             return None
-        if not await self._unchanged(known, now):
+        confirmed = await self._confirmed(known, now)
+        if confirmed is None:
             self._forget(name)
             return None
         elapsed = (time.perf_counter() - started) * 1000
@@ -99,18 +101,22 @@ class Familiar:
         again = Repeat(known.turn, new_session_id(), id_, trace or id_, now, elapsed, known.counted, near=False)
         if not self._behind.repeat(again):
             return None
-        if name in self._known:
+        if self._known.get(name) is known:
+            self._known[name] = confirmed
             self._known.move_to_end(name)
         return repeated(known.answer, again, born=known.born, life=known.life)
 
-    async def _unchanged(self, known: _Known, now: float) -> bool:
-        """Whether Redis and the flow say what they said before; what they fail to say, the whole way deals with."""
+    async def _confirmed(self, known: _Known, now: float) -> _Known | None:
+        """The question, where Redis and the flow say what they said before; None where they do not, or fail to say."""
         spec = known.step.plan.spec
         try:
             with self._store.link.patience():
                 replies = await self._store.link.run_each(*known.commands)
                 if replies != known.replies:
-                    return False
+                    checked = self._checked(known, replies)
+                    if checked is None:
+                        return None
+                    known = checked
                 self._store.outbox.notice()
                 state, client = known.step.read.state, self._clients.at_hand(spec)
                 standing = None if client is None else self._watch.known(spec, client, state, now=now)
@@ -118,8 +124,20 @@ class Familiar:
                     async with self._clients.use(spec) as client:
                         standing = await self._watch.standing(spec, client, state, now=now)
         except (StoreError, FlowError):
-            return False
-        return standing == known.standing
+            return None
+        return known if standing == known.standing else None
+
+    def _checked(self, known: _Known, replies: Sequence[Any]) -> _Known | None:
+        """The question with the flow's state as it is said now, where that differs in a check and nothing else does."""
+        flow, *others = replies  # in the order of `Recollection`
+        if others != known.replies[1:] or not isinstance(flow, list):
+            return None
+        state = self._store.flows.state_of(flow)
+        if state.lasting != known.step.read.state.lasting:
+            return None
+        read = msgspec.structs.replace(known.step.read, state=state, replies=[flow, *known.replies[1:]])
+        step = msgspec.structs.replace(known.step, read=read)
+        return msgspec.structs.replace(known, step=step, replies=read.replies)
 
     def keep(self, step: Step, answer: Answer) -> None:
         """Keep a question that was just answered from Redis, if another like it would be answered alike."""

@@ -263,6 +263,11 @@ class FlowState(msgspec.Struct, gc=False, frozen=True, kw_only=True):
     faq: str = ""
     gone: bytes = b""
 
+    @property
+    def lasting(self) -> FlowState:
+        """All of it that a decision can rest on: not when it was last checked, nor what the next check has to say."""
+        return msgspec.structs.replace(self, checked_at=0.0, etag="")
+
 
 class RouteScore(msgspec.Struct, gc=False, frozen=True, kw_only=True):
     """How well one flow fits a question: weighted keyword score, and the words that matched."""

@@ -3,8 +3,10 @@
 Invariant: what is served from here was true in Redis at most `near.max_staleness_seconds` ago. The server itself says
 what has changed (`store.tracking`); when it falls silent, nothing is served from here any more. The registry is looked
 at with every question, and the flow at least once per `near.max_staleness_seconds`: in the background once half of that
-has passed, by a question that goes the whole way once all of it has. Only answers that the whole team shares are kept,
-only for questions without session, directives and overrides, and no more than `near.max_megabytes` of them.
+has passed, by a question that goes the whole way once all of it has. Once anything of a flow was written, nothing of it
+is served before a question that began later has found the flow as it was, as it is after a mere check. Only answers
+that the whole team shares are kept, only for questions without session, directives and overrides, and no more than
+`near.max_megabytes` of them.
 
 Every such hit leaves a turn and is counted like any other; both are written behind.
 """
@@ -13,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import sys
 import time
 from collections import OrderedDict, deque
@@ -27,14 +30,14 @@ from agentic_flywheel.flows.protocol import FlowSpec
 from agentic_flywheel.flows.registry import Registry
 from agentic_flywheel.flows.snapshot import RegistrySnapshot
 from agentic_flywheel.identifiers import new_id, new_session_id
-from agentic_flywheel.model import Answer, Reason, Turn
+from agentic_flywheel.model import Answer, FlowState, Reason, Turn
 from agentic_flywheel.policy.decision import Serve
 from agentic_flywheel.policy.sharing import Scope
 from agentic_flywheel.settings import Settings
 from agentic_flywheel.steps import Step, turn_of
 from agentic_flywheel.store.store import Store
 from agentic_flywheel.store.tracking import Tracking
-from agentic_flywheel.watching import FlowWatch
+from agentic_flywheel.watching import FlowWatch, Standing
 
 #: However well the channel does, an answer is read from Redis again after so long: nothing that a server or what stands
 #: before it forgets to tell (SWAPDB, for one) lasts.
@@ -58,17 +61,31 @@ class Moment(NamedTuple):
 
 
 class _Flow:
-    """What a flow answered with when it was last looked at; `looking` is a look that is under way."""
+    """What a flow answered with when it was last looked at; `looking` is a look that is under way.
 
-    __slots__ = ("bound", "fingerprint", "generation", "looked_at", "looking", "spec")
+    `written` is how many changes had been heard when one was of the flow itself: what began before does not count.
+    """
 
-    def __init__(self, spec: FlowSpec, fingerprint: str, generation: int) -> None:
+    __slots__ = ("bound", "looked_at", "looking", "spec", "standing", "state", "written")
+
+    def __init__(self, spec: FlowSpec, standing: Standing, state: FlowState) -> None:
         self.spec = spec
-        self.fingerprint = fingerprint
-        self.generation = generation
+        self.standing = standing
+        self.state = state
         self.bound = 0.0
-        self.looked_at = 0.0
+        self.looked_at = -math.inf
         self.looking: asyncio.Task[None] | None = None
+        self.written = 0
+
+    def seen(self, at: float, *, changes: int) -> None:
+        """Note a look that found it as it was, and that began at `at`, when so many changes had been heard."""
+        if changes >= self.written:
+            self.looked_at = max(self.looked_at, at)
+
+    def doubt(self, changes: int) -> None:
+        """Believe nothing of it before it is looked at anew; so many changes were heard."""
+        self.written = changes
+        self.looked_at = -math.inf
 
 
 class _Kept:
@@ -136,6 +153,7 @@ class NearCache:
         self._kept: OrderedDict[Name, _Kept] = OrderedDict()
         self._by_key: dict[bytes, set[Name]] = {}
         self._flows: dict[str, _Flow] = {}
+        self._flow_at: dict[bytes, _Flow] = {}
         self._changes: deque[tuple[int, frozenset[bytes] | None]] = deque(maxlen=_CHANGES_KEPT)
         self._heard = 0
         self._closed = False
@@ -238,29 +256,26 @@ class NearCache:
 
     def _look(self, step: Step, since: Moment) -> _Flow:
         """Note what a flow answers with; what it answered with before is forgotten if that was something else."""
-        spec, facts = step.plan.spec, step.facts
+        spec, facts, state = step.plan.spec, step.facts, step.read.state.lasting
+        standing = Standing(facts.fingerprint, facts.generation, facts.verified)
         every = self._check_every if spec.check_every is None else spec.check_every.total_seconds()
         looked = self._flows.get(spec.key)
-        if looked is None or (looked.fingerprint, looked.generation) != (facts.fingerprint, facts.generation):
-            if looked is not None:
-                self.forget(self._store.keys.flow(spec.key))
-            looked = self._flows[spec.key] = _Flow(spec, facts.fingerprint, facts.generation)
+        if looked is None or (looked.standing, looked.state) != (standing, state):
+            key = self._store.keys.flow(spec.key).encode()
+            self._drop_all(key)
+            looked = self._flows[spec.key] = self._flow_at[key] = _Flow(spec, standing, state)
         looked.spec = spec
         looked.bound = min(self._bound, every)
-        looked.looked_at = max(looked.looked_at, since.at)
+        looked.seen(since.at, changes=since.changes)
         return looked
 
     async def _look_ahead(self, looked: _Flow) -> None:
         """Look whether a flow still answers with what it did, so that no question has to. What is not known, and what
         changed, is left to the next question."""
-        began = time.monotonic()
+        began, heard = time.monotonic(), self._heard
         try:
-            standing = await self._watch.current(looked.spec, now=time.time())
-            if standing.verified and (standing.fingerprint, standing.generation) == (
-                looked.fingerprint,
-                looked.generation,
-            ):
-                looked.looked_at = max(looked.looked_at, began)
+            if await self._watch.current(looked.spec, now=time.time()) == looked.standing:
+                looked.seen(began, changes=heard)
         except FlywheelError as error:
             _log.debug("flow %s is left to the next question: %s", looked.spec.key, error)
         finally:
@@ -285,8 +300,14 @@ class NearCache:
             self.size_bytes = 0
             return
         for key in keys:
-            for name in tuple(self._by_key.get(key, ())):
-                self._drop(name)
+            if (flow := self._flow_at.get(key)) is not None:
+                flow.doubt(self._heard)
+            else:
+                self._drop_all(key)
+
+    def _drop_all(self, key: bytes) -> None:
+        for name in tuple(self._by_key.get(key, ())):
+            self._drop(name)
 
     def _drop(self, name: Name) -> None:
         kept = self._kept.pop(name, None)

@@ -65,8 +65,8 @@ def near_of(flywheel: Flywheel) -> NearCache:
 
 
 def kept_by(flywheel: Flywheel) -> set[Any]:
-    """The names of the answers that are at hand."""
-    return set(near_of(flywheel)._kept)
+    """The names of the answers that are at hand, and whose flow is not in doubt."""
+    return {name for name, kept in near_of(flywheel)._kept.items() if kept.flow.looked_at > 0}
 
 
 async def trusted(flywheel: Flywheel) -> None:

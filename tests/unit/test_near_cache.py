@@ -9,8 +9,10 @@ from collections import deque
 from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import msgspec
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
@@ -28,7 +30,10 @@ from agentic_flywheel.steps import Step
 from agentic_flywheel.store.keys import Keys
 from agentic_flywheel.store.link import Patience
 from agentic_flywheel.store.store import Store
+from agentic_flywheel.watching import Standing
 from flywheels import nothing_said
+
+pytestmark = pytest.mark.anyio
 
 QUESTION = "How is append-only persistence switched on?"
 
@@ -55,7 +60,7 @@ class Bench:
         self.near = NearCache(loaded, still, Store(loaded), SimpleNamespace(), queue)  # type: ignore[arg-type]
         self.near.channel = SimpleNamespace(trusted_until=float("inf"), start=lambda: None)  # type: ignore[assignment]
 
-    def read(self, text: str, *, generation: int = 1) -> tuple[Moment, Step, Answer]:
+    def read(self, text: str, *, generation: int = 1, state: FlowState | None = None) -> tuple[Moment, Step, Answer]:
         """A question that has just been answered from Redis, with the moment before."""
         since = self.near.now()
         asked = self._planner.admit(QUESTION, flow="flow")
@@ -80,7 +85,7 @@ class Bench:
         step = Step(
             asked=asked,
             plan=plan,
-            read=Read(state=FlowState(), type_ttl=None, found=()),
+            read=Read(state=state or FlowState(generation=generation), type_ttl=None, found=()),
             facts=Facts(
                 directives=Directives(),
                 found=(),
@@ -108,6 +113,14 @@ class Bench:
         )
         return since, step, answer
 
+    def keep(self, since: Moment, step: Step, answer: Answer) -> None:
+        self.near.keep(step, answer, since=since)
+
+    @staticmethod
+    def other(step: Step) -> Step:
+        """The same for another question."""
+        return msgspec.structs.replace(step, asked=msgspec.structs.replace(step.asked, text="?"))
+
     def ask(self) -> str | None:
         answer = self.near.answer(QUESTION, "flow", None, None)
         return None if answer is None else answer.text
@@ -129,7 +142,7 @@ class Interleavings(RuleBasedStateMachine):
         keys = self.bench.keys
         self.deciding = (self.bench.entry_key, keys.flow("flow"), keys.lifetimes)
         self.version = 0
-        self.generation = 1
+        self.state = FlowState(generation=1)
         self.told = 0
         self.untold: deque[tuple[int, list[bytes] | None]] = deque()
         self.under_way: list[tuple[Moment, Step, Answer]] = []
@@ -141,7 +154,7 @@ class Interleavings(RuleBasedStateMachine):
     @precondition(lambda self: len(self.under_way) < 4)
     @rule()
     def read(self) -> None:
-        self.under_way.append(self.bench.read(str(self.version), generation=self.generation))
+        self.under_way.append(self.bench.read(str(self.version), generation=self.state.generation, state=self.state))
 
     @precondition(lambda self: self.under_way)
     @rule(which=st.integers(0, 3))
@@ -149,12 +162,21 @@ class Interleavings(RuleBasedStateMachine):
         since, step, answer = self.under_way.pop(which % len(self.under_way))
         self.bench.near.keep(step, answer, since=since)
 
-    @rule(what=st.integers(0, 3))
-    def change(self, what: int) -> None:
+    @rule(what=st.integers(0, 3), cleared=st.booleans())
+    def change(self, what: int, cleared: bool) -> None:
         self.version += 1
-        self.generation += what == 1
+        if what == 1 and cleared:
+            self.state = msgspec.structs.replace(self.state, generation=self.state.generation + 1)
+        elif what == 1:
+            self.state = msgspec.structs.replace(self.state, ttl_seconds=1000.0 + self.version)
         keys = None if what == 3 else [self.deciding[what].encode()]
         self.untold.append((self.version, keys))
+
+    @rule()
+    def check(self) -> None:
+        """The flow was found as it was, and that was written down."""
+        self.state = msgspec.structs.replace(self.state, checked_at=self.state.checked_at + 1.0)
+        self.untold.append((self.version, [self.deciding[1].encode()]))
 
     @precondition(lambda self: self.untold)
     @rule()
@@ -210,9 +232,7 @@ def test_a_flow_that_answers_with_something_else_takes_its_older_answers_along(t
     bench.near.keep(step, answer, since=since)
     assert bench.ask() == "old"
     since, step, answer = bench.read("another question's", generation=2)
-    bench.near.keep(
-        msgspec.structs.replace(step, asked=msgspec.structs.replace(step.asked, text="?")), answer, since=since
-    )
+    bench.keep(since, bench.other(step), answer)
     assert bench.ask() is None
 
 
@@ -222,3 +242,56 @@ def test_what_is_believed_of_a_channel_that_is_silent_is_nothing(tmp_path: Path)
     bench.near.keep(step, answer, since=since)
     bench.near.channel.trusted_until = time.monotonic() - 0.001
     assert bench.ask() is None
+
+
+CHECKED = FlowState(generation=1, checked_at=5.0, etag="2")
+
+
+def test_a_flow_that_was_checked_serves_once_a_question_has_found_it_as_it_was(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    bench.keep(*bench.read("first"))
+    bench.near._changed([bench.keys.flow("flow").encode()])
+    assert bench.ask() is None
+    since, step, answer = bench.read("another question's", state=CHECKED)
+    bench.keep(since, bench.other(step), answer)
+    assert bench.ask() == "first"
+
+
+def test_a_question_that_began_before_a_flow_was_written_says_nothing_of_it(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    bench.keep(*bench.read("first"))
+    since, step, answer = bench.read("another question's")
+    bench.near._changed([bench.keys.flow("flow").encode()])
+    bench.keep(since, bench.other(step), answer)
+    assert bench.ask() is None
+
+
+async def test_a_look_that_began_before_a_flow_was_written_says_nothing_of_it(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    bench.keep(*bench.read("first"))
+    flow = bench.near._flows["flow"]
+
+    async def current(*_: Any, **__: Any) -> Standing:
+        bench.near._changed([bench.keys.flow("flow").encode()])
+        return flow.standing
+
+    bench.near._watch = SimpleNamespace(current=current)  # type: ignore[assignment]
+    await bench.near._look_ahead(flow)
+    assert bench.ask() is None
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"ttl_seconds": 9.0}, {"faq": "another"}, {"gone": b"somebody"}, {"generation": 2}, {"fingerprint": "f2"}],
+    ids=lambda changed: next(iter(changed)),
+)
+def test_a_flow_that_was_checked_and_changed_takes_its_older_answers_along(
+    tmp_path: Path, changed: dict[str, Any]
+) -> None:
+    bench = Bench(tmp_path)
+    bench.keep(*bench.read("first"))
+    bench.near._changed([bench.keys.flow("flow").encode()])
+    since, step, answer = bench.read("another question's", state=msgspec.structs.replace(CHECKED, **changed))
+    bench.keep(since, bench.other(step), answer)
+    assert bench.ask() is None
+    assert bench.near.size_bytes < 4000, "the older answer is still there"
