@@ -21,7 +21,7 @@ from agentic_flywheel.behind import WriteBehind
 from agentic_flywheel.calling import Calling
 from agentic_flywheel.counting import Counted, IntentLabels, answered, failed, hit_time
 from agentic_flywheel.curated import Approved
-from agentic_flywheel.errors import FlowError, FlywheelError, NotCached, StoreError
+from agentic_flywheel.errors import FlowError, FlywheelError, NotCached, SessionTaken, StoreError
 from agentic_flywheel.familiar import Familiar
 from agentic_flywheel.flights import RESTARTED, Flight, Flights, Landed
 from agentic_flywheel.flows.clients import ClientPool
@@ -420,6 +420,8 @@ class Asking:
                 return ""
             if error is None and not (waits := not await self._store.outbox.in_order(turn.session_id)):
                 short = await self._store.sessions.append_confirmed(turn, *commands)
+        except SessionTaken:
+            raise  # nothing of it may wait where its owner's turns would
         except StoreError as failure:
             error, waits = failure, True
         if waits:

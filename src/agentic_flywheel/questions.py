@@ -208,14 +208,17 @@ class Planner:
             domain = digest("instructions", asked.instructions, domain)
         if asked.verbatim is not None and asked.verbatim.credential:
             domain = digest("credential", asked.verbatim.credential, domain)
-        alone = identity_of(config=config, domain=domain)
-        context = context_digest(enrichment.exchanges)
-        identity = identity_of(context=context, config=config, domain=domain) if context else alone
         normal = normalise(asked.text)
         kept = self._kept(asked, spec, config)
         scope = scope_of(spec.sharing, directives, question=asked.text, user=asked.user, sensitive=bool(kept.sensitive))
         if scope is not None and enrichment.private:
             scope = Scope.SESSION
+        if scope is Scope.SESSION and asked.user:
+            # The key names the session alone, and two users may begin one of the same id at the same moment.
+            domain = digest("user", asked.user, domain)
+        alone = identity_of(config=config, domain=domain)
+        context = context_digest(enrichment.exchanges)
+        identity = identity_of(context=context, config=config, domain=domain) if context else alone
         # What belongs to one user or session alone is a record of them.
         forbidden = not privacy.cache or (not privacy.history and scope in {Scope.USER, Scope.SESSION})
         if forbidden:

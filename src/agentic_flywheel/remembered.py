@@ -16,6 +16,7 @@ from agentic_flywheel.model import Session, Turn
 from agentic_flywheel.policy.relevance import MOST_BYTES, MOST_TURNS, Earlier, within_reach
 from agentic_flywheel.store.link import Command
 from agentic_flywheel.store.recalled import Recalled, recalled_with
+from agentic_flywheel.store.session_headers import of_one_owner
 from agentic_flywheel.store.sessions import SessionStore
 from agentic_flywheel.store.store import Store
 
@@ -80,7 +81,9 @@ def read_further(recalled: Recalled, stored: Iterable[tuple[Turn, int]], damaged
 
 
 def with_waiting(known: Conversation, waiting: Sequence[Turn]) -> Conversation:
-    """What would be known of a session once these turns, which wait in this order, are appended."""
+    """What would be known of a session once these turns, which wait in this order, are appended, as far as they can."""
+    session = known.recalled.session
+    waiting = of_one_owner(session.owner if session else "", waiting)
     if not waiting:
         return known
     ids = {turn.id for turn in waiting}

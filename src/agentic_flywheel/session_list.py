@@ -13,7 +13,7 @@ from typing import NamedTuple, Self
 
 from agentic_flywheel.errors import InputError
 from agentic_flywheel.model import Session, SessionPage, Turn
-from agentic_flywheel.store.session_headers import session_with
+from agentic_flywheel.store.session_headers import of_one_owner, session_with
 from agentic_flywheel.store.store import Store
 
 _PAGE = 100
@@ -73,10 +73,9 @@ class SessionList:
         self, waiting: Mapping[str, tuple[Turn, ...]], *, user: str | None, tag: str | None
     ) -> Sequence[Session]:
         """The sessions with turns that Redis does not have yet, as they will be once it has them."""
-        absent = {session: turns for session, turns in (await self.absent(waiting)).items() if asked_by(turns, user)}
+        absent = await self.absent(waiting)
         headers = {session.id: session for session in await self._store.sessions.headers(list(absent))}
-        merged = (session_with(headers.get(session), turns) for session, turns in absent.items())
-        return newest_first(session for session in merged if tag is None or tag in session.tags)
+        return [session for session in ahead_of(headers, absent, user=user) if tag is None or tag in session.tags]
 
     async def absent(self, waiting: Mapping[str, tuple[Turn, ...]]) -> dict[str, tuple[Turn, ...]]:
         """Of turns by session, those that Redis does not have."""
@@ -102,9 +101,17 @@ class Cursor(NamedTuple):
         return f"{self.offset}+{self.local}" if self.local else str(self.offset)
 
 
-def asked_by(turns: Sequence[Turn], user: str | None) -> bool:
-    """Whether the user asked one of them; None: anybody."""
-    return user is None or any(turn.user == user for turn in turns)
+def ahead_of(
+    headers: Mapping[str, Session], waiting: Mapping[str, Sequence[Turn]], *, user: str | None
+) -> Sequence[Session]:
+    """Sessions (of a user; None: of all) as they will be with the turns that wait, newest first; `headers` are those
+    that Redis has."""
+    merged = []
+    for session, turns in waiting.items():
+        header = headers.get(session)
+        if own := of_one_owner(header.owner if header else "", turns):
+            merged.append(session_with(header, own))
+    return newest_first(session for session in merged if not user or session.owner == user)
 
 
 def newest_first(sessions: Iterable[Session]) -> Sequence[Session]:

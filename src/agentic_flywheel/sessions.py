@@ -15,10 +15,10 @@ from agentic_flywheel.personal_data import spoken
 from agentic_flywheel.policy.admission import admit_config, admit_id, admit_text
 from agentic_flywheel.policy.changes import changes_of
 from agentic_flywheel.redacting import Redacting, texts_of
-from agentic_flywheel.session_list import Cursor, SessionList, asked_by, newest_first
+from agentic_flywheel.session_list import Cursor, SessionList, ahead_of, newest_first
 from agentic_flywheel.settings import Settings
 from agentic_flywheel.store.popularity import KEPT
-from agentic_flywheel.store.session_headers import session_with
+from agentic_flywheel.store.session_headers import of_one_owner, session_with
 from agentic_flywheel.store.store import Store
 from agentic_flywheel.threads import LinkHow, SessionLink
 from agentic_flywheel.titles import titled
@@ -62,7 +62,7 @@ class Sessions:
         try:
             return await self._list.page(start, waiting, user=user, tag=tag, limit=limit)
         except StoreError as error:
-            alone = newest_first(session_with(None, turns) for turns in waiting.values() if asked_by(turns, user))
+            alone = ahead_of({}, waiting, user=user)
             if not alone or tag is not None:
                 raise
             return SessionPage(sessions=tuple(alone[:limit]), warnings=(_ALONE.format(error.message),))
@@ -81,12 +81,13 @@ class Sessions:
             turns, damaged = await self._store.sessions.turns(session, limit=None if limit is None else limit + 1)
             header = await self._store.sessions.header(session)
             there = {turn.id for turn in turns}
-            waiting = tuple(turn for turn in absent if turn.id not in there)
+            absent = tuple(turn for turn in absent if turn.id not in there)
+            waiting = of_one_owner(header.owner if header else "", absent)
             notes = [(len(waiting), _WAITING), (damaged, _DAMAGED)]
             warnings = tuple(text.format(count) for count, text in notes if count)
             links = await self._links_of(header) if header else ()
         except StoreError as error:
-            if not waiting:
+            if not (waiting := of_one_owner("", waiting)):
                 raise
             header, turns, links, warnings = None, (), (), (_ALONE.format(error.message),)
         if waiting:

@@ -225,6 +225,26 @@ async def test_a_session_in_the_outbox_stays_its_owners(server: Server, tmp_path
         assert await stranger.outbox.turns("s") == ()
 
 
+async def test_turns_of_two_users_in_one_session_are_not_mixed(server: Server, tmp_path: Path) -> None:
+    """Two processes, or two machines, can begin a session of one id while Redis is away."""
+    async with opened(server, tmp_path, {"oracle": Oracle()}) as flywheel:
+        mend = killed(server)
+        for number, user in enumerate(("ana", "ben", "", "ana")):
+            await flywheel.outbox.keep(turn(number, user=user), None)
+        thread = await flywheel.sessions.show("s")
+        assert ([t.id for t in thread.turns], thread.session.owner) == (["t0", "t2", "t3"], "ana")
+        assert [s.id for s in (await flywheel.sessions.list(user="ana")).sessions] == ["s"]
+        with pytest.raises(StoreUnavailable):  # he has none that waits
+            await flywheel.sessions.list(user="ben")
+        follow_up = await flywheel.ask("And how?", session="s", user="ana")
+        assert follow_up.context == ("t0", "t2", "t3")
+        mend()
+        await delivered(flywheel)
+        # What Redis refuses of the one is not refused of the other, and comes in its order.
+        assert stored_turns(server, "s") == ["t0", "t2", "t3", follow_up.turn_id]
+        assert [one.kept.turn for one in await flywheel.outbox.rejected()] == ["t1"]
+
+
 async def test_questions_without_a_session_are_kept_too(server: Server, tmp_path: Path) -> None:
     async with opened(server, tmp_path, {"oracle": Oracle()}) as flywheel:
         queued = await flywheel.ask("Written behind?")

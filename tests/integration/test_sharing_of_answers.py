@@ -9,6 +9,7 @@ import pytest
 
 from agentic_flywheel import Directives
 from agentic_flywheel.errors import UnknownSession
+from agentic_flywheel.flows.protocol import FlowQuestion
 from agentic_flywheel.model import Answer, Sharing
 from flywheels import Oracle, opened
 from servers import Server
@@ -251,3 +252,55 @@ async def test_questions_asked_in_one_session_at_the_same_time(redis_server: Ser
         assert [turn for turn in newest if turn in last.context] == list(
             last.context
         )  # some of those between, in order
+
+
+@pytest.mark.parametrize(
+    ("sharing", "directives"), [(Sharing.SESSION, None), (Sharing.USER, None), (Sharing.TEAM, PRIVATE)]
+)
+async def test_two_users_who_begin_one_session_at_once_get_nothing_of_each_other(
+    valkey: Server, tmp_path: Path, sharing: Sharing, directives: Directives | None
+) -> None:
+    begun, go_on = asyncio.Semaphore(0), asyncio.Event()
+    asked: list[FlowQuestion] = []
+
+    async def flow(question: FlowQuestion) -> str:
+        asked.append(question)
+        begun.release()
+        await go_on.wait()
+        return f"answer {len(asked)} to {question.user}"
+
+    async with opened(valkey, tmp_path, {"flow": (flow, {"sharing": sharing})}) as flywheel:
+        ana, ben = (
+            asyncio.create_task(flywheel.ask(question, session="one", user=user, directives=directives))
+            for user, question in (("ana", QUESTION), ("ben", QUESTION))
+        )
+        for _ in range(2):
+            await asyncio.wait_for(begun.acquire(), 20)  # neither joins the other
+        go_on.set()
+        first, second = await ana, await ben
+        assert {came(first), came(second)} == {("miss", "not_stored")}
+        assert [first.remembered, second.remembered].count(True) == 1
+        owner, other = ("ana", "ben") if first.remembered else ("ben", "ana")
+        (warning,) = (second if first.remembered else first).warnings
+        assert warning == "This turn was not kept: the session belongs to another user by now."
+        # What the other one asked waits nowhere, and goes along with nothing.
+        assert not flywheel.outbox.waits()
+        assert [turn.user for turn in (await flywheel.sessions.show("one")).turns] == [owner]
+        follow_up = await flywheel.ask(FOLLOW_UP, session="one", user=owner, directives=directives)
+        assert len(follow_up.context) == len(asked[-1].history) == 1
+        with pytest.raises(UnknownSession):
+            await flywheel.ask(FOLLOW_UP, session="one", user=other)
+
+
+async def test_an_answer_that_a_session_keeps_is_its_users_though_no_turn_says_so(
+    valkey: Server, tmp_path: Path
+) -> None:
+    oracle = Oracle()
+    flows = {"oracle": (oracle, {"sharing": Sharing.SESSION})}
+    async with opened(valkey, tmp_path, flows) as flywheel:
+        first = await flywheel.ask(QUESTION, session="one", user="ana")
+        with valkey.client() as client:  # as where the turn waits on another machine
+            client.delete(*client.keys("afw:v1:default:session:{one}"), *client.keys("*session:{one}:[ti]*"))
+        second = await flywheel.ask(QUESTION, session="one", user="ben")
+        assert (came(second), second.key == first.key) == (("miss", "not_stored"), False)
+        assert [question.user for question in oracle.asked] == ["ana", "ben"]

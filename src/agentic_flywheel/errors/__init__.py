@@ -29,6 +29,7 @@
     │   │   └── KeyMissing               the tenant is encrypted, and its key is not here
     │   ├── StoreFull                    OOM, disk full, read-only
     │   ├── StoreMisused                 a value of another type under our key
+    │   │   └── SessionTaken             another user began a session of this id at the same moment
     │   ├── StoreDamaged                 a value that is not what was written; counted, never an answer
     │   └── EmbeddedServerError          the embedded server could not be started
     ├── FlowError                        whoever answers
@@ -117,6 +118,7 @@ from agentic_flywheel.errors.services import (
     FlowTimeout,
     FlowUnavailable,
     KeyMissing,
+    SessionTaken,
     StoreDamaged,
     StoreError,
     StoreFull,
@@ -166,6 +168,7 @@ __all__ = [
     "RequestTooLarge",
     "ServiceBusy",
     "ServiceFailed",
+    "SessionTaken",
     "SettingsError",
     "StoreDamaged",
     "StoreError",

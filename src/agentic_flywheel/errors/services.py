@@ -73,6 +73,17 @@ class StoreMisused(StoreError):
     )
 
 
+class SessionTaken(StoreMisused):
+    """Another user has begun the session meanwhile: two began one of the same id at the same moment."""
+
+    code = "session_taken"
+    default_suggestions = (
+        "Ask again without a session id: a new session is begun.",
+        "Give every conversation an id of its own, such as a UUID.",
+        "Name the user with every question: another user's session is then refused before the flow is asked.",
+    )
+
+
 class StoreDamaged(StoreError):
     """A stored value fails its checksum, or has a version that this release does not know."""
 

@@ -49,8 +49,9 @@ _PASSING = (StoreUnavailable, StoreFull, StoreRefused)
 _LOCKED = "turns wait in the outbox that were encrypted with a key that is not configured here"
 
 _log = logging.getLogger(__name__)
-#: Turns as they were kept, with their places in the log, by tenant and session.
-_Groups: TypeAlias = dict[tuple[str, str], list[tuple[int, "Kept", Turn]]]
+#: Turns as they were kept, with their places in the log, by tenant, session and how often another user had asked in it
+#: before: what Redis refuses of one user for good, it does not of another.
+_Groups: TypeAlias = dict[tuple[str, str, int], list[tuple[int, "Kept", Turn]]]
 
 
 class Kept(msgspec.Struct, frozen=True, array_like=True):
@@ -222,11 +223,12 @@ class Delivery:
         return Delivered(delivered=len(sent), rejected=len(aside)) if contents.records or aside else None
 
     def _opened(self, batch: Sequence[Record]) -> tuple[_Groups, dict[int, Rejected], StoreError | None]:
-        """Records as turns, by tenant and session; those that nobody can read; and what keeps others from being read
-        for now."""
+        """Records as turns, by tenant, session and asker; those that nobody can read; and what keeps others from being
+        read for now."""
         refused: dict[int, Rejected] = {}
         locked = False
         groups: _Groups = {}
+        askers: dict[tuple[str, str], list[str]] = {}
         for record in batch:
             try:
                 kept = KEPT.decode(record.payload)
@@ -237,12 +239,18 @@ class Delivery:
             except (msgspec.DecodeError, StoreDamaged) as error:
                 refused[record.offset] = _unreadable(record.payload, f"cannot be read: {error}")
             else:
-                groups.setdefault((kept.tenant, kept.session), []).append((record.offset, kept, turn))
+                asked = askers.setdefault((kept.tenant, kept.session), [turn.user])
+                if turn.user != asked[-1]:
+                    if len(asked) == 1 and "" in (turn.user, asked[0]):
+                        asked[0] = asked[0] or turn.user
+                    else:
+                        asked.append(turn.user)
+                groups.setdefault((kept.tenant, kept.session, len(asked)), []).append((record.offset, kept, turn))
         return groups, refused, KeyMissing(_LOCKED) if locked else None
 
     async def _allowed(self, groups: _Groups) -> tuple[_Groups, set[int]]:
         """The turns that the policies of now let be kept, and the places of the others. Raises `StoreError`."""
-        tenants = {tenant for tenant, _ in groups}
+        tenants = {tenant for tenant, _, _ in groups}
         policies = {tenant: await PolicyStore(self._link, Keys(tenant)).table(slow=True) for tenant in tenants}
         withheld: set[int] = set()
         allowed: _Groups = {}
@@ -262,7 +270,7 @@ class Delivery:
         except StoreError as error:
             return _Sent(error, set(), set(), refused)
         commands, ends = [], []
-        for (tenant, _), group in groups.items():
+        for (tenant, _, _), group in groups.items():
             commands += SessionStore(self._link, Keys(tenant)).append_commands(*(turn for _, _, turn in group))
             ends.append(len(commands))
         if not commands:
@@ -273,7 +281,7 @@ class Delivery:
             return _Sent(error, set(), withheld, refused)
         sent: set[int] = set()
         counted: dict[int, tuple[str, Turn]] = {}
-        for start, end, ((tenant, _), group) in zip([0, *ends], ends, groups.items(), strict=False):
+        for start, end, ((tenant, _, _), group) in zip([0, *ends], ends, groups.items(), strict=False):
             errors = [self._link.error(r, "a delivery") for r in replies[start:end] if isinstance(r, Exception)]
             passing = next((error for error in errors if isinstance(error, _PASSING)), None)
             if passing is not None:

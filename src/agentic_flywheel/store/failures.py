@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from agentic_flywheel.errors import (
+    SessionTaken,
     StoreDamaged,
     StoreError,
     StoreFull,
@@ -31,7 +32,7 @@ _KINDS: dict[str, type[StoreError]] = {
     "READONLY": StoreFull,
     "NOREPLICAS": StoreFull,
     "WRONGTYPE": StoreMisused,
-    "NOTOWNER": StoreMisused,  # our own: two users began a session of one id at the same time
+    "NOTOWNER": SessionTaken,  # our own: two users began a session of one id at the same time
     "LOADING": StoreUnavailable,
     "BUSY": StoreUnavailable,
     "MASTERDOWN": StoreUnavailable,
@@ -94,6 +95,8 @@ def _replied(error: BaseException, where: str, facts: dict[str, Any]) -> StoreEr
         suggestions = ("This server is part of a cluster: name it with redis+cluster:// (rediss+cluster:// for TLS).",)
     elif "db index" in said.lower():
         suggestions = ("Name a database that the server has: most have 0 to 15, clusters only 0.",)
+    if kind is SessionTaken:
+        return kind("the session belongs to another user by now", **facts, reply=said)
     return kind(f"{where} answered {facts['command']} with: {said}", suggestions=suggestions, **facts, reply=said)
 
 

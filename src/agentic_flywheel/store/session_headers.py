@@ -67,6 +67,17 @@ def private_word(key: str, name: str, value: str | bytes) -> str | bytes:
     return stored(value.encode() if isinstance(value, str) else value, place(key, name))
 
 
+def of_one_owner(owner: str, turns: Sequence[Turn]) -> tuple[Turn, ...]:
+    """Those of some turns that can be appended to a session of `owner`, "" where it has none yet: the first who is
+    named is it then. Two users can begin sessions of one id before either sees the other's."""
+    own: list[Turn] = []
+    for turn in turns:
+        owner = owner or turn.user
+        if turn.user in ("", owner):
+            own.append(turn)
+    return tuple(own)
+
+
 def session_with(session: Session | None, turns: Sequence[Turn]) -> Session:
     """The header of a session (None: not begun) once these turns, of which there is at least one, are appended."""
     first, last = turns[0], turns[-1]
