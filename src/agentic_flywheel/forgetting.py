@@ -11,17 +11,18 @@ from __future__ import annotations
 import time
 import unicodedata
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from agentic_flywheel.behind import WriteBehind
 from agentic_flywheel.errors import InputError, UnknownSession
 from agentic_flywheel.matching import Matching
-from agentic_flywheel.model import Entry, Outcome, Receipt
+from agentic_flywheel.model import Entry, Receipt
 from agentic_flywheel.policy.admission import admit_id
+from agentic_flywheel.policy.sharing import Scope
 from agentic_flywheel.sessions import Sessions
 from agentic_flywheel.store.gone import records
-from agentic_flywheel.store.keys import flight_name
+from agentic_flywheel.store.keys import flight_name, scope_of_key
 from agentic_flywheel.store.scan import Scan
 from agentic_flywheel.store.store import Store
 
@@ -68,9 +69,11 @@ class Forgetting:
         return (await pending.done()).on(_receipt("forget session", session, removed, dry_run=dry_run))
 
     async def user(self, user: str, *, dry_run: bool) -> Receipt:
-        """Forget everything of a person: their conversations, and what was counted of them.
+        """Forget everything of a person: their conversations, the answers that were computed for them, and what was
+        counted of them.
 
-        A session that somebody else owns stays, with the turns that this person asked in it.
+        A session that somebody else owns stays, with the turns that this person asked in it. Reads all stored answers:
+        of some no conversation tells (any more).
         """
         admit_id(user, "user")
         await self._behind.flush()
@@ -78,8 +81,16 @@ class Forgetting:
         pending = self._erasing.begin(dry_run=dry_run)
         await pending.add(users=[user])
         await self._note(pending, owned := await self._owned(user))
+        told: set[str] = set()
         for session in owned:
-            removed.update(await self._forget(session, dry_run=dry_run))
+            removed.update(await self._forget(session, dry_run=dry_run, told=told))
+        here = set(owned)
+
+        def left(key: str, entry: Entry) -> bool:
+            counted = key in told or (scope_of_key(key) == Scope.SESSION and entry.session_id in here)
+            return entry.user == user and not (dry_run and counted)
+
+        removed["shared answers"] += await self._unstore(left, pending, dry_run=dry_run)
         removed["counted days"] = (await self._uncount(user, dry_run=dry_run)).removed["days"]
         if not dry_run:
             await self._store.sessions.forget_user(user)
@@ -114,35 +125,40 @@ class Forgetting:
                 for turn in found:
                     receipt = await self._sessions.delete_turn(session, turn.id, dry_run=dry_run)
                     removed.update(receipt.removed)
-        for flow in await self._store.flows.known():
-            async for keys in self._scan.entry_keys(flow, generation=None):
-                for start in range(0, len(keys), _PAGE):
-                    removed["entries"] += await self._unstore(
-                        needle, keys[start : start + _PAGE], user, pending, dry_run=dry_run
-                    )
-        if not dry_run:
-            self._at_hand()
+        removed["entries"] += await self._unstore(
+            lambda _key, entry: user in ("", entry.user) and _holds(needle, entry.question, entry.asked, entry.answer),
+            pending,
+            dry_run=dry_run,
+        )
         target = f"what holds certain words ({len(needle)} characters)" + (f" of {user}" if user else "")
         receipt = _receipt("forget", target, removed, dry_run=dry_run, notes=(_TITLES, _APPROVED))
         return (await pending.done()).on(receipt)
 
-    async def _unstore(self, needle: str, keys: Sequence[str], user: str, pending: Pending, *, dry_run: bool) -> int:
-        """Remove the answers among these that hold the words; how many they were."""
-        found = {
-            key: looked.entry
-            for key, looked, _ in await self._scan.entries(keys)
-            if looked.entry is not None
-            and user in ("", looked.entry.user)
-            and _holds(needle, looked.entry.question, looked.entry.asked, looked.entry.answer)
-        }
-        await pending.add(traces=[entry.trace_id for entry in found.values()])
+    async def _unstore(self, meant: Callable[[str, Entry], bool], pending: Pending, *, dry_run: bool) -> int:
+        """Remove the answers, among all that are stored, that are meant; how many they were."""
+        count = 0
+        for flow in await self._store.flows.known():
+            async for keys in self._scan.entry_keys(flow, generation=None):
+                for start in range(0, len(keys), _PAGE):
+                    looked = await self._scan.entries(keys[start : start + _PAGE])
+                    found = {
+                        key: one.entry for key, one, _ in looked if one.entry is not None and meant(key, one.entry)
+                    }
+                    count += len(found)
+                    await pending.add(traces=[entry.trace_id for entry in found.values()])
+                    if not dry_run:
+                        await self._remember(found.values())
+                        await self._remove(found)
         if not dry_run:
-            await self._remember(found.values())
-            for key, entry in found.items():
-                await self._matching.forget(key, entry)
-                await self._store.leases.forget(flight_name(key, f"{entry.fingerprint} {entry.generation}"))
-            await self._store.entries.remove(found)
-        return len(found)
+            self._at_hand()
+        return count
+
+    async def _remove(self, found: Mapping[str, Entry]) -> int:
+        """Remove answers by key, with their vectors and what their flows said to those who waited."""
+        for key, entry in found.items():
+            await self._matching.forget(key, entry)
+            await self._store.leases.forget(flight_name(key, f"{entry.fingerprint} {entry.generation}"))
+        return await self._store.entries.remove(found)
 
     async def _note(self, pending: Pending, sessions: Sequence[str]) -> None:
         """Say which traces tell of these sessions."""
@@ -180,17 +196,17 @@ class Forgetting:
         ahead = {id_ for id_, turns in waiting.items() if turns and turns[0].user == user}
         return list(dict.fromkeys([*found, *sorted(ahead)]))
 
-    async def _forget(self, session: str, *, dry_run: bool) -> Counter[str]:
+    async def _forget(self, session: str, *, dry_run: bool, told: set[str] | None = None) -> Counter[str]:
+        """Forget one conversation; the keys of the shared answers that were computed for it are added to `told`."""
         removed: Counter[str] = Counter()
         shared = await contributed(self._store, [session])
+        if told is not None:
+            told.update(shared)
         removed["shared answers"] = len(shared)
         removed["reports"] = await self._store.similar.forget_reports(session, dry_run=dry_run)
         if not dry_run:
             await self._remember(shared.values(), session=session)
-            for key, entry in shared.items():
-                await self._matching.forget(key, entry)
-                await self._store.leases.forget(flight_name(key, f"{entry.fingerprint} {entry.generation}"))
-            removed["shared answers"] = await self._store.entries.remove(shared)
+            removed["shared answers"] = await self._remove(shared)
             self._at_hand()
         # The session goes last: cut off before, it says what is left to forget.
         receipt = await self._sessions.delete(session, dry_run=dry_run)
@@ -208,7 +224,8 @@ async def contributed(store: Store, sessions: Sequence[str]) -> dict[str, Entry]
         turns, _ = await store.sessions.turns(session)
         if not turns and await store.sessions.header(session) is None:
             raise UnknownSession(f"no session {session!r}", session_id=session)
-        keys |= {t.entry_key for t in turns if t.entry_key and t.outcome in {Outcome.MISS, Outcome.JOINED}}
+        # Of hits too: an answer near its end that they were given was asked for anew in their name.
+        keys |= {turn.entry_key for turn in turns if turn.entry_key}
     looked = dict(zip(sorted(keys), await store.entries.get_many(sorted(keys)), strict=True))
     named = set(sessions)
     return {k: v.entry for k, v in looked.items() if v.entry is not None and v.entry.session_id in named}

@@ -10,11 +10,13 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from afw_command import Afw
 from agentic_flywheel import Flywheel
 from agentic_flywheel.errors import InputError, UnknownSession
+from agentic_flywheel.model import Sharing
 from byte_search import readings, values_of
 from flywheels import Oracle, opened, until
 from meanings import Words
@@ -210,6 +212,42 @@ async def test_words_of_one_user_alone_are_forgotten(valkey: Server, tmp_path: P
             await flywheel.ask(f"Does my {MARK} work?", session=user, user=user)
         await flywheel.forgetting.matching(MARK, user="ann", dry_run=False)
         assert [len((await flywheel.sessions.show(user)).turns) for user in ("ann", "bob")] == [0, 1]
+
+
+async def test_what_was_asked_anew_in_somebodys_name_is_forgotten_with_them(valkey: Server, tmp_path: Path) -> None:
+    oracle = Oracle()
+    async with opened(valkey, tmp_path, {"oracle": oracle}, ttl_refresh_after=0.5) as flywheel:
+        first = await flywheel.ask(f"How is the {MARK} installed?", user="ann")
+        entry = (await flywheel.cache.show(first.key or "")).entry
+        old = msgspec.structs.replace(entry, created_at=entry.created_at - 0.9 * entry.ttl_seconds)
+        await flywheel._store.entries.put(first.key or "", old)
+        hit = await flywheel.ask(f"How is the {MARK} INSTALLED?", user="bob", session="s")
+        assert hit.outcome == "hit"
+        await flywheel.settled()
+        assert (await flywheel.cache.show(first.key or "")).entry.user == "bob"  # refreshed
+        shown = await flywheel.forgetting.user("bob", dry_run=True)
+        receipt = await flywheel.forgetting.user("bob", dry_run=False)
+        assert receipt.removed == shown.removed
+        assert receipt.removed["shared answers"] == 1
+        assert not [place for place in traces(valkey, tmp_path, "bob") if "audit" not in place]
+
+
+async def test_answers_that_no_turn_tells_of_are_forgotten_with_whom_they_were_for(
+    valkey: Server, tmp_path: Path
+) -> None:
+    flows = {"oracle": (Oracle(), {"sharing": Sharing.USER}), "open": (Oracle(), {"id": "open"})}
+    async with opened(valkey, tmp_path, flows) as flywheel:
+        for flow in flows:
+            await flywheel.ask(f"How is the {MARK} installed?", user="ann", session="s", flow=flow)
+            await flywheel.ask(STAYS, user="bob", session="t", flow=flow)
+        for turn in (await flywheel.sessions.show("s")).turns:
+            await flywheel.sessions.delete_turn("s", turn.id, dry_run=False)
+        shown = await flywheel.forgetting.user("ann", dry_run=True)
+        receipt = await flywheel.forgetting.user("ann", dry_run=False)
+        assert receipt.removed == shown.removed
+        assert receipt.removed["shared answers"] == 2
+        await until(lambda: not lasting(valkey, tmp_path), "the last trace to go")
+        assert len((await flywheel.cache.list())[0]) == 2  # bob's
 
 
 async def test_a_single_turn_that_is_deleted_leaves_no_trace_of_its_own(redis_server: Server, tmp_path: Path) -> None:
