@@ -97,6 +97,17 @@ async def test_after_a_failure_the_key_is_free(client: httpx2.AsyncClient, oracl
         assert (refused.status_code, refused.json()["details"]["param"]) == (400, "Idempotency-Key")
 
 
+async def test_what_leaves_no_turn_leaves_no_response_either(
+    client: httpx2.AsyncClient, oracle: Waiting, valkey: Server
+) -> None:
+    for times in (1, 2):
+        answer = await ask(client, "What is kept of this?", no_store=True)
+        assert (answer.status_code, answer.json()["reason"], oracle.calls) == (200, "no_store", times)
+        assert "idempotent-replayed" not in answer.headers
+        with valkey.client() as redis:
+            assert redis.keys("*:repeat:*") == []
+
+
 async def test_a_key_is_its_callers_alone(app: App, client: httpx2.AsyncClient, oracle: Waiting) -> None:
     await ask(client, "Whose is it?", no_cache=True)
     async with client_of(app, await key_for(app, Scope.ASK, user="ann")) as ann:

@@ -1,7 +1,8 @@
 """Doing a request once that may be sent again (`Idempotency-Key`, draft-ietf-httpapi-idempotency-key-header-07).
 
 Invariant: the handler runs only for who took the key; a repetition is given what that came to, or is told to wait. What
-an answer says that was forgotten meanwhile is not said again; nor is what was redacted.
+an answer says that was forgotten meanwhile is not said again; nor is what was redacted. An answer of which no turn is
+kept is kept nowhere: its key is free again.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from starlette.responses import Response
 
 from agentic_flywheel.errors import StoreError, UnknownTurn
 from agentic_flywheel.interfaces.http.call import Call
-from agentic_flywheel.repeats import Kept
+from agentic_flywheel.repeats import Kept, Repeat
 
 _log = logging.getLogger(__name__)
 
@@ -50,11 +51,11 @@ async def once(call: Call, request: Request, key: str, work: Callable[[], Awaita
     try:
         response = await work()
     except BaseException:
-        try:
-            await repeat.release()
-        except StoreError as error:
-            _log.warning("an Idempotency-Key is not free before its time: %s", error.message)
+        await _release(repeat)
         raise
+    if _leaves_nothing(bytes(response.body)):
+        await _release(repeat)
+        return response
     headers = [(name, value) for name, value in response.headers.items() if name not in _OWN_LENGTH]
     body = call.flywheel.privacy.kept_body(bytes(response.body), call.caller.user or "")
     try:
@@ -64,12 +65,30 @@ async def once(call: Call, request: Request, key: str, work: Callable[[], Awaita
     return response
 
 
+async def _release(repeat: Repeat) -> None:
+    """Let the key be free again."""
+    try:
+        await repeat.release()
+    except StoreError as error:
+        _log.warning("an Idempotency-Key is not free before its time: %s", error.message)
+
+
+def _said(body: bytes) -> _Remembered:
+    try:
+        return msgspec.json.decode(body, type=_Remembered)
+    except msgspec.DecodeError:  # no answer
+        return _Remembered()
+
+
+def _leaves_nothing(body: bytes) -> bool:
+    """Whether it is an answer of which no turn is kept (`no_store`, a policy)."""
+    said = _said(body)
+    return bool(said.turn_id) and not said.remembered
+
+
 async def _check_known(call: Call, kept: Kept) -> None:
     """Raises `UnknownTurn` for an answer whose turn was kept, and is gone."""
-    try:
-        said = msgspec.json.decode(kept.body, type=_Remembered)
-    except msgspec.DecodeError:  # no answer
-        return
+    said = _said(kept.body)
     if not said.remembered or not said.turn_id:
         return
     turns = (await call.flywheel.sessions.show(said.session_id)).turns
