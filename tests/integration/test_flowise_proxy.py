@@ -291,6 +291,8 @@ def test_pages_that_a_flow_does_not_name_are_flowises_to_refuse(client: httpx2.C
         {"humanInput": {"type": "proceed"}},
         {"leadEmail": "a@example.com"},
         {"history": [{"message": "hi", "type": "apiMessage"}]},
+        {"history": [{"role": ["userMessage"], "content": "hi"}]},
+        {"history": [{"role": {}, "content": "hi"}]},
     ],
 )
 def test_what_is_more_than_a_question_goes_to_flowise_as_it_is(

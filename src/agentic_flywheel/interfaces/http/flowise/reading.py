@@ -105,8 +105,10 @@ def _history(messages: Any) -> tuple[Exchange, ...] | None:
     pairs: list[Exchange] = []
     asked: str | None = None
     for message in messages:
-        role = _ROLES.get(message.get("role", "")) if isinstance(message, dict) else None
-        content = message.get("content") if isinstance(message, dict) else None
+        if not isinstance(message, dict):
+            return None
+        role, content = message.get("role"), message.get("content")
+        role = _ROLES.get(role) if isinstance(role, str) else None
         if role is None or not isinstance(content, str):
             return None
         if role == "user" and asked is None:
