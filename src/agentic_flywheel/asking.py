@@ -254,7 +254,7 @@ class Asking:
         except FlowError as error:
             instead = stand_in(step.facts)
             if instead is not None:
-                return await self._serve(step, instead, warning=f"The flow did not answer: {error.message}.")
+                return await self._serve(step, instead, warning=f"The flow did not answer: {error.outline}.")
             self._count(step, failed(step, error))
             step.asked.mark(Span.ANSWER)
             self._trace_failure(step.asked, error, step)
@@ -395,7 +395,7 @@ class Asking:
                 if warning:
                     more["warnings"] = (*answer.warnings, warning)
             except StoreError as error:
-                more["warnings"] = (*answer.warnings, f"This turn was not kept: {error.message}.")
+                more["warnings"] = (*answer.warnings, f"This turn was not kept: {error.outline}.")
         asked.mark(Span.REMEMBER)
         elapsed = (time.perf_counter() - asked.started) * 1000
         answer = msgspec.structs.replace(answer, elapsed_ms=elapsed, **more)

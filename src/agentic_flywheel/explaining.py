@@ -40,7 +40,7 @@ class Explaining:
         outcome, told = _told(would.decision, step)
         notes = [note or match.why, *policy_notes(plan), *plan.kept.warnings]
         if step.read.error is not None:
-            notes.append(f"Redis could not be asked: {step.read.error.message}")
+            notes.append(f"Redis could not be asked: {step.read.error.outline}")
         return Explanation(
             question=asked.text,
             flow=plan.spec.key,
@@ -74,7 +74,7 @@ class Explaining:
         try:
             return await self._matching.weigh(step.asked, step.plan, step.facts, count=count, floor=0.0), ""
         except (StoreError, EmbedderError) as error:
-            return Match(), f"similar questions could not be looked for: {error.message}"
+            return Match(), f"similar questions could not be looked for: {error.outline}"
 
 
 def policy_notes(plan: Plan) -> list[str]:

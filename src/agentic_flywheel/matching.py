@@ -123,7 +123,7 @@ class Matching:
             return Match(why=f"similar questions were not found within {self._patience * 1000:.0f} ms")
         except (StoreError, EmbedderError) as error:
             _log.warning("not compared with similar questions: %s", error)
-            return Match(why=f"not compared with similar questions: {error.message}")
+            return Match(why=f"not compared with similar questions: {error.outline}")
 
     async def weigh(
         self, asked: Asked, plan: Plan, facts: Facts, *, count: int = NEIGHBOURS, floor: float | None = None

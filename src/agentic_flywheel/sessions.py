@@ -65,7 +65,7 @@ class Sessions:
             alone = ahead_of({}, waiting, user=user)
             if not alone or tag is not None:
                 raise
-            return SessionPage(sessions=tuple(alone[:limit]), warnings=(_ALONE.format(error.message),))
+            return SessionPage(sessions=tuple(alone[:limit]), warnings=(_ALONE.format(error.outline),))
 
     async def show(self, session: str, *, limit: int | None = None) -> Thread:
         """A session with its newest `limit` turns (all for None), oldest first, what changed between them, and the
@@ -89,7 +89,7 @@ class Sessions:
         except StoreError as error:
             if not (waiting := of_one_owner("", waiting)):
                 raise
-            header, turns, links, warnings = None, (), (), (_ALONE.format(error.message),)
+            header, turns, links, warnings = None, (), (), (_ALONE.format(error.outline),)
         if waiting:
             header, turns = session_with(header, waiting), (*turns, *waiting)
         if header is None:

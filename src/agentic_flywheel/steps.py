@@ -135,7 +135,7 @@ def warnings_of(step: Step, landed: Landed | None = None) -> tuple[str, ...]:
         return ()
     warnings = list(told)
     if error is not None:
-        warnings.append(f"Answered without memory: {error.message}.")
+        warnings.append(f"Answered without memory: {error.outline}.")
     if damaged:
         warnings.append(f"{damaged} earlier turn(s) of this session could not be read.")
     if landed is not None and landed.withheld and not step.plan.kept.unkeyed:

@@ -52,7 +52,7 @@ async def stream(_request: Request) -> Response:
 
 
 FAILURES: dict[str, Exception] = {
-    "flow": UnknownFlow("no flow 'x'", flow="x", file="/etc/flows.yaml"),
+    "flow": UnknownFlow("no flow 'x' in /etc/flows.yaml; did you mean 'y'?", flow="x", file="/etc/flows.yaml"),
     "limited": FlowLimited("asked too often", retry_after_seconds=2.4),
     "store": StoreUnavailable("Redis at redis://10.0.0.7:6379 cannot be reached", address="10.0.0.7"),
     "http": HTTPException(404),
@@ -156,9 +156,10 @@ async def test_errors_tell_each_caller_what_is_theirs_to_know(valkey: Server, tm
         store = assert_problem(await http.get("/fail/store"), 503, "store_unavailable")
         if scope is Scope.ADMIN:
             assert flow["details"] == {"flow": "x", "file": "/etc/flows.yaml"}
+            assert flow["detail"] == "no flow 'x' in /etc/flows.yaml; did you mean 'y'?"
             assert "10.0.0.7" in store["detail"]
         else:
-            assert flow["details"] == {"flow": "x"}
+            assert (flow["details"], flow["detail"]) == ({"flow": "x"}, "no flow 'x'; did you mean 'y'?")
             assert "10.0.0.7" not in json.dumps(store)
         assert_problem(await http.get("/fail/http"), 404, "unknown_address")
         assert_problem(await http.get("/fail/scope"), 403, "not_allowed")

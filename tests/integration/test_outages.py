@@ -67,6 +67,7 @@ async def ask_through(flywheel: Flywheel, count: int) -> None:
         answer = await flywheel.ask(f"What is {n} of these?", session="s")
         assert (answer.outcome, answer.reason) == (Outcome.BYPASS, Reason.STORE_UNAVAILABLE)
         assert any("Answered without memory" in warning for warning in answer.warnings)
+        assert not any(flywheel._store.link.address.masked in warning for warning in answer.warnings)  # doctor says it
     answers = await asyncio.gather(*(flywheel.ask(f"What is {n} of those?") for n in range(count)))
     assert {answer.outcome for answer in answers} == {Outcome.BYPASS}
 

@@ -78,3 +78,15 @@ def test_suggestions_of_the_case_come_first_and_once() -> None:
 
 def test_details_leave_out_what_is_not_known() -> None:
     assert errors.NotCached("no", flow="f", session=None).details == {"flow": "f"}
+
+
+def test_an_outline_says_nothing_of_where_things_are() -> None:
+    registry = errors.UnknownFlow("no flow 'x' in /etc/f.yaml; did you mean 'y'?", flow="x", file="/etc/f.yaml")
+    assert registry.outline == "no flow 'x'; did you mean 'y'?"
+    assert errors.StoreFull("the outbox is full (/var/afw): no space", path="/var/afw").outline == (
+        "the outbox is full: no space"
+    )
+    assert errors.StoreError("/var/afw/x is locked, not /var/afw/xy", path="/var/afw/x").outline == (
+        "… is locked, not /var/afw/xy"
+    )
+    assert errors.FlowError("it is down").outline == "it is down"

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 from typing import Any, ClassVar
+
+#: Details that say where something is: the operator's alone.
+PLACES = frozenset({"address", "file", "path", "folder"})
 
 
 class FlywheelError(Exception):
@@ -42,6 +46,20 @@ class FlywheelError(Exception):
         self.error_id = secrets.token_hex(6)
 
     default_retry_after: ClassVar[float] = 0.0
+
+    @property
+    def outline(self) -> str:
+        """The message without the addresses and paths in it: what is told to whoever asked, of whatever rights.
+
+        >>> FlywheelError("Redis at redis://cache:6379/0 is away", address="redis://cache:6379/0").outline
+        'Redis is away'
+        """
+        said = self.message
+        for place in {str(value) for name, value in self.details.items() if name in PLACES and value}:
+            exact = re.escape(place)
+            said = re.sub(rf" (?:at|in) {exact}(?!\w)| \({exact}\)", "", said)
+            said = re.sub(rf"(?<!\w){exact}(?!\w)", "…", said)
+        return said
 
     def as_dict(self) -> dict[str, Any]:
         """The error as every interface shows it: what failed, details, suggestions, when to retry, an id."""

@@ -89,6 +89,7 @@ class RegistrySnapshot(msgspec.Struct, frozen=True, kw_only=True):
             message + hint,
             suggestions=(*suggestions, *UnknownFlow.default_suggestions),
             flow=key,
+            file=str(self.path),
             nearest=nearest or None,
         )
 

@@ -22,6 +22,7 @@ from starlette.responses import Response
 from agentic_flywheel import errors
 from agentic_flywheel.callers import Scope
 from agentic_flywheel.errors import FlywheelError
+from agentic_flywheel.errors.root import PLACES
 from agentic_flywheel.interfaces.http.rooms import Room
 from agentic_flywheel.interfaces.http.routes import PUBLIC, AccessRoute
 
@@ -65,7 +66,7 @@ STATUS: dict[type[FlywheelError], int] = {
 #: Errors whose message and details may name the service's own insides.
 _INSIDES = (errors.StoreError, errors.SettingsError, errors.RegistryError, errors.IndexUnusable, errors.ExtraMissing)
 #: Facts of other errors that are the operator's alone.
-_OPERATORS_FACTS = frozenset({"address", "file", "path", "callable", "folder"})
+_OPERATORS_FACTS = PLACES | {"callable"}
 _ADVICE_OF_COMMANDS = frozenset(FlywheelError.default_suggestions)
 
 
@@ -119,7 +120,7 @@ def as_told(error: FlywheelError, call: Call) -> FlywheelError:
     """The error as this caller may see it, under the same id."""
     if call.known is not None and call.known.may(Scope.ADMIN):
         return error
-    message, details = error.message, error.details
+    message, details = error.outline, error.details
     if isinstance(error, _INSIDES):
         message, details = title_of(type(error)) + ".", {}
     told = type(error)(

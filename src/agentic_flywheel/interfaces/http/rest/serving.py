@@ -151,7 +151,7 @@ def _unread(error: Exception, where: str) -> InputError:
     why, _, place = str(error).partition(" - at `$")
     param = place.removesuffix("`").removeprefix(".") or where
     return InputError(
-        f"{param} cannot be read: {why[:1].lower()}{why[1:]}",
+        f"{param} cannot be read: {why if why[:2].isupper() else why[:1].lower() + why[1:]}",
         suggestions=(
             f"See what it takes: {BASE}/docs in a browser, or {BASE}/openapi.json.",
             "Names are exact, and no others are accepted; bodies are JSON in UTF-8.",
