@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import re
 from functools import cache
 
@@ -53,8 +52,7 @@ def _subsections(text: str) -> dict[str, str]:
 
 @cache
 def _tests_of(file: str) -> frozenset[str]:
-    tree = ast.parse((ROOT / file).read_text("utf-8"))
-    return frozenset(node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
+    return frozenset(re.findall(r"^(?:async )?def (\w+)", (ROOT / file).read_text("utf-8"), re.MULTILINE))
 
 
 def _is_there(named: str) -> bool:

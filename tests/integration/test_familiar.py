@@ -39,7 +39,7 @@ async def settled(flywheel: Flywheel) -> None:
 
 async def test_a_hit_is_recognised_and_is_a_hit_like_any_other(redis_server: Server, tmp_path: Path) -> None:
     oracle = Oracle()
-    async with opened(redis_server, tmp_path, {"oracle": oracle}) as flywheel:
+    async with opened(redis_server, tmp_path, {"oracle": oracle}, given={"background": False}) as flywheel:
         await settled(flywheel)
         watch = Watch(flywheel)
         first = await flywheel.ask(QUESTION)
