@@ -109,7 +109,7 @@ class Happenings:
         def shown(turn: Turn) -> bool:
             if among is not None and turn.flow not in among:
                 return False
-            audience = audience_of(turn.question, private=turn.private)
+            audience = audience_of(turn.question, private=turn.private, own=turn.own)
             return sees(sight, audience=audience, flow=turn.flow, user=turn.user, session=turn.session_id)
 
         told = [_of(turn) for turn in sorted(turns, key=lambda turn: turn.at) if shown(turn)]

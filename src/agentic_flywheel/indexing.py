@@ -247,7 +247,7 @@ def doc_of(turn: Turn, session: Session, *, place: int, stream_id: str = "") -> 
         user=turn.user,
         outcome=turn.outcome.value,
         tags=session.tags,
-        audience=audience_of(turn.question, private=turn.private),
+        audience=audience_of(turn.question, private=turn.private, own=turn.own),
         place=place,
         stream_id=stream_id,
     )

@@ -160,6 +160,7 @@ class Turn(msgspec.Struct, gc=False, frozen=True, array_like=True):
     matched_question: str = ""
     faq: str = ""  # the FAQ entry whose approved answer this is; "" where it is none
     counts_as: str = ""  # answered while Redis was away: the question, by its name, that it counts for when it is there
+    own: bool = False  # its user's alone, since a turn that went along with the question is
 
     def exchange(self) -> Exchange:
         """The two sides of the turn, as context for a later question."""

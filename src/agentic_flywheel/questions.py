@@ -19,7 +19,7 @@ from agentic_flywheel.flows.routing import route
 from agentic_flywheel.flows.snapshot import RegistrySnapshot
 from agentic_flywheel.identifiers import new_id, new_session_id
 from agentic_flywheel.known_policies import KnownPolicies
-from agentic_flywheel.model import Directives, Exchange, Route
+from agentic_flywheel.model import Directives, Exchange, Route, Sharing
 from agentic_flywheel.observe.names import Span
 from agentic_flywheel.policy.admission import admit_config, admit_id, admit_question, admit_text
 from agentic_flywheel.policy.context import Domain, Enrichment, carried, enrich
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 _Kind = TypeVar("_Kind")
 _NO_DIRECTIVES = Directives()
+_NARROWEST = frozenset({Sharing.SESSION, Sharing.NONE})
 _NOTHING: Mapping[str, Any] = {}
 
 
@@ -201,7 +202,7 @@ class Planner:
         asked.mark(Span.ROUTE)
         privacy = self._policies.of(spec, asked.user)
         # What was said is not kept, so no conversation goes on: turns from before would be all that it has.
-        enrichment = self._enrichment(asked, spec, known) if privacy.history else Enrichment()
+        enrichment = narrowed(self._enrichment(asked, spec, known), spec, snapshot) if privacy.history else Enrichment()
         config = {**(session.config if session else _NOTHING), **asked.config}
         domain = asked.domain.digest() if asked.domain else ""
         if asked.instructions:
@@ -210,9 +211,14 @@ class Planner:
             domain = digest("credential", asked.verbatim.credential, domain)
         normal = normalise(asked.text)
         kept = self._kept(asked, spec, config)
-        scope = scope_of(spec.sharing, directives, question=asked.text, user=asked.user, sensitive=bool(kept.sensitive))
+        by_itself = scope_of(
+            spec.sharing, directives, question=asked.text, user=asked.user, sensitive=bool(kept.sensitive)
+        )
+        scope = by_itself
         if scope is not None and enrichment.private:
-            scope = Scope.SESSION
+            scope = by_itself = Scope.SESSION
+        elif scope is Scope.TEAM and enrichment.own:
+            scope = Scope.USER if asked.user else Scope.SESSION
         if scope is Scope.SESSION and asked.user:
             # The key names the session alone, and two users may begin one of the same id at the same moment.
             domain = digest("user", asked.user, domain)
@@ -224,12 +230,12 @@ class Planner:
         if forbidden:
             scope = None
         wanted: tuple[Wanted, ...] = ()
-        if scope is not None and not (directives.no_store or kept.unkeyed):
+        if scope is not None and by_itself is not None and not (directives.no_store or kept.unkeyed):
             wanted = (self._wanted(asked, spec, scope, normal, identity),)
             if context and may_stand_alone(
                 asked.text, allowed=self._verbatim if spec.verbatim is None else spec.verbatim
             ):
-                wanted = (*wanted, self._wanted(asked, spec, scope, normal, alone, first_only=True))
+                wanted = (*wanted, self._wanted(asked, spec, by_itself, normal, alone, first_only=True))
         asked.mark(Span.IDENTIFY)
         return Plan(
             route=chosen,
@@ -320,6 +326,23 @@ def _admit_history(history: Sequence[Exchange]) -> tuple[Exchange, ...]:
         admit_text(_of_kind(exchange, Exchange).question, "question of an earlier exchange")
         admit_text(exchange.answer, "answer of an earlier exchange")
     return tuple(history)
+
+
+def narrowed(enrichment: Enrichment, spec: FlowSpec, registry: RegistrySnapshot) -> Enrichment:
+    """What enriches a question to a flow, no wider than the flows that answered the earlier turns share their answers.
+
+    A flow that is gone from the registry shares with nobody but who asked.
+    """
+    others = enrichment.flows - {spec.key}
+    if not others or spec.sharing in _NARROWEST:
+        return enrichment  # it goes no further than the flow's own answers
+    private, own = enrichment.private, enrichment.own
+    for flow in others:
+        known = registry.flows.get(flow)
+        sharing = Sharing.USER if known is None else known.sharing
+        private |= sharing in _NARROWEST
+        own |= sharing is Sharing.USER
+    return msgspec.structs.replace(enrichment, private=private, own=own)
 
 
 def before(known: Conversation, turn: str) -> Conversation:

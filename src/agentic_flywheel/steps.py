@@ -10,7 +10,7 @@ import msgspec
 from agentic_flywheel.flights import Landed
 from agentic_flywheel.matching import Match
 from agentic_flywheel.model import Answer, Candidate, Reason, Turn, VerbatimAnswer
-from agentic_flywheel.policy.decision import Ask, Decision, Facts
+from agentic_flywheel.policy.decision import Ask, Decision, Facts, Serve, ServeStale
 from agentic_flywheel.policy.identity import question_hash
 from agentic_flywheel.policy.sharing import Scope
 from agentic_flywheel.questions import Asked, Plan
@@ -86,8 +86,14 @@ def turn_of(step: Step, answer: Answer) -> Turn:
         matched_question=answer.matched_question,
         faq=answer.faq,
         counts_as=_counts_as(step, answer),
+        own=plan.enrichment.own and not _by_itself(step),
     )
     return plan.kept.turn(turn)
+
+
+def _by_itself(step: Step) -> bool:
+    """Whether the question is answered by its words alone, though earlier turns went before it."""
+    return isinstance(step.decision, Serve | ServeStale) and step.decision.wanted.first_only
 
 
 def _counts_as(step: Step, answer: Answer) -> str:

@@ -207,7 +207,7 @@ class Traces:
         if user and turn.user != user:
             sharing = {spec.key: spec.sharing for spec in self._registry.current().flows.values()}
             sight = sight_of(user, session=session or "", sharing=sharing)
-            audience = audience_of(turn.question, private=turn.private)
+            audience = audience_of(turn.question, private=turn.private, own=turn.own)
             if not sees(sight, audience=audience, flow=turn.flow, user=turn.user, session=turn.session_id):
                 raise UnknownTurn(f"there is no turn {id_!r} that user {user!r} may see", turn_id=id_)
         return turn

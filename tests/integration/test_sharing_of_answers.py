@@ -10,7 +10,7 @@ import pytest
 from agentic_flywheel import Directives
 from agentic_flywheel.errors import UnknownSession
 from agentic_flywheel.flows.protocol import FlowQuestion
-from agentic_flywheel.model import Answer, Sharing
+from agentic_flywheel.model import Answer, Exchange, Sharing
 from flywheels import Oracle, opened
 from servers import Server
 
@@ -124,6 +124,51 @@ async def test_standalone_takes_nothing_along_and_is_shared(redis_server: Server
         assert (came(answer), answer.text, answer.context) == (("hit", "exact"), alone.text, ())
         await flywheel.ask("And on Windows?", session="s", directives=STANDALONE)
         assert oracle.asked[-1].history == ()
+
+
+async def test_what_follows_from_ones_own_things_is_ones_own(valkey: Server, tmp_path: Path) -> None:
+    oracle = Oracle()
+    async with opened(valkey, tmp_path, {"oracle": oracle}) as flywheel:
+        first = await flywheel.ask("What follows from my blood pressure of 180?", session="s", user="ana")
+        later = [await flywheel.ask(one, session="s", user="ana") for one in (FOLLOW_UP, UNMARKED, "Why?")]
+        assert {answer.scope for answer in (first, *later)} == {"user"}
+        assert {answer.scope for answer in [await flywheel.ask("Why?", session="t")]} == {"team"}
+        thread = (await flywheel.sessions.show("s")).turns
+        assert [(turn.own, turn.private) for turn in thread] == [(False, False), *[(True, False)] * 3]
+        for user, found in (("ana", 4), ("ben", 0)):
+            assert (await flywheel.history.search("session:s", user=user)).total == found
+        # The same path is another's own, and where no user is known the session's.
+        await flywheel.ask("What follows from my blood pressure of 180?", session="u", user="ben")
+        assert came(await flywheel.ask(FOLLOW_UP, session="u", user="ben")) == ("miss", "not_stored")
+        await flywheel.ask("What follows from my blood pressure of 180?", session="v")
+        assert (await flywheel.ask(FOLLOW_UP, session="v")).scope == "session"
+        # What anybody asked first, word for word, is given all the same, and says nothing of the conversation.
+        alone = await flywheel.ask("How large may a Redis key become?")
+        again = await flywheel.ask("How large may a Redis key become?", session="s", user="ana")
+        assert (came(again), again.scope, again.text) == (("hit", "exact"), "team", alone.text)
+        assert not (await flywheel.sessions.show("s")).turns[-1].own
+
+
+async def test_earlier_exchanges_about_ones_own_things_are_ones_own_too(valkey: Server, tmp_path: Path) -> None:
+    async with opened(valkey, tmp_path, {"oracle": Oracle()}) as flywheel:
+        for said, scope in (("What is my salary?", "user"), ("What is a salary?", "team")):
+            answer = await flywheel.ask(FOLLOW_UP, user="ana", history=[Exchange(said, "It is what it is.")])
+            assert answer.scope == scope
+
+
+@pytest.mark.parametrize(
+    ("sharing", "scope", "private"),
+    [(Sharing.TEAM, "team", False), (Sharing.USER, "user", False), (Sharing.SESSION, "session", True)],
+)
+async def test_an_answer_goes_no_further_than_those_that_it_follows(
+    valkey: Server, tmp_path: Path, sharing: Sharing, scope: str, private: bool
+) -> None:
+    flows = {"first": (Oracle("first"), {"sharing": sharing, "id": "1"}), "open": (Oracle("open"), {"id": "2"})}
+    async with opened(valkey, tmp_path, flows) as flywheel:
+        await flywheel.ask(QUESTION, session="s", user="ana", flow="first")
+        answers = [await flywheel.ask(one, session="s", user="ana", flow="open") for one in (FOLLOW_UP, UNMARKED)]
+        assert {answer.scope for answer in answers} == {scope}
+        assert {turn.private for turn in (await flywheel.sessions.show("s")).turns[1:]} == {private}
 
 
 async def test_private_stays_in_its_session(redis_server: Server, tmp_path: Path) -> None:

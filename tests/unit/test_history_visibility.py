@@ -93,6 +93,7 @@ def test_a_flow_that_is_gone_leaves_its_turns_to_those_who_asked() -> None:
 
 
 def test_what_a_turn_demands_itself() -> None:
-    assert audience_of("Where is the API described?", private=False) is Audience.TEAM
-    assert audience_of("Où est notre facture ?", private=False) is Audience.USER
-    assert audience_of("Where is my invoice?", private=True) is Audience.SESSION
+    assert audience_of("Where is the API described?", private=False, own=False) is Audience.TEAM
+    assert audience_of("Où est notre facture ?", private=False, own=False) is Audience.USER
+    assert audience_of("And the last one?", private=False, own=True) is Audience.USER
+    assert audience_of("Where is my invoice?", private=True, own=True) is Audience.SESSION

@@ -192,7 +192,7 @@ class Candidates:
             return f"its flow {turn.flow!r} is not in the registry"
         if spec.sharing is not Sharing.TEAM:
             return f"the flow {turn.flow!r} does not share its answers with the team"
-        if audience_of(turn.question, private=turn.private) is not Audience.TEAM:
+        if audience_of(turn.question, private=turn.private, own=turn.own) is not Audience.TEAM:
             return "it is private" if turn.private else unfit(turn.question)
         if turn.context:
             return "its answer rests on earlier turns of its session"

@@ -100,7 +100,7 @@ def _topic(turns: Sequence[Turn], sight: Sight) -> Topic:
         for turn in turns
         if sees(
             sight,
-            audience=audience_of(turn.question, private=turn.private),
+            audience=audience_of(turn.question, private=turn.private, own=turn.own),
             flow=turn.flow,
             user=turn.user,
             session=turn.session_id,

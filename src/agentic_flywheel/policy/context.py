@@ -13,7 +13,8 @@ import msgspec
 
 from agentic_flywheel.model import Exchange, Turn
 from agentic_flywheel.policy.identity import digest
-from agentic_flywheel.policy.relevance import Earlier, cut, relevant, within_reach
+from agentic_flywheel.policy.relevance import Earlier, Owned, cut, relevant, whose, within_reach
+from agentic_flywheel.policy.sharing import personal
 from agentic_flywheel.threads import Carried, ContextTurn
 
 #: Rule of thumb for English and French text; budgets are bounds, not measurements.
@@ -21,11 +22,14 @@ CHARACTERS_PER_TOKEN = 4
 
 
 class Enrichment(msgspec.Struct, gc=False, frozen=True):
-    """The chosen turns, oldest first, and the exchanges as the flow is given them; `private` if any of them is."""
+    """The chosen turns, oldest first, and the exchanges as the flow is given them; `private` if any of them is, `own`
+    if any is its user's alone. `flows` are those that answered."""
 
     turns: tuple[ContextTurn, ...] = ()
     exchanges: tuple[Exchange, ...] = ()
     private: bool = False
+    own: bool = False
+    flows: frozenset[str] = frozenset()
 
     @property
     def turn_ids(self) -> tuple[str, ...]:
@@ -72,7 +76,7 @@ def enrich(
         room -= len(exchange.question) + len(exchange.answer)
         if room < 0:
             return _together((), reversed(recent))
-        recent.append((ContextTurn(turn.id, Carried.NEWEST), exchange, turn.private))
+        recent.append((ContextTurn(turn.id, Carried.NEWEST), exchange, whose(turn)))
     recent.reverse()
     if first is None or any(chosen.turn_id == first.id for chosen, _, _ in recent):
         return _together((), recent)  # nothing lies between
@@ -80,13 +84,13 @@ def enrich(
     room -= len(exchange.question) + len(exchange.answer)
     if room < 0:
         return _together((), recent)
-    begun = (ContextTurn(first.id, Carried.FIRST), exchange, first.private)
+    begun = (ContextTurn(first.id, Carried.FIRST), exchange, whose(first))
     if not (earlier and further > 0):
         return _together((begun,), recent)
     return _together((begun, *_further(question, within_reach(earlier), room, further)), recent)
 
 
-_Chosen = tuple[ContextTurn, Exchange, bool]
+_Chosen = tuple[ContextTurn, Exchange, Owned]
 
 
 def _further(question: str, between: Sequence[Earlier], room: int, count: int) -> list[_Chosen]:
@@ -99,7 +103,7 @@ def _further(question: str, between: Sequence[Earlier], room: int, count: int) -
         if size > room:
             return False
         room -= size
-        chosen[turn.id] = (ContextTurn(turn.id, why, words), turn.exchange, turn.private)
+        chosen[turn.id] = (ContextTurn(turn.id, why, words), turn.exchange, turn.owned)
         return True
 
     for found in relevant(question, between):
@@ -114,16 +118,19 @@ def _further(question: str, between: Sequence[Earlier], room: int, count: int) -
 
 def _together(before: Iterable[_Chosen], recent: Iterable[_Chosen]) -> Enrichment:
     chosen = [*before, *recent]
+    owned = [one for _, _, one in chosen]
     return Enrichment(
         tuple([turn for turn, _, _ in chosen]),
         tuple([exchange for _, exchange, _ in chosen]),
-        any([private for _, _, private in chosen]),  # noqa: C419  (a generator takes longer, and this is on every way)
+        any([one.private for one in owned]),  # noqa: C419  (a generator takes longer, and this is on every way)
+        any([one.own for one in owned]),  # noqa: C419
+        frozenset([one.flow for one in owned]),
     )
 
 
 def carried(exchanges: Sequence[Exchange]) -> Enrichment:
     """What the asker brings along takes the place of the session's turns: whole, since the asker chose it."""
-    return Enrichment(exchanges=tuple(exchanges))
+    return Enrichment(exchanges=tuple(exchanges), own=any(personal(exchange.question) for exchange in exchanges))
 
 
 def compose(

@@ -18,7 +18,7 @@ from typing import NamedTuple
 import msgspec
 
 from agentic_flywheel.model import Exchange, Turn
-from agentic_flywheel.policy.sharing import is_light
+from agentic_flywheel.policy.sharing import is_light, personal
 from agentic_flywheel.policy.similarity.language import fold, language_of
 from agentic_flywheel.policy.similarity.stems import stem
 
@@ -45,6 +45,20 @@ _WORD = re.compile(rf"[{_CJK}]+|(?:(?![{_CJK}])[^\W_])+")
 _NOT_WORD = re.compile(r"[\W_]+")
 
 
+class Owned(NamedTuple):
+    """Whose an earlier turn is: its session's alone (`private`), its user's alone (`own`), or, as far as it goes, that
+    of whom its `flow` shares answers with."""
+
+    flow: str = ""
+    private: bool = False
+    own: bool = False
+
+
+def whose(turn: Turn) -> Owned:
+    """Whose a turn is. One about its asker's own things is its user's, and so is what follows from it."""
+    return Owned(turn.flow, turn.private, turn.own or personal(turn.question))
+
+
 class Earlier(msgspec.Struct, gc=False, frozen=True):
     """A turn that lies further back: what is carried along of it, and the words of both sides (see `spaced`).
 
@@ -55,14 +69,14 @@ class Earlier(msgspec.Struct, gc=False, frozen=True):
     exchange: Exchange
     asked: str
     answered: str
-    private: bool = False
+    owned: Owned = Owned()
     stored_bytes: int = 0
 
     @classmethod
     def of(cls, turn: Turn, stored_bytes: int = 0) -> Earlier:
         """What is kept of a turn."""
         exchange = Exchange(cut(turn.question), cut(turn.answer))
-        return cls(turn.id, exchange, spaced(exchange.question), spaced(exchange.answer), turn.private, stored_bytes)
+        return cls(turn.id, exchange, spaced(exchange.question), spaced(exchange.answer), whose(turn), stored_bytes)
 
 
 class Relevant(NamedTuple):

@@ -17,15 +17,19 @@ from agentic_flywheel.policy.sharing import personal
 _WIDTH = {Audience.SESSION: 0, Audience.USER: 1, Audience.TEAM: 2}
 
 
-def audience_of(question: str, *, private: bool) -> Audience:
-    """What a turn itself demands, whatever its flow.
+def audience_of(question: str, *, private: bool, own: bool) -> Audience:
+    """What a turn itself demands, whatever its flow. `own`: it follows one that is its user's alone.
 
-    >>> audience_of("Where is my invoice?", private=False).value, audience_of("Where is the API?", private=True).value
-    ('user', 'session')
+    >>> audience_of("Where is my invoice?", private=False, own=False).value
+    'user'
+    >>> audience_of("And the last one?", private=False, own=True).value
+    'user'
+    >>> audience_of("Where is the API?", private=True, own=False).value
+    'session'
     """
     if private:
         return Audience.SESSION
-    return Audience.USER if personal(question) else Audience.TEAM
+    return Audience.USER if own or personal(question) else Audience.TEAM
 
 
 def counts_asker(sharing: Sharing, *, private: bool) -> bool:
