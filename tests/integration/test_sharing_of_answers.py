@@ -349,3 +349,24 @@ async def test_an_answer_that_a_session_keeps_is_its_users_though_no_turn_says_s
         second = await flywheel.ask(QUESTION, session="one", user="ben")
         assert (came(second), second.key == first.key) == (("miss", "not_stored"), False)
         assert [question.user for question in oracle.asked] == ["ana", "ben"]
+
+
+@pytest.mark.parametrize("begun", [False, True])
+async def test_who_begins_a_session_that_was_evicted_gets_nothing_of_it(
+    redis_server: Server, tmp_path: Path, begun: bool
+) -> None:
+    """With allkeys-lru Redis may take what is known of a session, its owner with it, and leave its turns."""
+    oracle = Oracle()
+    async with opened(redis_server, tmp_path, {"oracle": oracle}) as flywheel:
+        await flywheel.ask(QUESTION, session="one", user="ana")
+    with redis_server.client() as client:
+        client.delete("afw:v1:default:session:{one}")
+    async with opened(redis_server, tmp_path, {"oracle": oracle}) as flywheel:
+        if begun:
+            await flywheel.sessions.configure("one", {"temperature": 0})
+        for question in (UNMARKED, FOLLOW_UP):
+            await flywheel.ask(question, session="one", user="ben")
+        assert [one.question for one in oracle.asked[-1].history] == [UNMARKED]
+        thread = await flywheel.sessions.show("one")
+        assert [turn.question for turn in thread.turns] == [UNMARKED, FOLLOW_UP]
+        assert (thread.session.owner, thread.session.turns) == ("ben", 2)

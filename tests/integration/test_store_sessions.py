@@ -144,6 +144,7 @@ async def test_damaged_turns_are_left_out_and_counted(redis_server: Server) -> N
 
 async def test_a_damaged_first_turn_is_left_out(redis_server: Server) -> None:
     async with stored(redis_server) as store:
+        await store.sessions.begin("s", at=0.0)
         with redis_server.client() as client:
             client.xadd(store.keys.turns("s"), {"t": b"garbage"})
         await store.sessions.append(turn(1))

@@ -10,7 +10,8 @@ from agentic_flywheel.store.link import Script
 
 # One slot: session, turns, ids; seven arguments for each turn. Returns how many turns were appended, those that were
 # there already left out. All turns of one call go in or, where the server is full or read-only, none. Titles are
-# written as by `session_headers.title_word`; a weak one ("~") gives way to the first that is not.
+# written as by `session_headers.title_word`; a weak one ("~") gives way to the first that is not. A session that is
+# begun has nothing of one before it: where Redis evicted what was known of that (allkeys-*), nobody knows whose it was.
 APPEND = Script("""
 local session, turns, ids = KEYS[1], KEYS[2], KEYS[3]
 local appended = 0
@@ -34,7 +35,8 @@ for i = 1, #ARGV, 7 do
     local turn, payload, at, flow, id, owner, title =
         ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4], ARGV[i + 5], ARGV[i + 6]
     if fresh or redis.call('HEXISTS', ids, turn) == 0 then
-        local place = redis.call('XADD', turns, '*', 't', payload)
+        local place = fresh and redis.call('XADD', turns, 'MAXLEN', 1, '*', 't', payload)
+            or redis.call('XADD', turns, '*', 't', payload)
         redis.call('HSET', ids, turn, place)
         if fresh then
             redis.call('HSET', session, 'created_at', at, 'id', id, 'last_active_at', at, 'flow', flow, 'turns', 1)
@@ -50,6 +52,14 @@ for i = 1, #ARGV, 7 do
     end
 end
 return appended
+""")
+
+# Begins a session without turns, as at a moment (ARGV: the moment, the id); 0 where there is one.
+BEGIN = Script("""
+if redis.call('EXISTS', KEYS[1]) == 1 then return 0 end
+if redis.call('EXISTS', KEYS[2]) == 1 then redis.call('XADD', KEYS[2], 'MAXLEN', 0, '*', 't', '') end
+redis.call('HSET', KEYS[1], 'created_at', ARGV[1], 'last_active_at', ARGV[1], 'id', ARGV[2])
+return 1
 """)
 
 # Takes turns out of their session; their ids stay, without a place, so that the same turns never come in again. XDEL
@@ -142,4 +152,4 @@ while true do
 end
 """)
 
-SCRIPTS = (APPEND, REMOVE, CLOSE, AMEND, LINK, EARLIER)
+SCRIPTS = (APPEND, BEGIN, REMOVE, CLOSE, AMEND, LINK, EARLIER)

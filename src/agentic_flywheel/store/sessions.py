@@ -21,7 +21,7 @@ from agentic_flywheel.store.keys import SHARDS, Keys, shard_of
 from agentic_flywheel.store.link import Command, Link
 from agentic_flywheel.store.recalled import Recalled, earlier_of, recalled_of, turns_of
 from agentic_flywheel.store.session_headers import header_command, header_of, private_word, title_word
-from agentic_flywheel.store.session_scripts import AMEND, APPEND, CLOSE, EARLIER, LINK, REMOVE
+from agentic_flywheel.store.session_scripts import AMEND, APPEND, BEGIN, CLOSE, EARLIER, LINK, REMOVE
 from agentic_flywheel.store.turn_codec import encode_turn
 from agentic_flywheel.titles import Titled, titled
 
@@ -198,11 +198,8 @@ class SessionStore:
 
     async def begin(self, session: str, *, at: float) -> None:
         """Create a session without turns; without effect where there is one."""
-        key = self._keys.session(session)
         await self._link.run(
-            ("HSETNX", key, "created_at", repr(at)),
-            ("HSETNX", key, "last_active_at", repr(at)),
-            ("HSET", key, "id", session),
+            BEGIN.call(self._keys.session_keys(session), repr(at), session),
             ("ZADD", self._keys.sessions(shard_of(session)), "GT", at, session),
             slow=True,
         )
