@@ -115,7 +115,7 @@ class Calling:
             passing = isinstance(error, FlowUnavailable) and not isinstance(error, FlowTimeout)
             ended = Ended(
                 code=error.code,
-                message=kept.text(error.message),
+                message=kept.text(error.outline),
                 retry_after_seconds=error.retry_after_seconds,
                 takeover=passing and (not second or isinstance(error, GaveWay)),
                 suggestions=error.suggestions,

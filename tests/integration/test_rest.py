@@ -223,3 +223,23 @@ async def test_what_would_become_of_a_question_its_key_and_a_report(client: http
     )
     assert (reported.status_code, reported.json()["receipt"]["report"]["turn_id"]) == (201, answer["turn_id"])
     assert reported.json()["answer"]["text"] != answer["text"]
+
+
+async def test_what_a_function_raised_is_told_to_administrators_alone(app: App) -> None:
+    def broken(question: str) -> str:
+        raise OSError(f"db://user:word@10.0.0.7 refused {question}")
+
+    app.service.registry.register("broken", broken)
+    for scope, told in ((Scope.ASK, False), (Scope.ADMIN, True)):
+        scopes = {Scope.ASK, scope}
+        async with client_of(app, await key_for(app, *scopes)) as client:
+            for path, body in (
+                ("/api/v2/ask", {"question": "Who is there?", "flow": "broken"}),
+                (
+                    "/v1/chat/completions",
+                    {"model": "broken", "messages": [{"role": "user", "content": "Who is there?"}]},
+                ),
+            ):
+                failed = await client.post(path, json=body)
+                assert failed.status_code == 502
+                assert ("10.0.0.7" in failed.text) is told

@@ -90,3 +90,5 @@ def test_an_outline_says_nothing_of_where_things_are() -> None:
         "… is locked, not /var/afw/xy"
     )
     assert errors.FlowError("it is down").outline == "it is down"
+    raised = errors.FlowUnavailable("own:answer raised OSError: db://u:p@host", flow="f", callable="own:answer")
+    assert raised.outline == "the flow 'f' failed"

@@ -49,11 +49,14 @@ class FlywheelError(Exception):
 
     @property
     def outline(self) -> str:
-        """The message without the addresses and paths in it: what is told to whoever asked, of whatever rights.
+        """The message without the addresses and paths in it, and without what a function of the operator's own raised:
+        what is told to whoever asked, of whatever rights.
 
         >>> FlywheelError("Redis at redis://cache:6379/0 is away", address="redis://cache:6379/0").outline
         'Redis is away'
         """
+        if "callable" in self.details:
+            return f"the flow {self.details.get('flow')!r} failed"
         said = self.message
         for place in {str(value) for name, value in self.details.items() if name in PLACES and value}:
             exact = re.escape(place)
