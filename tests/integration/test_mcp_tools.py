@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,11 @@ async def test_every_tool_and_resource(afw: Afw, flowise: ReplayFlowise, era: st
         usage = await call("flowise_usage_analytics", by="reason", since="1 hour")
         assert {row["name"]: row["questions"] for row in usage["rows"]} == {"exact": 1, "not_stored": 2}
         assert (usage["total"]["questions"], usage["total"]["hits"]["count"], usage["by"]) == (3, 1, "reason")
+        hourly = await client.call_tool("flowise_usage_analytics", {"by": "hour"})
+        first = datetime.fromtimestamp((hourly.structured_content or {})["rows"][0]["at"], UTC)
+        assert getattr(hourly.content[0], "text", "").startswith(f"{first:%Y-%m-%d %H:%M} UTC to "), (
+            "what is told in all is of the same time"
+        )
         health = await call("flowise_flow_health", flow="echo")
         (condition,) = health["flows"]
         assert (condition["flow"], condition["state"], condition["calls"]) == ("echo", "ok", 2)

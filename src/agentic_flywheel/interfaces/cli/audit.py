@@ -48,7 +48,8 @@ def verify(invocation: Invocation, against: str) -> int:
     Note the head that it prints somewhere else: only against that can be seen that the end was cut off, or all of it
     written anew.
     """
-    from agentic_flywheel.interfaces.cli.terminal import counted, note, print_json, say
+    from agentic_flywheel.amounts import counted
+    from agentic_flywheel.interfaces.cli.terminal import note, print_json, say
 
     verdict = invocation.run(lambda flywheel: flywheel.audit.verify(against=against))
     if invocation.as_json:

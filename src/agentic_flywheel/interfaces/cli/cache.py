@@ -25,7 +25,8 @@ def cache() -> None:
 @click.pass_obj
 def stats(invocation: Invocation, flow: str | None, days: int) -> None:
     """Hits, misses, times and memory, by flow."""
-    from agentic_flywheel.interfaces.cli.terminal import counted, note, print_json, size, table, words
+    from agentic_flywheel.amounts import counted
+    from agentic_flywheel.interfaces.cli.terminal import note, print_json, size, table, words
 
     figures = invocation.run(lambda flywheel: flywheel.cache.stats(flow=flow, days=days))
     if invocation.as_json:
@@ -34,7 +35,7 @@ def stats(invocation: Invocation, flow: str | None, days: int) -> None:
     rows = [_figures_row(row, row.flow) for row in figures.flows]
     if len(rows) != 1:
         rows.append(_figures_row(figures.total, "all"))
-    table(rows, ["flow", "questions", "hit rate", "similar", "hit", "flow took", "saved", "stored"])
+    table(rows, ["flow", "questions", "hit rate", "similar", "mean hit", "mean flow", "saved", "stored"])
     reasons = sorted(figures.total.reasons.items(), key=lambda item: -item[1])
     if reasons:
         print("Why: " + ", ".join(f"{words(reason)} {count}" for reason, count in reasons))

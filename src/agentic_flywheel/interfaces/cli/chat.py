@@ -220,8 +220,9 @@ class Conversation:
         return cut
 
     def _show_session(self) -> None:
+        from agentic_flywheel.amounts import counted
         from agentic_flywheel.errors import FlywheelError
-        from agentic_flywheel.interfaces.cli.terminal import counted, note, one_line, print_error
+        from agentic_flywheel.interfaces.cli.terminal import note, one_line, print_error
 
         if self.session is None:
             note("A new session: it begins with the first question.")

@@ -44,7 +44,8 @@ def doctor(invocation: Invocation, acl: bool) -> int:
 
 
 def _print_checks(checks: list[Check]) -> None:
-    from agentic_flywheel.interfaces.cli.terminal import clean, counted, note, paragraphs, styled
+    from agentic_flywheel.amounts import counted
+    from agentic_flywheel.interfaces.cli.terminal import clean, note, paragraphs, styled
 
     size = max((len(check.name) for check in checks), default=0)
     for check in checks:

@@ -135,7 +135,8 @@ def rotate(invocation: Invocation) -> int:
     While others ask and answer; when it is stopped, the next one goes on where it was. Exit code 1 if something is
     left: programs go on writing with another key, or values are there that no key here opens.
     """
-    from agentic_flywheel.interfaces.cli.terminal import counted, note, print_json, warn
+    from agentic_flywheel.amounts import counted
+    from agentic_flywheel.interfaces.cli.terminal import note, print_json, warn
 
     bar = _bar()
     done = invocation.run(lambda flywheel: flywheel.encryption.rotate(bar))

@@ -34,7 +34,8 @@ def status(invocation: Invocation) -> None:
 
 
 def _show(found: OutboxStatus) -> None:
-    from agentic_flywheel.interfaces.cli.terminal import ago, counted, pairs, size
+    from agentic_flywheel.amounts import counted
+    from agentic_flywheel.interfaces.cli.terminal import ago, pairs, size
 
     waiting = f"{counted(found.waiting, 'turns')} of {counted(found.sessions, 'sessions')}"
     pairs(
@@ -91,7 +92,8 @@ def deliver(invocation: Invocation, rejected: bool) -> int:
 
     Exit code 1 if turns are left or were set aside, 2 if Redis cannot be reached.
     """
-    from agentic_flywheel.interfaces.cli.terminal import counted, note, print_json
+    from agentic_flywheel.amounts import counted
+    from agentic_flywheel.interfaces.cli.terminal import note, print_json
 
     async def work(flywheel: Flywheel) -> tuple[int, OutboxStatus]:
         if rejected:

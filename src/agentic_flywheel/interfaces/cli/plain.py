@@ -24,7 +24,8 @@ REFUSED = 1
 def tash(invocation: Invocation, key: str, value: str | None, file: str | None, ttl: int | None, verbose: bool) -> None:
     """Store VALUE ("-" reads it from stdin) under KEY, for `afw fetch` and `coaia fetch` to read."""
     from agentic_flywheel import coaia
-    from agentic_flywheel.interfaces.cli.terminal import counted, note, print_json
+    from agentic_flywheel.amounts import counted
+    from agentic_flywheel.interfaces.cli.terminal import note, print_json
 
     minutes = coaia.DEFAULT_MINUTES if ttl is None else ttl
     raw = _content(value, file)

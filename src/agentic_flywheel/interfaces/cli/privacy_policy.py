@@ -101,7 +101,8 @@ def privacy_words(privacy: Privacy) -> list[str]:
 
 
 def _swept(sweep: SweepNote) -> str:
-    from agentic_flywheel.interfaces.cli.terminal import ago, counted
+    from agentic_flywheel.amounts import counted
+    from agentic_flywheel.interfaces.cli.terminal import ago
 
     at = sweep.began_at if sweep.done_at is None else sweep.done_at
     did = f"{counted(sweep.removed, 'turns')} removed, {counted(sweep.ended, 'sessions')} with them"
@@ -182,7 +183,8 @@ def clear(invocation: Invocation, flow: str | None, user: str | None, everybody:
 
 
 def _show_change(invocation: Invocation, change: PolicyChange) -> None:
-    from agentic_flywheel.interfaces.cli.terminal import clean, counted, note, print_json
+    from agentic_flywheel.amounts import counted
+    from agentic_flywheel.interfaces.cli.terminal import clean, note, print_json
 
     if invocation.as_json:
         print_json(change)

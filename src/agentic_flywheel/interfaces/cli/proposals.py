@@ -29,7 +29,8 @@ def proposals(context: click.Context) -> None:
 @click.pass_obj
 def list_proposals(invocation: Invocation, everything: bool = False) -> None:
     """List the proposals that wait for a decision."""
-    from agentic_flywheel.interfaces.cli.terminal import counted, note, print_json
+    from agentic_flywheel.amounts import counted
+    from agentic_flywheel.interfaces.cli.terminal import note, print_json
 
     async def work(flywheel: Flywheel) -> tuple[list[Proposal], int]:
         found = await flywheel.similar.proposals(all=everything)

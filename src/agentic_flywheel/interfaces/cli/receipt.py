@@ -73,7 +73,8 @@ def report_removal(invocation: Invocation, receipt: Receipt, *, wanted_dry: bool
 
 def show_receipt(receipt: Receipt) -> None:
     """What was removed, or would be, on stdout."""
-    from agentic_flywheel.interfaces.cli.terminal import clean, counted, dim, moment
+    from agentic_flywheel.amounts import counted
+    from agentic_flywheel.interfaces.cli.terminal import clean, dim, moment
 
     counts = [counted(count, kind) for kind, count in receipt.removed.items() if count]
     verb = "would remove" if receipt.dry_run else "removed"

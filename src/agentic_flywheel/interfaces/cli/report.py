@@ -78,8 +78,8 @@ def report(
 
 def show_report(receipt: ReportReceipt) -> None:
     """What a report did, on stdout."""
+    from agentic_flywheel.amounts import counted
     from agentic_flywheel.interfaces.cli.explain import rows
-    from agentic_flywheel.interfaces.cli.terminal import counted
 
     show_reported(receipt.report)
     removed = ", ".join(counted(count, kind) for kind, count in receipt.removed.items() if count)

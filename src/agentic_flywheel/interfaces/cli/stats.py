@@ -83,7 +83,8 @@ def _show_report(report: UsageReport, series: Series) -> None:
     _say("hits", _times(total.hits))
     failed = f"{total.failed_calls:,} failed ({_share(total.error_rate)})" if total.failed_calls else ""
     warm = f" ({total.warm_calls:,} to warm)" if total.warm_calls else ""
-    _say("flow", "; ".join(part for part in (f"{total.calls:,} calls{warm}", _times(total.flow), failed) if part))
+    calls = f"{total.calls:,} call{'' if total.calls == 1 else 's'}{warm}"
+    _say("flow", "; ".join(part for part in (calls, _times(total.flow), failed) if part))
     _say("saved", _saved(total, report.currency))
     _say("sessions", _sessions(total))
     if total.questions or total.failed:

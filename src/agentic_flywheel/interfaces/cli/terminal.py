@@ -142,12 +142,6 @@ def size(count: int) -> str:
     return f"{amount:.0f} {unit}" if unit == "B" or amount >= 10 else f"{amount:.1f} {unit}"
 
 
-def counted(count: int, noun: str) -> str:
-    """`1 turn`, `3 turns`, `1 entry`, `2 entries`; `noun` is given in its plural."""
-    one = noun[:-3] + "y" if noun.endswith("ies") else noun.removesuffix("s")
-    return f"{count} {one if count == 1 else noun}"
-
-
 def words(value: str) -> str:
     """An outcome or reason as people read it: `not_stored` is `not stored`."""
     return str(value).replace("_", " ")

@@ -42,7 +42,8 @@ def show_thread(thread: Thread, *, full: bool = True) -> None:
 
 def show_head(session: Session, links: Sequence[SessionLink] = ()) -> None:
     """What is known of a session without its turns."""
-    from agentic_flywheel.interfaces.cli.terminal import ago, bold, counted, one_line, width
+    from agentic_flywheel.amounts import counted
+    from agentic_flywheel.interfaces.cli.terminal import ago, bold, one_line, width
 
     print(bold(one_line(session.title or "Untitled", min(80, width()))))
     parts = [
@@ -61,7 +62,8 @@ def show_head(session: Session, links: Sequence[SessionLink] = ()) -> None:
 
 def link_text(link: SessionLink) -> str:
     """A linked session in a line."""
-    from agentic_flywheel.interfaces.cli.terminal import ago, clean, counted, likeness, one_line
+    from agentic_flywheel.amounts import counted
+    from agentic_flywheel.interfaces.cli.terminal import ago, clean, likeness, one_line
 
     how = "tied" if link.likeness is None else f"{likeness(link.likeness)} alike"
     words = f"both on {', '.join(link.words)}" if link.words else ""

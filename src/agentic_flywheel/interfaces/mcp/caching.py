@@ -11,6 +11,7 @@ from typing import Annotated
 from mcp_types import CallToolResult, ToolAnnotations
 from pydantic import Field
 
+from agentic_flywheel.amounts import counted
 from agentic_flywheel.cache_figures import CacheFigures, FlowFigures
 from agentic_flywheel.durations import parse_duration, show_duration
 from agentic_flywheel.flywheel import Flywheel
@@ -129,16 +130,16 @@ async def cache_stats(
 def _figures_line(figures: FlowFigures) -> str:
     times = [
         f"{what} {value:.0f} ms"
-        for what, value in (("a hit takes", figures.hit_ms), ("the flow takes", figures.flow_ms))
+        for what, value in (("the mean hit took", figures.hit_ms), ("the flow", figures.flow_ms))
         if value is not None
     ]
     return ", ".join(
         [
-            f"{figures.flow or 'all flows'}: {figures.questions} questions",
+            f"{figures.flow or 'all flows'}: {counted(figures.questions, 'questions')}",
             f"{figures.hit_rate:.0%} from memory",
             *times,
             f"{show_duration(timedelta(seconds=figures.saved_seconds))} saved",
-            f"{figures.entries} answers stored",
+            f"{counted(figures.entries, 'answers')} stored",
         ]
     )
 

@@ -12,6 +12,7 @@ import msgspec
 from mcp_types import CallToolResult, ToolAnnotations
 from pydantic import Field
 
+from agentic_flywheel.amounts import counted
 from agentic_flywheel.insight.condition import FlowCondition
 from agentic_flywheel.insight.figures import Figures
 from agentic_flywheel.insight.rows import Row
@@ -45,8 +46,8 @@ def add_usage_tools(server: FlywheelServer) -> None:
         (flowise_search_history), nor whether a flow works now (flowise_flow_health). By user, somebody who is named
         (user_id) sees their own row alone.
         """
-        report = await flywheel.usage.report(since=since, until=until, flow=flow)
         broken = await flywheel.usage.by(by, since=since, until=until, flow=flow, user=user_id)
+        report = await flywheel.usage.report(since=broken.since, until=broken.until, flow=flow)
         result = UsageResult.model_validate({**msgspec.structs.asdict(broken), "total": report.total})
         rows = [_row_line(row) for row in broken.rows[:_SHOWN]]
         more = f"\n... and {len(broken.rows) - _SHOWN} more" if len(broken.rows) > _SHOWN else ""
@@ -69,7 +70,7 @@ def add_usage_tools(server: FlywheelServer) -> None:
 
 
 def _total_line(total: Figures, currency: str) -> str:
-    said = [f"{total.questions} questions"]
+    said = [counted(total.questions, "questions")]
     if total.hit_rate is not None:
         said.append(f"{total.hit_rate:.0%} from memory")
     if total.failed:
@@ -85,7 +86,7 @@ def _total_line(total: Figures, currency: str) -> str:
 
 
 def _row_line(row: Row) -> str:
-    said = [f"{row.name}: {row.questions} questions"]
+    said = [f"{row.name}: {counted(row.questions, 'questions')}"]
     if row.share is not None:
         said.append(f"{row.share:.0%} of all")
     if row.hit_rate is not None:
