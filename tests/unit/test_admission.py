@@ -50,6 +50,11 @@ def test_ids_that_cannot_be_used(value: object) -> None:
         admit_id(value, "session")
 
 
+def test_a_tag_is_called_a_tag() -> None:
+    with pytest.raises(IdError, match="the tag is empty"):
+        admit_id("", "tag")
+
+
 @pytest.mark.parametrize("value", ["a", "Ana Lovelace", "é:{x}|*?[", "x" * LONGEST_ID, "../..", "日本"])
 def test_odd_ids_that_can_be_used(value: str) -> None:
     assert admit_id(value, "session") == value

@@ -76,6 +76,13 @@ def test_suggestions_of_the_case_come_first_and_once() -> None:
     assert len(error.suggestions) == len(set(error.suggestions)) == 4
 
 
+def test_what_was_given_is_answered_with_advice_on_what_to_give() -> None:
+    for error in (errors.InputError("no"), errors.UnknownTurn("no"), errors.UnknownProposal("no")):
+        assert not set(error.suggestions) & set(FlywheelError.general_suggestions)
+    own = errors.InputError("no", suggestions=("Do this.", "Or that.", "Or nothing."))
+    assert own.suggestions == ("Do this.", "Or that.", "Or nothing."), "what is general only fills up"
+
+
 def test_details_leave_out_what_is_not_known() -> None:
     assert errors.NotCached("no", flow="f", session=None).details == {"flow": "f"}
 

@@ -230,6 +230,8 @@ def test_cascade(tmp_path: Path):
     named = tmp_path / "named.yaml"
     named.write_text("flows:\n  n: {id: x}\n")
     assert registry_in(tmp_path, registry=str(named)).current().origin == "argument"
+    settings = load_settings({"data_dir": str(tmp_path)}, environ={"AFW_REGISTRY": str(named)}, directory=tmp_path)
+    assert Registry(settings).current().origin == "environment AFW_REGISTRY"
 
 
 def test_a_named_file_that_is_missing_is_an_error(tmp_path: Path):

@@ -20,7 +20,10 @@ class FlywheelError(Exception):
 
     code: ClassVar[str] = "error"
     exit_code: ClassVar[int] = 1
-    default_suggestions: ClassVar[tuple[str, ...]] = (
+    #: What fits every error of this kind.
+    default_suggestions: ClassVar[tuple[str, ...]] = ()
+    #: What fills up to three where fewer fit.
+    general_suggestions: ClassVar[tuple[str, ...]] = (
         "Run `afw doctor` to see what is fine and what is not.",
         "Run the command again with `--json` for the details of the attempt.",
         "Look at `afw config show`: it says where every setting came from.",
@@ -38,8 +41,8 @@ class FlywheelError(Exception):
         self.message = message
         self.details: dict[str, Any] = {name: value for name, value in details.items() if value is not None}
         own = (*suggestions, *(s for s in self.default_suggestions if s not in suggestions))
-        spare = (s for s in FlywheelError.default_suggestions if s not in own)
-        self.suggestions: tuple[str, ...] = own if len(own) >= 3 else (*own, *spare)
+        spare = tuple(s for s in self.general_suggestions if s not in own)
+        self.suggestions: tuple[str, ...] = (*own, *spare[: max(0, 3 - len(own))])
         self.retry_after_seconds: float = (
             self.default_retry_after if retry_after_seconds is None else retry_after_seconds
         )
@@ -81,6 +84,11 @@ class InputError(FlywheelError, ValueError):
 
     code = "invalid_input"
     exit_code = 2
+    general_suggestions = (
+        "Correct what the message names: `afw COMMAND --help` (MCP: the tool's schema) says what is accepted.",
+        "Leave it out if it is optional: its default holds then.",
+        "Compare it with the examples in docs/cli.md, docs/mcp.md and docs/rest.md.",
+    )
 
 
 class QuestionError(InputError):
@@ -100,8 +108,8 @@ class IdError(InputError):
     code = "invalid_id"
     default_suggestions = (
         "Use 1 to 256 visible characters; letters, digits, '-', '_' and '.' read best.",
-        "Leave the session out to have one created; its id is in the answer.",
-        "List what exists with `afw session list`.",
+        "Leave an optional id out: without a session a new one is begun, and its id is in the answer.",
+        "See which there are: `afw session list` has sessions, their owners and their tags.",
     )
 
 
@@ -131,6 +139,11 @@ class NotFound(FlywheelError, LookupError):
     """What was named does not exist (any more)."""
 
     code = "not_found"
+    general_suggestions = (
+        "Check how it is written: ids and names are exact.",
+        "Check the tenant: what another one has is never visible (`afw config show`).",
+        "It may have been removed meanwhile.",
+    )
 
 
 class UnknownFlow(NotFound):
@@ -188,7 +201,7 @@ class UnknownFaqEntry(NotFound):
 
     code = "unknown_faq_entry"
     default_suggestions = (
-        "List the FAQ with `afw faq list --all` (MCP: flowise_faq); ids may be shortened.",
+        "List the FAQ with `afw faq list --all` (MCP: flowise_faq); ids may be shortened to 4 characters or more.",
         "What asks for a place in the FAQ is counted over 30 days: it may not be asked any more.",
         "Write an entry of your own with `afw faq add`.",
     )

@@ -79,7 +79,7 @@ class Registry:
         self._named = Path(settings.directory, Path(named).expanduser()) if named else None
         self._project = project_folder(settings.directory)
         self._user = settings.config_dir / REGISTRY_FILE
-        self._cascade = _cascade(self._named, settings.directory, self._user)
+        self._cascade = _cascade(self._named, settings.origin("registry"), settings.directory, self._user)
         self._registered: dict[str, FlowSpec] = {}
         self._file: RegistrySnapshot | None = None
         self._stamp: tuple[object, ...] = ()
@@ -109,8 +109,8 @@ class Registry:
             except OSError:  # the file exists and cannot be looked at: reading it says why
                 return name, origin, (name, "unreadable")
             return name, origin, (name, stat.st_mtime_ns, stat.st_size, stat.st_ino, stat.st_ctime_ns)
-        missing = str(self._named or PACKAGED_REGISTRY)
-        return missing, "argument" if self._named else "packaged", (missing, "missing")
+        missing, origin = self._cascade[-1]
+        return missing, origin, (missing, "missing")
 
     def _read(self, path: Path, origin: str, stamp: tuple[object, ...]) -> None:
         changed = stamp[-1] if isinstance(stamp[-1], int) else time.time_ns()
@@ -250,9 +250,9 @@ class Registry:
         return self._project / REGISTRY_FILE if self._project else self._user
 
 
-def _cascade(named: Path | None, directory: Path, user: Path) -> list[tuple[str, str]]:
+def _cascade(named: Path | None, by: str, directory: Path, user: Path) -> list[tuple[str, str]]:
     if named is not None:
-        return [(str(named), "argument")]
+        return [(str(named), by)]
     home = Path.home()
     folders = [folder for folder in (directory, *directory.parents) if folder != home]
     project = [(str(folder / PROJECT_FOLDER / REGISTRY_FILE), "project") for folder in folders]

@@ -64,7 +64,7 @@ class RegistrySnapshot(msgspec.Struct, frozen=True, kw_only=True):
             raise UnknownFlow(
                 f"the flow {spec.key!r} is inactive in {self.path}",
                 suggestions=(
-                    f"Activate it: `afw flow edit {spec.key}` with active set to 1.",
+                    f"Activate it: `afw flow edit {spec.key} --active`.",
                     f"Ask another flow: {', '.join(s.key for s in self.active()) or 'none is active'}.",
                     "Leave the flow out and let the question be routed.",
                 ),

@@ -38,18 +38,19 @@ def admit_question(question: object, *, longest: int) -> str:
 
 
 def admit_id(value: object, what: str) -> str:
-    """A session, user, tenant or turn id: 1 to 256 visible characters. Raises `IdError`."""
+    """A session, user, tenant or turn id, or a tag: 1 to 256 visible characters. Raises `IdError`."""
+    what = what if what == "tag" else f"{what} id"
     if not isinstance(value, str):
-        raise IdError(f"a {what} id is text, not {type(value).__name__}")
+        raise IdError(f"a {what} is text, not {type(value).__name__}")
     if not value.strip():
-        raise IdError(f"the {what} id is empty")
+        raise IdError(f"the {what} is empty")
     if len(value) > LONGEST_ID:
-        raise IdError(f"the {what} id has {len(value)} characters; at most {LONGEST_ID} are accepted")
+        raise IdError(f"the {what} has {len(value)} characters; at most {LONGEST_ID} are accepted")
     if value.isprintable():
         return value
     odd = next((char for char in value if unicodedata.category(char) in {"Cc", "Cs", "Zl", "Zp"}), None)
     if odd is not None:
-        raise IdError(f"the {what} id holds the control character U+{ord(odd):04X}")
+        raise IdError(f"the {what} holds the control character U+{ord(odd):04X}")
     return value
 
 

@@ -25,13 +25,14 @@ T = TypeVar("T")
 class Invocation:
     """One call of the command line: what the options accepted everywhere said. `arguments` are settings by name.
 
-    `opening` is what `afw mcp` has already heard and said.
+    `opening` is what `afw mcp` has already heard and said, `command` the command that runs, as it is typed.
     """
 
     as_json: bool = False
     env_file: str | None = None
     arguments: dict[str, Any] = field(default_factory=dict)
     opening: Opening | None = None
+    command: str = "afw"
 
     def settings(self) -> Settings:
         """All settings, those of the command line on top. Raises `SettingsError`."""
@@ -157,6 +158,7 @@ class FlywheelCommand(click.Command):
         self.params.extend(everywhere_options())
 
     def invoke(self, ctx: click.Context) -> Any:
+        ctx.ensure_object(Invocation).command = ctx.command_path
         try:
             return super().invoke(ctx)
         except BrokenPipeError:  # click would end the process with 1

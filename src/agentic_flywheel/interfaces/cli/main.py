@@ -50,8 +50,8 @@ def _run(arguments: list[str], opening: Opening | None) -> int:
     from agentic_flywheel.interfaces.cli.frame import Invocation
 
     as_json = "--json" in arguments
+    invocation = Invocation(opening=opening)
     try:
-        invocation = Invocation(opening=opening)
         result: Any = afw.main(arguments, prog_name="afw", standalone_mode=False, obj=invocation)
         sys.stdout.flush()
     except BrokenPipeError:
@@ -67,7 +67,7 @@ def _run(arguments: list[str], opening: Opening | None) -> int:
 
         if not isinstance(error, FlywheelError):
             raise
-        return _report(error, as_json=as_json)
+        return _report(error, invocation.command, as_json=as_json)
     return result if isinstance(result, int) else 0
 
 
@@ -87,13 +87,14 @@ def _report_usage(error: click.ClickException, *, as_json: bool) -> int:
 
     context = getattr(error, "ctx", None)
     path = context.command_path if context is not None else "afw"
-    _report(InputError(error.format_message(), suggestions=(f"Read `{path} --help`.",), command=path), as_json=True)
+    _report(InputError(error.format_message(), command=path), path, as_json=True)
     return error.exit_code
 
 
-def _report(error: Any, *, as_json: bool) -> int:
+def _report(error: Any, command: str, *, as_json: bool) -> int:
     from agentic_flywheel.interfaces.cli.terminal import print_error
 
+    error.suggestions = tuple(advice.replace("afw COMMAND", command) for advice in error.suggestions)
     try:
         print_error(error, as_json=as_json)
         sys.stdout.flush()

@@ -67,7 +67,7 @@ STATUS: dict[type[FlywheelError], int] = {
 _INSIDES = (errors.StoreError, errors.SettingsError, errors.RegistryError, errors.IndexUnusable, errors.ExtraMissing)
 #: Facts of other errors that are the operator's alone.
 _OPERATORS_FACTS = PLACES | {"callable"}
-_ADVICE_OF_COMMANDS = frozenset(FlywheelError.default_suggestions)
+_ADVICE_OF_COMMANDS = frozenset(FlywheelError.general_suggestions)
 
 
 def status_of(error: FlywheelError) -> int:
@@ -200,6 +200,6 @@ async def _describe(request: Request) -> Response:
         "title": title_of(kind),
         "status": status,
         "meaning": HTTPStatus(status).phrase,
-        "suggestions": list(kind.default_suggestions),
+        "suggestions": list(kind.default_suggestions or kind.general_suggestions),
     }
     return Response(msgspec.json.encode(about), media_type="application/json")

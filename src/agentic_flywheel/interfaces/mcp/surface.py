@@ -171,7 +171,7 @@ def failed(error: FlywheelError, **more: Any) -> CallToolResult:
 def structure_of(error: FlywheelError) -> dict[str, Any]:
     """`error.as_dict()` as plain JSON; advice for any failure of a command line goes where there is better."""
     structure: dict[str, Any] = msgspec.to_builtins(error.as_dict(), enc_hook=str)
-    own = [advice for advice in structure["suggestions"] if advice not in FlywheelError.default_suggestions]
+    own = [advice for advice in structure["suggestions"] if advice not in FlywheelError.general_suggestions]
     return structure | {"suggestions": own} if len(own) >= 3 else structure
 
 
