@@ -33,7 +33,7 @@ _PAGE = 200
 #: Fewer characters would match what nobody meant.
 _FEWEST = 4
 _SHARED = "Answers that others asked for as well, in their own sessions, stay in those."
-_TITLES = "Titles and tags that a person wrote stay: `afw session title` changes them."
+_TITLES = "Titles and tags that a person wrote stay: `afw session rename` and `afw session tag` change them."
 _APPROVED = "What was approved for the FAQ stays: `afw faq retire` takes it out."
 
 

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from agentic_flywheel.behind import WriteBehind
-from agentic_flywheel.errors import EmbedderError, IndexUnusable, InputError, StoreError, StoreUnavailable
+from agentic_flywheel.errors import EmbedderError, IndexUnusable, InputError, StoreError, StoreUnavailable, UnknownFlow
 from agentic_flywheel.findings import (
     Found,
     HistoryDoc,
@@ -77,6 +77,9 @@ _WAITING = "{} turn(s) wait in the local outbox until Redis is back; they cannot
 _NO_VECTORS = "Some turns have no vectors yet: they are found by their words alone."
 _WORDS_ONLY = "Only words were compared: {}."
 _MADE_ANEW = "The index was damaged and has been made anew from Redis."
+_NO_FLOW = "The registry has no flow {}."
+_ANOTHER_FLOW = "The registry has no flow {}; did you mean {}?"
+_NO_TIME = "What is asked for ends before it begins: since is later than until."
 _KEPT_TURNS = "The turns themselves stay: the index is made anew from them when it is next needed."
 
 _T = TypeVar("_T")
@@ -142,6 +145,7 @@ class History:
         asked, ranked = await self._safely(lambda: self._ranked(indexing, asked, place), indexing, warnings)
         page = ranked.hits[place.offset : place.offset + limit]
         docs = await self._safely(lambda: index.docs([hit.id for hit in page]), indexing, warnings)
+        why = () if ranked.total else self._why_nothing(asked)
         after = place.offset + len(page)
         return HistoryPage(
             found=tuple(_found(docs[hit.id], hit.score, asked) for hit in page if hit.id in docs),
@@ -153,8 +157,22 @@ class History:
             index=index.kind,
             behind=fresh.behind,
             elapsed_ms=(time.perf_counter() - started) * 1000,
-            warnings=tuple(dict.fromkeys((*asked.notes, *warnings, *ranked.warnings))),
+            warnings=tuple(dict.fromkeys((*asked.notes, *warnings, *ranked.warnings, *why))),
         )
+
+    def _why_nothing(self, query: HistoryQuery) -> tuple[str, ...]:
+        """What in the filters of a search that found nothing cannot be meant."""
+        why = []
+        if query.flow:
+            try:
+                self._registry.current().get(query.flow, inactive=True)
+            except UnknownFlow as error:
+                nearest = error.details.get("nearest")
+                said = _ANOTHER_FLOW if nearest else _NO_FLOW
+                why.append(said.format(repr(query.flow), repr(nearest[0]) if nearest else ""))
+        if query.since is not None and query.until is not None and query.since >= query.until:
+            why.append(_NO_TIME)
+        return tuple(why)
 
     async def state(self) -> IndexState:
         """What the index holds, after catching up."""
@@ -230,8 +248,17 @@ class History:
         query = msgspec.structs.replace(
             query, **given, mode=_one_of(SearchMode, mode), sort=_one_of(SearchSort, sort), limit=limit
         )
+        if query.flow:
+            query = msgspec.structs.replace(query, flow=self._key_of(query.flow))
         sharing = {key: spec.sharing for key, spec in self._registry.current().flows.items()}
         return msgspec.structs.replace(query, sight=sight_of(caller, session=query.session, sharing=sharing))
+
+    def _key_of(self, flow: str) -> str:
+        """The key of a flow that is named as it may be anywhere; what the registry does not know stays as it is."""
+        try:
+            return self._registry.current().get(flow, inactive=True).key
+        except UnknownFlow:
+            return flow
 
     async def _freshened(self, indexing: Indexing) -> tuple[Freshness, list[str]]:
         """Bring the index up to date; how far that went, and what people should know."""

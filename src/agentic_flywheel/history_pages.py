@@ -62,7 +62,13 @@ class Place(NamedTuple):
         seen, _, rest = cursor.partition("-")
         offset, _, digest = rest.partition("-")
         if not (seen.isdecimal() and offset.isdecimal() and len(cursor) < 60) or digest != digest_of(query):
-            raise InputError(f"{cursor[:60]!r} is not a cursor of this search; start again without one")
+            raise InputError(
+                f"{cursor[:60]!r} is not a cursor of this search; start again without one",
+                suggestions=(
+                    "Give the cursor of the page before as it was, with the same words, filters, mode and order.",
+                    "Leave it out to see the first page.",
+                ),
+            )
         return cls(int(seen), int(offset), digest)
 
     def after(self, query: HistoryQuery, offset: int) -> Place:

@@ -87,6 +87,46 @@ def test_every_example_parses(example: str) -> None:
     command.make_context(context.info_name, arguments, parent=context.parent)
 
 
+_ROOT = Path(__file__).parents[2]
+_NAMED = re.compile(r"`afw ([^`]*[^` ])`")
+
+
+def _named() -> Iterator[tuple[str, str]]:
+    """Every command that a text of the program or a page of the documentation names, and where."""
+    for file in [_ROOT / "README.md", *(_ROOT / "docs").rglob("*.md"), *(_ROOT / "src").rglob("*.*")]:
+        if file.suffix in {".py", ".md", ".toml", ".html"}:
+            for said in _NAMED.findall(file.read_text("utf-8")):
+                yield said.replace("\n", " "), str(file.relative_to(_ROOT))
+
+
+def test_no_text_names_a_command_or_an_option_that_does_not_exist() -> None:
+    strange = []
+    for said, where in set(_named()):
+        command: click.Command = afw
+        context = click.Context(afw, info_name="afw")
+        rest = said.split()
+        while rest and isinstance(command, click.Group) and re.fullmatch("[a-z]+", rest[0]):
+            found = command.get_command(context, rest[0])
+            if found is None:
+                break
+            command, context = found, click.Context(found, parent=context, info_name=rest.pop(0))
+        known = {name for below in _below(command, context) for name in [*below.opts, *below.secondary_opts]}
+        options = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", " ".join(rest)))
+        unknown = isinstance(command, click.Group) and rest and re.fullmatch("[a-z]+", rest[0])
+        if unknown or options - known - set(EVERYWHERE) - {"--help", "--version"}:
+            strange.append((said, where))
+    assert not strange
+
+
+def _below(command: click.Command, context: click.Context) -> Iterator[click.Parameter]:
+    """The parameters of a command, or of all commands of a group: one of them may be left out."""
+    if isinstance(command, click.Group):
+        for _, found in _commands(command, "", context):
+            yield from found.params
+    else:
+        yield from command.params
+
+
 def test_exit_codes_and_error_fields_are_told() -> None:
     for code in ("| 0 |", "| 1 |", "| 2 |", "| 130 |", "| 141 |"):
         assert code in PAGE

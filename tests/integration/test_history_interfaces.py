@@ -31,13 +31,24 @@ def test_what_was_asked_is_found_by_another_command(afw: Afw) -> None:
     shown = afw.ok("search", "persisting")
     assert "echo persistence of keys" in shown.out
     assert "session one" in shown.out
-    assert "1 turn, by words" in shown.err
+    assert "1 turn, by words, in" in shown.err
+    assert "\n  flow: echo 1\n  user: ann 1\n  outcome: miss 1\n  day: 20" in shown.err
+    assert "2 turns, newest first, in" in afw.ok("search").err
+    assert afw.json("search", "persisting", "--flow", "Echo")["total"] == 1, "a flow's name is as good as its key"
+    assert "no flow 'ehco'; did you mean 'echo'?" in afw.run("search", "persisting flow:ehco").err
+    assert "no flow" not in afw.run("search", "zebra flow:echo").err
+    assert "ends before it begins" in afw.run("search", "--since", "2026-11-02", "--until", "2026-11-01").err
     assert afw.json("search", "persisting", "session:two", code=1)["found"] == []
     assert "Nothing found." in afw.run("search", "zebra").err
     assert [found["session_id"] for found in afw.json("search")["found"]] == ["two", "one"]
     assert afw.json("search", "echo", "--limit", "1")["cursor"]
     assert_error(afw.json("search", "x", "--cursor", "nonsense", code=2), "invalid_input")
     assert_error(afw.json("search", "x", "--since", "tomato", code=2), "invalid_input")
+    told = afw.run("search", "x", "--since", "tomato").err
+    assert "- Write a day or a time: 2026-11-01" in told
+    assert "`afw search --help`" in told
+    assert "afw doctor" not in told
+    assert "there are hit, similar" in afw.run("search", "--outcome", "sour").err
     assert "did you mean flow:?" in afw.ok("search", "flw:echo persistence").err
 
 

@@ -19,6 +19,7 @@ NOTHING_FOUND = 1
 _SHOWN = 400
 _BAR = 30
 _FACETS = 5
+_COMPARED = {"words": "by words", "meaning": "by meaning", "both": "by words and meaning"}
 
 
 @click.command("search", cls=FlywheelCommand)
@@ -94,7 +95,8 @@ def search(
 
 
 def _show_page(page: HistoryPage) -> None:
-    from agentic_flywheel.interfaces.cli.terminal import counted, dim, milliseconds, note, one_line, warn
+    from agentic_flywheel.amounts import counted
+    from agentic_flywheel.interfaces.cli.terminal import dim, milliseconds, note, one_line, warn
 
     for warning in page.warnings:
         warn(warning)
@@ -105,9 +107,10 @@ def _show_page(page: HistoryPage) -> None:
         note("Nothing found.")
         return
     total = counted(page.total, "turns") + (" or more" if page.more_than_total else "")
-    note(f"{total}, by {page.mode.value}, in {milliseconds(page.elapsed_ms)}.")
+    how = _COMPARED[page.mode.value] if any(found.score for found in page.found) else "newest first"
+    note(f"{total}, {how}, in {milliseconds(page.elapsed_ms)}.")
     for name, counts in page.facets.items():
-        if len(counts) > 1:
+        if counts:
             said = ", ".join(f"{one_line(value, 30)} {count}" for value, count in list(counts.items())[:_FACETS])
             note(dim(f"  {name}: {said}" + (", ..." if len(counts) > _FACETS else "")))
     if page.cursor:

@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 from mcp_types import CallToolResult, ToolAnnotations
 from pydantic import Field
 
+from agentic_flywheel.amounts import counted
 from agentic_flywheel.findings import Found
 from agentic_flywheel.interfaces.mcp.arguments import FlowFilter, Since, Until, UserId
 from agentic_flywheel.interfaces.mcp.results import Result
@@ -108,8 +109,8 @@ def add_history_tools(server: FlywheelServer) -> None:
             cursor=cursor,
             sort=sort,
         )
-        more = " or more" if page.more_than_total else ""
-        heading = f"{page.total}{more} earlier turns fit (compared by {page.mode.value}); {len(page.found)} are shown."
+        total = counted(page.total, "earlier turns") + (" or more" if page.more_than_total else "")
+        heading = f"Found {total}, compared by {page.mode.value}; {len(page.found)} of them here."
         goes_on = f"More with cursor {page.cursor}." if page.cursor else ""
         return answered(
             HistoryResult.model_validate(page),

@@ -127,9 +127,8 @@ def filter_value(name: str, value: str, *, now: float) -> str | float:
         if value.lower() in set(Outcome):
             return value.lower()
         near = difflib.get_close_matches(value.lower(), [*Outcome], n=1, cutoff=0.5)
-        raise InputError(
-            f"there is no outcome {value!r}" + (f"; did you mean {near[0]!r}?" if near else f": {', '.join(Outcome)}")
-        )
+        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(Outcome)}"
+        raise InputError(f"there is no outcome {value!r}; {hint}")
     return value
 
 
@@ -150,5 +149,9 @@ def moment_of(value: str, *, end: bool, now: float) -> float:
         return now - parse_duration(_AGO.sub("", said)).total_seconds()
     except (ValueError, OverflowError) as error:
         raise InputError(
-            f"{value[:40]!r} is no moment: write 2026-11-01, 2026-11-01T09:30, today, yesterday or 2 days"
+            f"{value[:40]!r} is no moment: write 2026-11-01, 2026-11-01T09:30, today, yesterday or 2 days",
+            suggestions=(
+                "Write a day or a time: 2026-11-01, 2026-11-01T09:30 (UTC), today, yesterday.",
+                "Or how long ago: 36h, 2d, '2 days'.",
+            ),
         ) from error

@@ -52,8 +52,8 @@ def told(words: Words, sentence: str, *, capital: bool = True) -> Markup:
     >>> from agentic_flywheel.interfaces.http.console.words import Words
     >>> str(told(Words("fr"), "Only words were compared: the embedder is closed."))
     'Seuls les mots ont été comparés : le vectoriseur est fermé.'
-    >>> str(told(Words("en"), "1 turn(s) of this <b>: `afw x`"))
-    '1 turn of this &lt;b&gt;: <code>afw x</code>'
+    >>> str(told(Words("en"), "1 turn(s) of this <b>: `afw ask`"))
+    '1 turn of this &lt;b&gt;: <code>afw ask</code>'
     """
     short = len(sentence) <= _LONGEST
     said = sentence if words.language == "en" else _said(words.language, sentence, _DEEPEST) if short else None
