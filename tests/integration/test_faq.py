@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -179,12 +180,14 @@ async def test_a_change_of_the_flow_takes_it_out_at_once_until_somebody_approves
 
 async def test_neither_clearing_nor_time_takes_it(valkey: Server, tmp_path: Path) -> None:
     async with opened(valkey, tmp_path, {"oracle": (Oracle(), {"ttl": timedelta(seconds=1)})}) as flywheel:
-        view = await approved(flywheel, review_at=1.0)
+        review = time.time() + 0.2
+        view = await approved(flywheel, review_at=review)
         await flywheel.ask("Something else that is stored for a moment?")
         await flywheel.cache.clear(everything=True, dry_run=False)
         await flywheel.cache.clear(flow="oracle", dry_run=False)
         await flywheel.cache.reclaim()
         assert from_faq(await flywheel.ask(QUESTION), view)
+        await until(lambda: time.time() >= review, "the moment of its review")
         assert (await flywheel.faq.show(view.id)).state is FaqState.DUE
         with valkey.client() as client:
             assert client.pttl("afw:v1:default:flow:{oracle}:faq") == -1

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from agentic_flywheel import Directives, Flywheel
-from agentic_flywheel.curated import FaqCandidate, FaqState
+from agentic_flywheel.curated import FaqCandidate, FaqState, FaqView
 from agentic_flywheel.errors import EditConflict, InputError, UnknownFaqEntry
 from agentic_flywheel.model import Origin, Sharing
 from flywheels import Oracle, opened, text_anywhere
@@ -244,6 +244,31 @@ async def test_what_seems_to_ask_the_same_is_one_candidate_for_a_person_to_judge
         assert longer.entry.pending, "what is served changes once somebody approves it"
         shorter = await flywheel.faq.split(view.id, FORGOTTEN)
         assert shorter.entry.wordings == ("How is the router password reset?",)
+
+
+async def test_ids_that_are_joined_may_be_shortened_and_are_never_taken_for_words(
+    valkey: Server, tmp_path: Path
+) -> None:
+    async with opened(valkey, tmp_path, {"oracle": same, "other": same}) as flywheel:
+        for question in (RESET, LOGS, "What is the colour of the logo?"):
+            await ask(flywheel, question, users=["u", "v", "w"], flow="oracle")
+        await ask(flywheel, "Who paints the fence?", users=["u", "v", "w"], flow="other")
+        found = {one.question: one for one in await candidates(flywheel)}
+        ids = {question: one.id[:12] for question, one in found.items()}
+        joined = await flywheel.faq.join(ids[RESET], ids[LOGS])
+        assert isinstance(joined, FaqCandidate)
+        assert (joined.asked, {joined.question, *joined.wordings}) == (6, {RESET, LOGS})
+        entry = await flywheel.faq.approve(joined.id, owner="ann")
+        longer = await flywheel.faq.join(entry.id, ids["What is the colour of the logo?"][:8], "dead beef")
+        assert isinstance(longer, FaqView)
+        assert longer.entry.wordings[-2:] == ("What is the colour of the logo?", "dead beef")
+        with pytest.raises(InputError, match="asks the flow 'other'"):
+            await flywheel.faq.join(entry.id, ids["Who paints the fence?"])
+        with pytest.raises(InputError, match="is an entry of the FAQ"):
+            await flywheel.faq.join(ids["Who paints the fence?"], entry.id)
+        with pytest.raises(UnknownFaqEntry, match="0123456789ab"):
+            await flywheel.faq.join(entry.id, "0123456789ab")
+        assert (await flywheel.faq.show(entry.id)).entry.wordings == longer.entry.wordings
 
 
 async def test_one_person_in_many_words_is_not_many(valkey: Server, tmp_path: Path) -> None:

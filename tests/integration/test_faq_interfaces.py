@@ -6,6 +6,7 @@ import io
 import json
 import os
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,10 @@ from jsonschema import Draft202012Validator
 
 from afw_command import Afw, Done, assert_error
 from agentic_flywheel import Flywheel
+from agentic_flywheel.errors import InputError
 from agentic_flywheel.interfaces.cli.main import run
 from agentic_flywheel.model import Origin
-from flywheels import Oracle, opened
+from flywheels import Oracle, opened, until
 from mcp_process import ERAS, called, connected, refused, resource
 from servers import Server
 
@@ -178,6 +180,25 @@ def test_wrong_usage_is_said(afw: Afw) -> None:
     ):
         assert afw.run(*arguments).code == 2, arguments
     assert afw.run("faq", "approve", "zzzz", "--owner", "ann").code == 1
+    assert "write 2027-03-01, 90d or never" in afw.run("faq", "approve", id_, "--owner", "ann", "--review", "soon").err
+    for past in ("0d", "2020-01-01", "2020-01-01T10:00+02:00"):
+        refused = afw.run("faq", "approve", id_, "--owner", "ann", "--review", past)
+        assert (refused.code, "is looked at again later" in refused.err) == (2, True), past
+    (afw.work / "empty.md").write_text("\n")
+    for nothing in (("--answer", " "), ("--answer-file", "empty.md"), ("--answer", "-")):
+        assert "is empty" in afw.run("faq", "edit", id_, *nothing).err, nothing
+    assert "--flow KEY" in afw.run("faq", "add", QUESTION, "--answer", "x").err
+    assert afw.json("faq", "show", id_)["entry"]["revision"] == 1
+
+
+async def test_an_answer_is_not_taken_away_by_an_edit(valkey: Server, tmp_path: Path) -> None:
+    async with opened(valkey, tmp_path, {"oracle": Oracle()}) as flywheel:
+        draft = await flywheel.faq.add(QUESTION, flow="oracle")
+        draft = await flywheel.faq.edit(draft.id, answer="")
+        draft = await flywheel.faq.edit(draft.id, answer="Hold it.")
+        with pytest.raises(InputError, match="the answer is empty"):
+            await flywheel.faq.edit(draft.id, answer="  ")
+        assert (await flywheel.faq.show(draft.id)).entry.answer == "Hold it."
 
 
 def test_documents_go_to_files(afw: Afw) -> None:
@@ -198,7 +219,9 @@ async def test_the_doctor_tells_what_waits_for_a_person(valkey: Server, tmp_path
         draft = await flywheel.faq.add(QUESTION, "Hold it.", flow="oracle")
         await flywheel.faq.approve(draft.id, owner="ann")
         assert await told(flywheel) == ("ok", "1 served")
-        await flywheel.faq.approve(draft.id, review_at=1.0)
+        review = time.time() + 0.2
+        await flywheel.faq.approve(draft.id, review_at=review)
+        await until(lambda: time.time() >= review, "the moment of its review")
         assert await told(flywheel) == ("warn", "1 served, 1 due")
     async with opened(valkey, tmp_path, {"oracle": (Oracle(), {"options": {"version": "2"}})}) as flywheel:
         assert await told(flywheel) == ("warn", "0 served, 1 stale")

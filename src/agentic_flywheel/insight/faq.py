@@ -26,12 +26,12 @@ from agentic_flywheel.curated import (
 from agentic_flywheel.errors import EditConflict, InputError, UnknownFaqEntry
 from agentic_flywheel.flows.protocol import FlowSpec
 from agentic_flywheel.flows.registry import Registry
-from agentic_flywheel.insight.faq_books import FaqBooks, Opened, Step, only
+from agentic_flywheel.insight.faq_books import FaqBooks, Opened, Step, covering, meant_by, only
 from agentic_flywheel.insight.faq_candidates import Candidates
 from agentic_flywheel.insight.faq_finding import fitting
 from agentic_flywheel.insight.faq_groups import Groups
 from agentic_flywheel.insight.faq_page import as_json, as_markdown, day
-from agentic_flywheel.insight.faq_words import admit_wording, answered, begun, edited, same_flow, step_of
+from agentic_flywheel.insight.faq_words import admit_review, admit_wording, answered, begun, edited, same_flow, step_of
 from agentic_flywheel.insight.popular import Popular
 from agentic_flywheel.likeness import ReportKind
 from agentic_flywheel.model import Receipt, Sharing
@@ -122,7 +122,7 @@ class Faq:
 
     async def candidate(self, id: str) -> FaqCandidate:  # noqa: A002
         """One of the questions that ask for a place in the FAQ. Raises `UnknownFaqEntry`."""
-        return _covering(id, await self._all_candidates())
+        return covering(id, await self._all_candidates())
 
     async def export(self, *, form: str = "markdown", flow: str | None = None, everything: bool = False) -> str:
         """What is served, as one document: `markdown` or `json`; with `everything` also what was approved and is not
@@ -155,7 +155,10 @@ class Faq:
         """
         picked = await self._candidates.pick(turn) if turn is not None else None
         if picked is None and flow is None:
-            raise InputError("say of which flow it is: each flow has its own FAQ")
+            raise InputError(
+                "say of which flow it is: each flow has its own FAQ",
+                suggestions=("Name it: `--flow KEY` (`flow`); `afw flow list` has them.",),
+            )
         spec = self._registry.current().get(flow or (picked.flow if picked else ""), inactive=True)
         same_flow(picked, spec.key)
         now = time.time()
@@ -202,17 +205,19 @@ class Faq:
         """Say that these ask what a candidate asks (none named: all that are `alike`): they become wordings of it, and
         are counted as one question. Of an entry: they become wordings of it, served once it is approved.
 
-        `wordings` are texts, or ids of other candidates. Raises `UnknownFaqEntry`.
+        `wordings` are texts, or ids of other candidates of the flow, which may be shortened. Raises `UnknownFaqEntry`,
+        and `InputError` for an id of what cannot be joined here.
         """
         found = await self._all_candidates()
-        texts = {one.id: one.question for one in found}
+        known = {one.id: one for book in (await self._books.of()).values() for one in book.entries.values()}
         try:
-            entry = await self._books.find(id)
+            entry = only(id, known)
         except UnknownFaqEntry:
-            candidate = _covering(id, found)
-            await self._candidates.join(candidate, wordings or candidate.alike)
+            candidate = covering(id, found)
+            meant = [meant_by(one, candidate.flow, found, known) for one in wordings]
+            await self._candidates.join(candidate, [one[0] for one in meant] or candidate.alike)
             return await self._left_of(candidate)
-        added = [texts.get(one, one) for one in wordings]
+        added = [text for _, text in (meant_by(one, entry.flow, found, known) for one in wordings)]
         return await self.edit(entry.id, wordings=[*entry.wordings, *added], by=by, revision=entry.revision)
 
     async def split(self, id: str, *wordings: str, by: str = "") -> FaqCandidate | FaqView | None:  # noqa: A002
@@ -251,6 +256,8 @@ class Faq:
         not be served.
         """
         now = time.time()
+        if review_at is not None:
+            admit_review(review_at, now)
         opened = await self._open(id, now, by)
         before = opened.entry
         spec = self._registry.current().get(before.flow, inactive=True)
@@ -385,19 +392,17 @@ class Faq:
         return now + self._review_seconds if self._review_seconds else 0.0
 
 
-def _covering(id_: str, found: Sequence[FaqCandidate]) -> FaqCandidate:
-    """The candidate of an id, which may be that of any question that it stands for."""
-    covered = {cluster: candidate for candidate in found for cluster in candidate.covers}
-    return only(id_, covered | {candidate.id: candidate for candidate in found})
-
-
 def _named(wordings: Sequence[str], own: Sequence[str], id_: str) -> list[str]:
     """Those of an entry's or a candidate's own wordings that are named. Raises `InputError`."""
     known = {normalise(text): text for text in own}
     if not wordings:
         raise InputError("say which wordings ask something else", faq_id=id_)
     if strange := [text for text in wordings if normalise(text) not in known]:
-        raise InputError(f"{strange[0]!r} is none of its other wordings", faq_id=id_)
+        raise InputError(
+            f"{strange[0]!r} is none of its other wordings",
+            suggestions=(f"They stand in `afw faq show {id_}`; its question itself stays.",),
+            faq_id=id_,
+        )
     return [known[normalise(text)] for text in wordings]
 
 

@@ -6,13 +6,14 @@ are no conflict: the book is read again and the same change is made to it.
 
 from __future__ import annotations
 
+import re
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import NamedTuple, TypeVar
 
 import msgspec
 
-from agentic_flywheel.curated import FaqBook, FaqChange, FaqEntry, FaqState, FaqView
+from agentic_flywheel.curated import FaqBook, FaqCandidate, FaqChange, FaqEntry, FaqState, FaqView
 from agentic_flywheel.errors import EditConflict, FlowError, InputError, StoreUnavailable, UnknownFaqEntry
 from agentic_flywheel.flows.protocol import FlowSpec
 from agentic_flywheel.flows.registry import Registry
@@ -23,6 +24,9 @@ from agentic_flywheel.store.store import Store
 _ATTEMPTS = 50
 #: Least characters of an id that may stand for the whole of it.
 _SHORTEST = 4
+#: What may be an id, from how many characters on it can be nothing else, and the name of any question that was asked.
+_LIKE_AN_ID = re.compile(r"[0-9a-f]{4,32}")
+_SURELY_AN_ID, _WHOLE_NAME = 8, 32
 #: What waits for a person comes first, and what is retired last.
 _ORDER = (
     FaqState.REPORTED,
@@ -154,6 +158,36 @@ def only(id_: str, known: Mapping[str, _T]) -> _T:
     if not fitting:
         raise UnknownFaqEntry(f"the FAQ has no entry {id_!r}, and no such question asks for a place in it", faq_id=id_)
     return known[fitting[0]]
+
+
+def covering(id_: str, found: Sequence[FaqCandidate]) -> FaqCandidate:
+    """The candidate of an id, which may be that of any question that it stands for."""
+    covered = {cluster: candidate for candidate in found for cluster in candidate.covers}
+    return only(id_, covered | {candidate.id: candidate for candidate in found})
+
+
+def meant_by(wording: str, flow: str, found: Sequence[FaqCandidate], known: Mapping[str, FaqEntry]) -> tuple[str, str]:
+    """What somebody says asks the same, a text or the id of a candidate, by name and by text. Raises `UnknownFaqEntry`
+    for an id of nothing, and `InputError` for that of an entry or of another flow's candidate."""
+    if not _LIKE_AN_ID.fullmatch(wording):
+        return wording, wording
+    try:
+        candidate = covering(wording, found)
+    except UnknownFaqEntry:
+        if any(id_.startswith(wording) for id_ in known):
+            raise InputError(
+                f"{wording!r} is an entry of the FAQ, and cannot be joined to another",
+                suggestions=(f"Retire it (`afw faq retire {wording}`) and give its question as a text.",),
+                faq_id=wording,
+            ) from None
+        if _SURELY_AN_ID <= len(wording) < _WHOLE_NAME:
+            raise
+        return wording, wording
+    if candidate.flow != flow:
+        raise InputError(
+            f"{wording!r} asks the flow {candidate.flow!r}, not {flow!r}: each flow has its own FAQ", faq_id=wording
+        )
+    return candidate.id, candidate.question
 
 
 def _expect(book: FaqBook, opened: Opened) -> None:

@@ -14,6 +14,7 @@ from agentic_flywheel.curated import FaqCandidate, FaqEntry, wordings_of
 from agentic_flywheel.errors import InputError
 from agentic_flywheel.identifiers import new_id
 from agentic_flywheel.insight.faq_books import Opened, Step
+from agentic_flywheel.insight.faq_page import day
 from agentic_flywheel.policy.admission import admit_question, admit_text
 from agentic_flywheel.policy.faq import unfit
 
@@ -33,6 +34,11 @@ def edited(entry: FaqEntry, question: str, wordings: Sequence[str], answer: str,
     answer = admit_text(answer, "answer").strip()
     if len(answer) > _LONGEST_ANSWER:
         raise InputError(f"an answer has at most {_LONGEST_ANSWER} characters, not {len(answer)}")
+    if entry.answer.strip() and not answer:
+        raise InputError(
+            "the answer is empty",
+            suggestions=("Give the words that are to be served.", "To have none served: `afw faq retire ID`."),
+        )
     own = answer == entry.answer.strip()
     return msgspec.structs.replace(
         entry,
@@ -52,6 +58,19 @@ def admit_wording(wording: str, *, longest: int) -> str:
             suggestions=("Ask it in words that hold for everybody: 'How do I reset a password?'.",),
         )
     return text
+
+
+def admit_review(moment: float, now: float) -> None:
+    """When an entry is to be looked at again: later, or never (0). Raises `InputError`."""
+    if moment and moment <= now:
+        raise InputError(
+            f"an entry is looked at again later, not on {day(moment)}",
+            suggestions=(
+                "Name a day to come, or how long from now: --review 90d.",
+                "Leave it out: `faq.review_days` says when.",
+                "If nobody has to: --review never (0 in REST and Python).",
+            ),
+        )
 
 
 def begun(flow: str, picked: FaqCandidate | None, now: float, by: str) -> Opened:

@@ -309,13 +309,13 @@ def _said(answer: str | None, file: str | None) -> str | None:
     if answer is not None and file is not None:
         raise click.UsageError("--answer and --answer-file exclude each other.")
     if STANDARD in {answer, file}:
-        return _text(sys.stdin.buffer.read(), "stdin")
+        return _text(sys.stdin.buffer.read(), "in stdin")
     if file is None:
-        return answer
+        return answer if answer is None else _text(answer.encode("utf-8", "surrogateescape"), "given")
     from agentic_flywheel.errors import InputError
 
     try:
-        return _text(Path(file).read_bytes(), f"'{file}'")
+        return _text(Path(file).read_bytes(), f"in '{file}'")
     except OSError as error:
         raise InputError(f"cannot read '{file}': {error.strerror}", file=file) from error
 
@@ -324,9 +324,12 @@ def _text(raw: bytes, where: str) -> str:
     from agentic_flywheel.errors import InputError
 
     try:
-        return raw.decode("utf-8")
+        text = raw.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise InputError(f"the answer in {where} is not UTF-8 text") from error
+        raise InputError(f"the answer {where} is not UTF-8 text (byte {error.start})") from error
+    if not text.strip():
+        raise InputError(f"the answer {where} is empty")
+    return text
 
 
 def _edit_by_hand(invocation: Invocation, faq_id: str, revision: int | None, user: str | None) -> None:
@@ -382,18 +385,27 @@ def _written(page: Any, note: str) -> Any:
 
 
 def _moment(text: str) -> float:
-    """What `--review` names, in epoch seconds: a day (of this machine's zone), so long from now, or never (0)."""
+    """What `--review` names, in epoch seconds: a day (UTC), so long from now, or never (0)."""
     import time
-    from datetime import datetime
+    from datetime import UTC, datetime
 
     from agentic_flywheel.durations import parse_duration
+    from agentic_flywheel.errors import InputError
 
     if text.strip().casefold() == "never":
         return 0.0
     try:
-        return datetime.fromisoformat(text).astimezone().timestamp()
+        moment = datetime.fromisoformat(text.strip())
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
     except ValueError:
+        pass
+    try:
         return time.time() + parse_duration(text).total_seconds()
+    except InputError as error:
+        raise InputError(
+            f"--review: {text[:40]!r} is no day to come: write 2027-03-01, 90d or never",
+            suggestions=("Leave it out: `faq.review_days` says when.",),
+        ) from error
 
 
 def _show_left(invocation: Invocation, found: FaqCandidate | FaqView | None) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from agentic_flywheel.interfaces.cli.terminal import ago, bold, clean, counted, dim, note, paragraphs, table, warn
+from agentic_flywheel.amounts import counted
+from agentic_flywheel.interfaces.cli.terminal import ago, bold, clean, dim, note, paragraphs, table, warn
 
 if TYPE_CHECKING:
     from agentic_flywheel.curated import FaqCandidate, FaqChange, FaqList, FaqView
@@ -38,7 +39,8 @@ def show_list(found: FaqList) -> None:
         rows = [row for one in found.candidates for row in _candidate_rows(one)]
         table(rows, ["candidate", "flow", "asked", "askers", "answer", "question"])
         if any(one.alike for one in found.candidates):
-            note("~ seems to ask the same, and is counted with it. If so:  afw faq join ID      If not:  afw faq split")
+            note("~ seems to ask the same, and is counted with it. If so:  afw faq join ID")
+            note("  If one of them asks something else:  afw faq split ID 'TEXT'")
         if any(one.near for one in found.candidates):
             note("? may ask what the one above it, or the named entry, asks. If so:  afw faq join ID ID")
     for warning in found.warnings:
@@ -95,7 +97,8 @@ def show_entry(view: FaqView, history: Sequence[FaqChange]) -> None:
     if said is not None and entry.pending:
         print(f"\n{dim('Served until this is approved')}")
         print(f"  {bold(said.question)}")
-        _facts([("asked as", wording) for wording in said.wordings])
+        for wording in said.wordings:
+            print(f"  {dim('also')} {clean(wording)}")
         print(paragraphs(said.answer, "  "))
     if history:
         print(f"\n{dim('History')}")
