@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pty
 import signal
@@ -34,7 +35,7 @@ def test_a_file_is_warmed_shown_and_gone_on_with(afw: Afw) -> None:
     assert "3 questions: 1 stored, 1 refused, 1 left" in left.out
     assert "1 follow up" in left.out
     job = left.out.split()[0]
-    assert f"afw warm --resume {job}" in left.err
+    assert f"afw warm --resume {job}  (with another budget)" in left.err
     done = afw.json("warm", "--resume", "last", "--budget-calls", "5", "--each")
     assert (done["job"], done["state"], done["stored"], done["asked"]) == (job, "done", 2, 2)
     assert {item["question"]: item["outcome"] for item in done["items"]} == {
@@ -68,12 +69,31 @@ def test_questions_come_from_stdin_with_their_path(afw: Afw) -> None:
         (["questions.txt", "--flow", "nowhere"], "unknown_flow", 1),
         (["questions.txt", "--budget-time", "soon"], "invalid_input", 2),
         (["questions.txt", "--resume", "last"], "invalid_input", 2),
+        (["--resume", "last", "--flow", "echo"], "invalid_input", 2),
+        (["questions.txt", "--follow-ups", "2"], "invalid_input", 2),
         (["--flow", "echo"], "invalid_input", 2),
     ],
 )
 def test_what_cannot_be_done_is_said(afw: Afw, arguments: list[str], kind: str, code: int) -> None:
     assert_error(afw.json("warm", *arguments, code=code), kind)
     assert afw.asked() == []
+
+
+def test_nothing_is_begun_with_what_nobody_could_ask(afw: Afw) -> None:
+    bytes_ = afw.run("warm", "-", "--json", stdin=b"What is this?\n\xff\xfe\x00")
+    assert bytes_.code == 2
+    assert_error(json.loads(bytes_.out), "invalid_input")
+    assert "stdin is not UTF-8 text (byte 14)" in bytes_.out
+    assert afw.json("warm", "show", "--list")["warm_ups"] == []
+
+
+def test_what_failed_is_named_on_demand(afw: Afw) -> None:
+    (afw.work / "strange.yaml").write_text("- {question: echo one}\n- {question: echo two, flow: ehco}\n")
+    assert "Which:  the same with --each" in afw.run("warm", "strange.yaml", "--dry-run").err
+    done = afw.run("warm", "strange.yaml")
+    which = f"afw warm show {done.out.split()[0]} --each"
+    assert (done.code, f"Which:  {which}" in done.err) == (1, True)
+    assert "did you mean 'echo'?" in afw.ok(*which.split()[1:]).out
 
 
 def test_without_redis_it_says_so_and_asks_nothing(afw: Afw) -> None:
@@ -104,6 +124,7 @@ def test_ctrl_c_ends_with_the_report_and_the_way_on(afw: Afw) -> None:
     job = out.split()[0].decode()
     assert "1/3" in terminal
     assert f"afw warm --resume {job}" in terminal
+    assert "another budget" not in terminal, "none was given"
     done = afw.json("warm", "--resume", job)
     assert (done["state"], done["stored"] + done["warm"]) == ("done", 3)
     assert sorted(set(afw.asked())) == ["echo the first thing", "echo the third thing", "please hang"]

@@ -25,7 +25,7 @@ _TREES = frozenset({".yaml", ".yml", ".json"})
 _KEYS = frozenset({"question", "then", "flow", "standalone"})
 
 
-def read_questions(text: str, name: str) -> tuple[WarmPath, ...]:
+def read_questions(said: str | bytes, name: str) -> tuple[WarmPath, ...]:
     """The questions of a file that is called `name`. What its ending does not tell, its first character does.
 
     Raises `InputError`.
@@ -33,6 +33,10 @@ def read_questions(text: str, name: str) -> tuple[WarmPath, ...]:
     >>> read_questions("What is Redis?  ", "a.txt")[0].questions
     ('What is Redis?',)
     """
+    try:
+        text = said if isinstance(said, str) else said.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{name} is not UTF-8 text (byte {error.start})", file=name) from error
     ending = Path(name).suffix.casefold()
     if ending in _TREES:
         found = _tree(text, name)

@@ -15,6 +15,7 @@ from typing import Any
 
 import msgspec
 
+from agentic_flywheel.amounts import counted
 from agentic_flywheel.errors import InputError, UnknownWarmUp
 from agentic_flywheel.flows.protocol import FlowSpec
 from agentic_flywheel.flows.registry import Registry
@@ -26,6 +27,7 @@ from agentic_flywheel.insight.warm_file import read_questions
 from agentic_flywheel.insight.warm_run import WarmRun, roots_of
 from agentic_flywheel.insight.warm_sources import WarmSources
 from agentic_flywheel.personal_data import spoken
+from agentic_flywheel.policy.admission import admit_text
 from agentic_flywheel.redacting import Redacting
 from agentic_flywheel.settings import Settings
 from agentic_flywheel.store.store import Store
@@ -152,8 +154,7 @@ class Warming:
         paths = [path if isinstance(path, WarmPath) else WarmPath(questions=(path,)) for path in questions]
         name = ""
         if file is not None:
-            text = _read(Path(file))
-            paths += read_questions(text, str(file))
+            paths += read_questions(_read(Path(file)), str(file))
             name = str(file)
         if flow is not None:
             flow = self._registry.current().get(flow).key
@@ -163,10 +164,12 @@ class Warming:
             msgspec.structs.replace(path, flow=path.flow or flow or "", standalone=path.standalone or standalone)
             for path in paths
         ]
+        for question in (question for path in paths for question in path.questions):
+            admit_text(question, "question")
         if not (paths or popular or faq):
             raise InputError(
                 "there is nothing to warm",
-                suggestions=("Give questions, a file, a number of popular questions, or the FAQ.",),
+                suggestions=("Give questions, a file, a number of popular questions (1 or more), or the FAQ.",),
             )
         if not dry_run:
             self._check_kept(paths)
@@ -347,11 +350,9 @@ def _priced(spec: FlowSpec) -> bool:
     return Price.of(spec) != Price()
 
 
-def _read(file: Path) -> str:
+def _read(file: Path) -> bytes:
     try:
-        return file.read_text("utf-8")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{file} is not UTF-8 text (byte {error.start})", file=str(file)) from error
+        return file.read_bytes()
     except OSError as error:
         raise InputError(f"cannot read {file}: {error.strerror}", file=str(file)) from error
 
@@ -371,10 +372,10 @@ def _report(
     broken = job.state == "running" and job.heard_at and time.time() - job.heard_at > SILENT_SECONDS
     order = job.order
     sources = (
-        order.name or (f"{sum(len(path.questions) for path in order.paths)} questions" if order.paths else ""),
+        order.name or (counted(sum(len(path.questions) for path in order.paths), "questions") if order.paths else ""),
         "FAQ" if order.faq else "",
-        f"{order.popular} popular questions" if order.popular else "",
-        f"{order.follow_ups} follow-ups of each" if order.popular and order.follow_ups else "",
+        counted(order.popular, "popular questions") if order.popular else "",
+        f"{counted(order.follow_ups, 'follow-ups')} of each" if order.popular and order.follow_ups else "",
     )
     return WarmReport(
         job=order.id,
@@ -404,4 +405,5 @@ def _report(
 
 
 def _reasons(items: Mapping[str, WarmItem], outcome: WarmOutcome) -> dict[str, int]:
-    return dict(Counter(item.reason for item in items.values() if item.outcome is outcome).most_common())
+    counts = Counter(item.reason for item in items.values() if item.outcome is outcome)
+    return dict(sorted(counts.items(), key=lambda one: (-one[1], one[0])))

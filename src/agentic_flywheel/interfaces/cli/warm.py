@@ -78,9 +78,11 @@ def run(invocation: Invocation, /, resume: str | None, dry_run: bool, each: bool
     """
     from agentic_flywheel.interfaces.cli.main import INTERRUPTED
 
-    given = [name for name in ("file", "popular", "faq", "follow_ups", "refresh", "standalone") if options[name]]
-    if resume and (given or dry_run):
+    ordered = ("file", "popular", "faq", "flow", "follow_ups", "refresh", "standalone")
+    if resume and (dry_run or any(options[name] for name in ordered)):
         raise click.UsageError("--resume goes on with what was ordered; besides it only budgets and --concurrency fit.")
+    if options["follow_ups"] and not options["popular"]:
+        raise click.UsageError("--follow-ups N are asked after popular questions: say how many of these, --popular N.")
     last: list[WarmUp] = []
 
     async def work(flywheel: Flywheel) -> None:
@@ -134,7 +136,7 @@ async def _begun(
         job = "" if resume == LAST else resume
         warm_up = await flywheel.warming.resume(job, budget=budget, concurrency=concurrency)
     else:
-        questions = read_questions(sys.stdin.read(), "stdin") if file == STANDARD else ()
+        questions = read_questions(sys.stdin.buffer.read(), "stdin") if file == STANDARD else ()
         warm_up = await flywheel.warming.begin(
             questions,
             file=None if file == STANDARD else file,
@@ -178,7 +180,8 @@ def stop(invocation: Invocation, job: str) -> None:
 def _show(invocation: Invocation, report: WarmReport, *, each: bool) -> None:
     import msgspec
 
-    from agentic_flywheel.interfaces.cli.terminal import bold, clean, counted, note, print_json, seconds, words
+    from agentic_flywheel.amounts import counted
+    from agentic_flywheel.interfaces.cli.terminal import bold, clean, note, print_json, seconds, words
 
     if invocation.as_json:
         print_json(report if each else msgspec.structs.replace(report, items=()))
@@ -198,8 +201,11 @@ def _show(invocation: Invocation, report: WarmReport, *, each: bool) -> None:
     for name, reasons in (("refused", report.refusals), ("failed", report.failures)):
         if reasons:
             print(clean(f"  {name}: " + ", ".join(f"{count} {words(reason)}" for reason, count in reasons.items())))
+    if report.failed and not each:
+        note("Which:  " + (f"afw warm show {report.job} --each" if report.job else "the same with --each"))
     if report.job and (report.failed or report.left) and report.state != "running":
-        note(f"Go on:  afw warm --resume {report.job}" + ("  (with another budget)" if report.bound else ""))
+        spent = report.bound is not None and report.bound.value in _BUDGETS
+        note(f"Go on:  afw warm --resume {report.job}" + ("  (with another budget)" if spent else ""))
 
 
 def _show_list(invocation: Invocation, reports: list[WarmReport]) -> None:
@@ -242,6 +248,7 @@ _BOUNDS = {
     "flow": "a flow fails",
     "stopped": "stopped",
 }
+_BUDGETS = frozenset({"calls", "time", "money"})
 
 
 class _Bar:

@@ -11,6 +11,7 @@ from mcp.server.mcpserver import Context
 from mcp_types import CallToolResult, ToolAnnotations
 from pydantic import BaseModel, ConfigDict, Field
 
+from agentic_flywheel.amounts import counted
 from agentic_flywheel.interfaces.mcp.arguments import FlowFilter
 from agentic_flywheel.interfaces.mcp.results import Result
 from agentic_flywheel.interfaces.mcp.surface import FlywheelServer, answered
@@ -138,7 +139,7 @@ def _report_text(report: WarmReport) -> str:
         "left": report.left,
     }
     told = ", ".join(f"{count} {name}" for name, count in counts.items() if count) or "nothing to do"
-    lines = [f"{report.total} questions: {told}; {report.asked} calls of flows."]
+    lines = [f"{counted(report.total, 'questions')}: {told}; {counted(report.asked, 'calls')} of flows."]
     for name, reasons in (("Refused", report.refusals), ("Failed", report.failures)):
         if reasons:
             lines.append(f"{name}: {', '.join(f'{count} {reason}' for reason, count in reasons.items())}.")
