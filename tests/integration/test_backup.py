@@ -532,6 +532,9 @@ async def test_the_command_line_tells_what_it_did(valkey: Server, tmp_path: Path
     assert receipt["file"].startswith("afw-default-")
     assert receipt["file"].endswith(".jsonl.zst")
     assert receipt["records"] == {"flow": 1, "session": 1, "turn": 1, "entry": 1}
+    assert "1 turn" in afw.ok("export", "y.jsonl", "--sessions", "--since", "yesterday").out
+    assert "lies ahead" in afw.run("export", "y.jsonl", "--since", "2100-01-01").err
+    assert "is no moment: write 2026-11-01" in afw.run("export", "y.jsonl", "--since", "soon").err
     piped = afw.ok("export", "-", "--sessions")
     assert [read_line(line).kind for line in piped.out.encode().splitlines(keepends=True)] == [
         "header", "session", "turn", "trailer",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import pty
 import subprocess
@@ -137,6 +138,8 @@ def test_sessions_are_linked_and_exported(afw: Afw) -> None:
     assert afw.json("session", "export", "one")["format"] == "agentic-flywheel thread"
     afw.ok("session", "export", "one", str(afw.work / "one.md"))
     assert (afw.work / "one.md").read_text().startswith("# How does Keycloak")
+    afw.ok("session", "export", "one", "one.json")
+    assert json.loads((afw.work / "one.json").read_text())["format"] == "agentic-flywheel thread"
 
 
 def test_a_session_is_deleted_only_with_yes(afw: Afw) -> None:
@@ -153,6 +156,15 @@ def test_a_session_is_deleted_only_with_yes(afw: Afw) -> None:
     assert "  removed 1 session, 1 turn, 1 entry" in done.out
     assert_error(afw.json("session", "show", "talk", code=1), "unknown_session")
     assert_error(afw.json("session", "delete", "talk", "--yes", code=1), "unknown_session")
+
+
+def test_one_turn_of_a_session_is_deleted_only_with_yes(afw: Afw) -> None:
+    turns = [afw.json("ask", f"echo {word}", *ECHO, "--session", "talk")["turn_id"] for word in ("kept", "gone")]
+    assert afw.json("session", "delete", "talk", "--turn", turns[1], code=1)["removed"]["turns"] == 1
+    assert len(afw.json("session", "show", "talk")["turns"]) == 2
+    assert "removed 1 turn" in afw.ok("session", "delete", "talk", "--turn", turns[1], "--yes").out
+    assert [turn["id"] for turn in afw.json("session", "show", "talk")["turns"]] == turns[:1]
+    assert_error(afw.json("session", "delete", "talk", "--turn", turns[1], "--yes", code=1), "unknown_turn")
 
 
 def test_old_sessions_are_swept(afw: Afw) -> None:

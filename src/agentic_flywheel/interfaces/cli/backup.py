@@ -189,7 +189,7 @@ def _show_import(receipt: BackupReceipt) -> None:
 
 
 def _counts(counts: dict[str, int]) -> str:
-    from agentic_flywheel.interfaces.cli.terminal import counted
+    from agentic_flywheel.amounts import counted
 
     shown = [_counted(counts[kind], kind, counted) for kind in dict.fromkeys([*_NOUNS, *counts]) if counts.get(kind)]
     return ", ".join(shown) or "nothing"
@@ -212,16 +212,16 @@ def _name(tenant: str) -> str:
 
 
 def _moment(text: str) -> float:
-    """What `--since` names, in epoch seconds: a date or time (of this machine's zone), or so long ago."""
+    """What `--since` names, in epoch seconds, as everywhere. Raises `InputError`."""
     import time
-    from datetime import datetime
 
-    from agentic_flywheel.durations import parse_duration
+    from agentic_flywheel.errors import InputError
+    from agentic_flywheel.search.history.query import moment_of
 
-    try:
-        return datetime.fromisoformat(text).astimezone().timestamp()
-    except ValueError:
-        return time.time() - parse_duration(text).total_seconds()
+    now = time.time()
+    if (moment := moment_of(text, end=False, now=now)) > now:
+        raise InputError(f"--since {text} lies ahead: nothing was active since then")
+    return moment
 
 
 class _Progress:

@@ -26,7 +26,8 @@ def popular(invocation: Invocation, days: int, flow: str | None, limit: int) -> 
 
     Other wordings of a question stand below it. Only what everybody of the tenant may see is counted.
     """
-    from agentic_flywheel.interfaces.cli.terminal import counted, note, print_json, table
+    from agentic_flywheel.amounts import counted
+    from agentic_flywheel.interfaces.cli.terminal import note, print_json, table
 
     found = invocation.run(lambda flywheel: flywheel.popular.list(days, flow, limit))
     if invocation.as_json:
@@ -41,7 +42,8 @@ def popular(invocation: Invocation, days: int, flow: str | None, limit: int) -> 
 
 
 def _rows(question: PopularQuestion) -> list[list[str]]:
-    from agentic_flywheel.interfaces.cli.terminal import ago, counted, seconds
+    from agentic_flywheel.amounts import counted
+    from agentic_flywheel.interfaces.cli.terminal import ago, seconds
 
     others = question.wordings[1:]
     known = f"  (FAQ: {question.faq})" if question.faq else "" if question.entry_key else "  (no answer is stored now)"
@@ -82,5 +84,5 @@ def paths(invocation: Invocation, question: str, then: tuple[str, ...], days: in
         rows = [[str(step.count), f"{step.share:.0%}", str(step.askers), step.flow, step.question] for step in found]
         table(rows, ["asked", "share", "by", "flow", "next question"])
     else:
-        note("No two people asked the same after that.")
+        note("No two people asked the same after that. It is found in words in which it was asked: afw popular")
     return 0 if found else NOTHING_KNOWN

@@ -155,20 +155,27 @@ def links(invocation: Invocation, session_id: str, user: str | None, limit: int)
 @click.argument("session_id", metavar="SESSION")
 @click.argument("file", required=False, type=click.Path(dir_okay=False, writable=True))
 @click.option(
-    "--format", "form", type=click.Choice(["markdown", "json"]), default="markdown", show_default=True, help="As what."
+    "--format", "form", type=click.Choice(["markdown", "json"]), help="As what. [json if FILE ends so, else markdown]"
 )
 @click.option("--limit", type=click.IntRange(1), metavar="N", help="Only the newest N turns.")
 @click.option("--without-private", is_flag=True, help="Leave out private turns.")
 @click.pass_obj
 def export(
-    invocation: Invocation, session_id: str, file: str | None, form: str, limit: int | None, without_private: bool
+    invocation: Invocation,
+    session_id: str,
+    file: str | None,
+    form: str | None,
+    limit: int | None,
+    without_private: bool,
 ) -> None:
     """Write a session as a document, to FILE or to stdout: Markdown to read, or JSON."""
     from agentic_flywheel.interfaces.cli.terminal import note, print_json
 
+    if invocation.as_json or (form is None and file is not None and file.endswith(".json")):
+        form = "json"
     text = invocation.run(
         lambda flywheel: flywheel.sessions.export(
-            session_id, form="json" if invocation.as_json else form, limit=limit, private=not without_private
+            session_id, form=form or "markdown", limit=limit, private=not without_private
         )
     )
     if file is None:
@@ -224,13 +231,23 @@ def _show_changed(invocation: Invocation, changed: Session) -> None:
 
 @session.command("delete")
 @click.argument("session_id", metavar="SESSION")
+@click.option("--turn", metavar="ID", help="Only this turn of it.")
 @confirmation_options
 @click.pass_obj
-def delete(invocation: Invocation, session_id: str, yes: bool, dry_run: bool) -> int:
-    """Delete a session.
+def delete(invocation: Invocation, session_id: str, turn: str | None, yes: bool, dry_run: bool) -> int:
+    """Delete a session, or one turn of it.
 
     Its turns go, and the answers that were kept for it alone.
     """
+    if turn is not None:
+        return remove(
+            invocation,
+            "turn.delete",
+            f"{session_id} {turn}",
+            lambda flywheel, only_look: flywheel.sessions.delete_turn(session_id, turn, dry_run=only_look),
+            yes=yes,
+            dry_run=dry_run,
+        )
     return remove(
         invocation,
         "session.delete",
