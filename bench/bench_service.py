@@ -4,10 +4,11 @@
                                   [--check] [--write]
 
 `afw serve` runs as it is delivered, with one worker and its log of requests, twice: answers come from Redis, or from
-the near cache. Behind it stands a process that is a Flowise; the bare endpoint is a Starlette route in that process, on
-the same server and loop, that answers as many bytes and does nothing. LiteLLM's proxy (one worker, its Redis cache, the
-same Redis, an OpenAI-compatible model in the same process behind) is installed from the package registry into
-.cache/litellm-venv. This process is the client (http_load.py), over kept connections; it checks every answer.
+the near cache. It is asked by anybody, and once more with an API key that has a rate. Behind it stands a process that
+is a Flowise; the bare endpoint is a Starlette route in that process, on the same server and loop, that answers as many
+bytes and does nothing. LiteLLM's proxy (one worker, its Redis cache, the same Redis, an OpenAI-compatible model in the
+same process behind) is installed from the package registry into .cache/litellm-venv. This process is the client
+(http_load.py), over kept connections; it checks every answer.
 
 Every round runs all arms at 1 and at 32 connections, in an order that changes, each beside a block of the bare
 endpoint: what disturbs this machine disturbs both, and the ratio is the median of the rounds' ratios. Each block of
@@ -21,6 +22,7 @@ from the near cache, and 20 times LiteLLM's. `--check` exits with 1 where one is
 from __future__ import annotations
 
 import argparse
+import asyncio
 import json
 import random
 import statistics
@@ -34,6 +36,8 @@ from pathlib import Path
 import msgspec
 import uvloop
 
+from agentic_flywheel import Flywheel
+from agentic_flywheel.callers import Scope
 from http_load import Block, Sent, ask, percentile, post
 from performance_page import circumstances, markdown_table, write_part
 from private_server import PrivateServer, private_server
@@ -80,11 +84,15 @@ def questions(count: int) -> list[str]:
     return [f"How does part {number} of the system work?" for number in range(count)]
 
 
-def arms_of(name: str, running: Running) -> list[Arm]:
-    """The ways into a service: what is sent for a question."""
+def arms_of(name: str, running: Running, key: str) -> list[Arm]:
+    """The ways into a service: what is sent for a question, by anybody and by who has the key."""
 
     def flowise(question: str) -> bytes:
         return post(f"{running.url}/api/v1/prediction/{FLOW_ID}", json.dumps({"question": question}).encode())
+
+    def keyed(question: str) -> bytes:
+        body = json.dumps({"question": question}).encode()
+        return post(f"{running.url}/api/v1/prediction/{FLOW_ID}", body, {"X-API-Key": key})
 
     def openai(question: str) -> bytes:
         return post(f"{running.url}/v1/chat/completions", chat(question))
@@ -98,10 +106,21 @@ def arms_of(name: str, running: Running) -> list[Arm]:
         headers = {"Accept": "application/json, text/event-stream", "MCP-Protocol-Version": "2025-11-25"}
         return post(f"{running.url}/mcp", json.dumps(body).encode(), headers)
 
-    arms = [Arm(f"Flowise proxy, {name}", running, flowise), Arm(f"OpenAI proxy, {name}", running, openai)]
+    arms = [
+        Arm(f"Flowise proxy, {name}", running, flowise),
+        Arm(f"Flowise proxy, API key, {name}", running, keyed),
+        Arm(f"OpenAI proxy, {name}", running, openai),
+    ]
     if "/api/v2/ask" in running.routes:
         arms.append(Arm(f"REST, {name}", running, rest))
     return [*arms, Arm(f"MCP, {name}", running, mcp)]
+
+
+async def key_for(url: str, tenant: str) -> str:
+    """The secret of a new key of a tenant, with a rate that is looked at and never reached."""
+    async with Flywheel.open(redis_url=url, tenant=tenant, background=False) as flywheel:
+        made = await flywheel.api_keys.create("bench", {Scope.ASK}, by="bench", rate_per_minute=1_000_000)
+        return made.secret
 
 
 def chat(question: str) -> bytes:
@@ -219,7 +238,7 @@ def run(server: PrivateServer, given: argparse.Namespace) -> list[Row]:
         for name, near in (("from Redis", "false"), ("near cache", "true")):
             more = {"AFW_NEAR_ENABLED": near, "AFW_TENANT": f"near-{near}"}
             running = stack.enter_context(service(folder / name.replace(" ", "-"), url, behind.url, **more))
-            arms += arms_of(name, running)
+            arms += arms_of(name, running, asyncio.run(key_for(url, f"near-{near}")))
         key = {"Authorization": f"Bearer {LITELLM_KEY}"}
         if not given.no_litellm and (other := stack.enter_context(litellm(folder / "litellm", url, behind.url))):
             arms.append(

@@ -1,11 +1,15 @@
 """Requests that came before, word for word, answered once more without being understood anew.
 
 Invariant: a request is answered here only if all of it (method, target, every header, body) is what a request had that
-went the whole way, by nobody's credential, and was given an answer from memory. What gate, route and handler made of
-it follows from these bytes alone, but for what `Again.holds` looks at, so it would be the same again. The answer is
-found anew each time (`Flywheel.at_hand`), with its turn, its counts and its line in the log; where it is not at hand,
-the request goes the whole way. Both ways say the same: heads and bodies are made by the same functions, a head once for
-all that differ only in what `_Head` fills in.
+went the whole way and was given an answer from memory. What gate, route and handler made of it follows from these bytes
+and from who calls, but for what `Again.holds` looks at, so it would be the same again. Who calls is found anew each
+time, as the gate finds it: a credential is checked, and its rate spent, before anything else; where that comes to
+another caller or to none, the request goes the whole way, and spends nothing more. The answer is found anew as well
+(`Flywheel.at_hand`), with its turn, its counts and its line in the log; where it is not at hand, the request goes the
+whole way. Both ways say the same: heads and bodies are made by the same functions, a head once for all that differ only
+in what `_Head` fills in.
+
+Requests are known by a digest with a key of this process: their credentials and words are not kept for it.
 """
 
 from __future__ import annotations
@@ -14,7 +18,8 @@ import logging
 import secrets
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
@@ -22,25 +27,29 @@ from starlette.responses import Response
 
 from agentic_flywheel.identifiers import new_id
 from agentic_flywheel.interfaces.http.boundary import HEADERS
+from agentic_flywheel.interfaces.http.call import Call
 from agentic_flywheel.model import Answer, Directives, Outcome
 
 if TYPE_CHECKING:
+    from agentic_flywheel.callers import Caller
     from agentic_flywheel.flywheel import Flywheel
-    from agentic_flywheel.interfaces.http.call import Call
     from agentic_flywheel.interfaces.http.service import Service
 
-#: What was sent: target, headers, body; of a POST.
-Sent = tuple[bytes, tuple[tuple[bytes, bytes], ...], bytes]
+Headers = Iterable[tuple[bytes, bytes]]
 
-#: Where the gate finds it, in the scope of a request that may come again.
+#: Where the gate finds what was sent, in the scope of a request that may come again.
 SENT: Final = "afw.sent"
-#: Requests that are known, and the longest body of one in bytes.
+#: And the call of one whose credential was checked already.
+ADMITTED: Final = "afw.admitted"
+#: Requests that are known, and the most that one may come to in bytes, headers and all.
 MOST: Final = 4096
-LONGEST: Final = 4096
-#: The most that headers of one may come to, in bytes.
-_LONGEST_HEADERS: Final = 4096
+LONGEST: Final = 8192
+#: What no header's name or value, and no target, holds.
+_END: Final = b"\r\n"
 #: Of each request alone, or answered with more than the handler says.
 _OWN: Final = frozenset({b"x-request-id", b"traceparent", b"origin", b"expect", b"idempotency-key"})
+#: What admission says of a caller's rate, anew each time.
+_OF_RATE: Final = frozenset({b"ratelimit", b"ratelimit-policy"})
 #: What `Flywheel.ask` may be given besides a question, whom to ask and who asks.
 _MORE: Final = ("session", "intent", "config", "domain", "history", "instructions", "turn_id")
 #: Where a head is cut; nobody who wrote an id knows it.
@@ -68,9 +77,12 @@ class Again(NamedTuple):
         """Have the request known, if it `asked` nothing but a question and the answer came from memory."""
         verbatim = asked.get("verbatim")
         bare = not any(asked.get(name) for name in _MORE) and not (verbatim and verbatim.credential)
-        bare = bare and asked.get("among") is None
-        if bare and asked["directives"] == Directives() and answer.outcome is Outcome.HIT:
+        if not bare or asked["directives"] != Directives() or answer.outcome is not Outcome.HIT:
+            return
+        if call.flows is None:
             call.again = self
+        elif self.flow is not None:  # one of the caller's: `Flywheel.ask` has named it so
+            call.again = self._replace(flow=answer.flow)
 
     def response(self, answer: Answer) -> Response:
         """The response with an answer."""
@@ -137,10 +149,11 @@ def with_security(headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes
 class _Known:
     """A request that came before; its head, once it was answered here."""
 
-    __slots__ = ("again", "head", "route")
+    __slots__ = ("again", "caller", "head", "route")
 
-    def __init__(self, again: Again, route: str) -> None:
+    def __init__(self, again: Again, caller: Caller, route: str) -> None:
         self.again = again
+        self.caller = caller
         self.route = route
         self.head: _Head | None = None
 
@@ -150,22 +163,32 @@ class Repeats:
 
     def __init__(self, service: Service) -> None:
         self._service = service
-        self._known: OrderedDict[Sent, _Known] = OrderedDict()
+        self._known: OrderedDict[bytes, _Known] = OrderedDict()
+        self._secret = secrets.token_bytes(32)
         #: Answered here so far.
         self.answered = 0
 
-    def learn(self, sent: Sent, call: Call, again: Again) -> None:
-        """Know a request that was just answered the whole way from memory; not one with more to it than its bytes."""
-        headers = sent[1]
-        if call.known is not self._service.anybody or call.headers or not _OWN.isdisjoint(name for name, _ in headers):
+    def sent(self, target: bytes, headers: Headers, body: bytes | bytearray) -> bytes | None:
+        """What a POST is known by; None for one that is too long."""
+        parts: list[bytes | bytearray] = [target]
+        for name, value in headers:
+            parts += (name, value)
+        parts += (b"", body)
+        told = _END.join(parts)
+        return blake2b(told, key=self._secret, digest_size=32).digest() if len(told) <= LONGEST else None
+
+    def learn(self, sent: bytes, headers: Headers, call: Call, again: Again) -> None:
+        """Know a request that was just answered the whole way from memory; not one with more to it than its bytes and
+        its caller."""
+        if call.known is None or not _OWN.isdisjoint(name for name, _ in headers):
             return
-        if len(sent[2]) > LONGEST or sum(len(name) + len(value) for name, value in headers) > _LONGEST_HEADERS:
+        if not _OF_RATE.issuperset(name for name, _ in call.headers):
             return
-        self._known[sent] = _Known(again, call.route)
+        self._known[sent] = _Known(again, call.known, call.route)
         if len(self._known) > MOST:
             self._known.popitem(last=False)
 
-    def known(self, sent: Sent) -> _Known | None:
+    def known(self, sent: bytes) -> _Known | None:
         """What was made of the request before, if that holds."""
         known = self._known.get(sent)
         if known is None:
@@ -179,24 +202,52 @@ class Repeats:
         del self._known[sent]
         return None
 
-    def near(self, known: _Known) -> Answer | None:
-        """The answer, where Redis need not be asked."""
-        again = known.again
-        return again.flywheel.at_hand.near(again.question, again.flow, again.user)
+    def forget(self, flywheel: Flywheel) -> None:
+        """Know nothing any more that this one would answer."""
+        for sent in [sent for sent, known in self._known.items() if known.again.flywheel is flywheel]:
+            del self._known[sent]
 
-    async def confirmed(self, known: _Known) -> Answer | None:
-        """The answer as Redis confirms it."""
-        again = known.again
-        return await again.flywheel.at_hand.answer(again.question, again.flow, again.user)
+    def waits(self, known: _Known) -> bool:
+        """Whether Redis has to be asked, for the answer or for who calls."""
+        return known.caller is not self._service.anybody or known.again.flywheel.at_hand.confirmed
 
-    def response(self, known: _Known, answer: Answer, began: float) -> bytes:
+    def near(self, known: _Known, began: float) -> bytes | None:
+        """The response (see `_response`) where Redis need not be asked; None: the request goes the whole way."""
+        again = known.again
+        answer = again.flywheel.at_hand.near(again.question, again.flow, again.user)
+        return None if answer is None else self._response(known, answer, began)
+
+    async def confirmed(self, known: _Known, scope: Any, began: float) -> bytes | None:
+        """The same as Redis confirms it. May raise what the whole way would; where a credential was checked and the
+        request goes the whole way, the gate finds the call in its scope."""
+        if known.caller is self._service.anybody:
+            return await self._found(known, began, None)
+        call = Call(self._service, request_id=new_id()[:16])
+        call.known = await self._service.admit(call, dict(scope["headers"]))
+        scope[ADMITTED] = call
+        if call.known != known.caller or call.flywheel is not known.again.flywheel:
+            return None
+        told = await self._found(known, began, call)
+        if told is not None:
+            call.release()
+        return told
+
+    async def _found(self, known: _Known, began: float, call: Call | None) -> bytes | None:
+        again = known.again
+        answer = await again.flywheel.at_hand.answer(again.question, again.flow, again.user)
+        return None if answer is None else self._response(known, answer, began, call)
+
+    def _response(self, known: _Known, answer: Answer, began: float, call: Call | None = None) -> bytes:
         """The response without the status line and what the server says of itself; counted and logged."""
         head = known.head
         if head is None or head.facts != facts_of(answer):
             head = known.head = _Head(known.again, answer)
         body = known.again.body(answer)
-        request_id = new_id()[:16]
-        told = head.filled(answer, len(body), request_id)
+        request_id = new_id()[:16] if call is None else call.request_id
+        parts = [head.filled(answer, len(body), request_id)]
+        if call is not None:
+            for name, value in call.headers:
+                parts += (name, b": ", value, _END)
         self.answered += 1
-        self._service.answered(known.route, self._service.anybody, request_id, "POST", 200, time.perf_counter() - began)
-        return b"".join((told, b"\r\n", body))
+        self._service.answered(known.route, known.caller, request_id, "POST", 200, time.perf_counter() - began)
+        return b"".join((*parts, _END, body))

@@ -19,8 +19,6 @@ from agentic_flywheel.interfaces.http.again import LONGEST, SENT, Repeats
 if TYPE_CHECKING:
     from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
-    from agentic_flywheel.interfaces.http.again import Sent
-    from agentic_flywheel.model import Answer
 
 _log = logging.getLogger(__name__)
 #: What of uvicorn's inside is relied on, as 0.54 has it.
@@ -69,36 +67,38 @@ def answering(base: type[HttpToolsProtocol], repeats: Repeats) -> type[HttpTools
 
         def _answers(self, cycle: RequestResponseCycle, app: Any) -> bool:
             """Whether the request is answered here; it may be some time later."""
-            scope, body = cycle.scope, cycle.body
-            if scope["method"] != "POST" or len(body) > LONGEST:
+            scope = cycle.scope
+            if scope["method"] != "POST" or len(cycle.body) > LONGEST:
                 return False
-            sent: Sent = (self.url, tuple(scope["headers"]), bytes(body))
+            sent = repeats.sent(self.url, scope["headers"], cycle.body)
+            if sent is None:
+                return False
             scope[SENT] = sent  # type: ignore[typeddict-unknown-key]
             known = repeats.known(sent)
             if known is None or not cycle.keep_alive or cycle.waiting_for_100_continue or self.flow.write_paused:
                 return False
             began = perf_counter()
-            if known.again.flywheel.at_hand.confirmed:
+            if repeats.waits(known):
                 task = self.loop.create_task(self._confirmed(cycle, app, known, began))
                 task.add_done_callback(self.tasks.discard)
                 self.tasks.add(task)
                 return True
-            answer = repeats.near(known)
-            if answer is None:
+            told = repeats.near(known, began)
+            if told is None:
                 return False
-            self._respond(cycle, repeats.response(known, answer, began))
+            self._respond(cycle, told)
             return True
 
         async def _confirmed(self, cycle: RequestResponseCycle, app: Any, known: Any, began: float) -> None:
-            answer: Answer | None = None
+            told: bytes | None = None
             try:
-                answer = await repeats.confirmed(known)
+                told = await repeats.confirmed(known, cycle.scope, began)
             except Exception as error:  # noqa: BLE001 -- whoever asks is told of it on the whole way
                 _log.debug("a request goes the whole way: %s", error)
-            if answer is None:
+            if told is None:
                 await cycle.run_asgi(app)
             else:
-                self._respond(cycle, repeats.response(known, answer, began))
+                self._respond(cycle, told)
 
         def _respond(self, cycle: RequestResponseCycle, told: bytes) -> None:
             cycle.response_started = cycle.response_complete = True

@@ -15,7 +15,7 @@ from starlette.responses import Response
 from starlette.routing import Router
 
 from agentic_flywheel.errors import CredentialsMissing, FlywheelError, InputError, RequestTooLarge, UnknownAddress
-from agentic_flywheel.interfaces.http.again import SENT, with_security
+from agentic_flywheel.interfaces.http.again import ADMITTED, SENT, with_security
 from agentic_flywheel.interfaces.http.call import Call
 from agentic_flywheel.interfaces.http.problems import known_error, problem_response
 from agentic_flywheel.observe.marks import CALLER
@@ -43,7 +43,7 @@ class Gate:
             return
         began = time.perf_counter()
         headers = dict(scope["headers"])
-        call = Call(
+        call: Call = scope.get(ADMITTED) or Call(
             self._service,
             request_id=headers.get(b"x-request-id", b"").decode("latin-1"),
             traceparent=headers.get(b"traceparent", b"").decode("latin-1"),
@@ -57,7 +57,7 @@ class Gate:
         try:
             await self._pass(scope, headers, call, _Body(receive, headers, call), out)
             if call.again is not None and SENT in scope:
-                self._service.repeats.learn(scope[SENT], call, call.again)
+                self._service.repeats.learn(scope[SENT], scope["headers"], call, call.again)
         except Exception as error:
             known, more = known_error(error, call)
             if out.status:
@@ -82,7 +82,8 @@ class Gate:
                 await Response(status_code=204)(scope, body, out)
                 return
         boundary.check_origin(method, headers)
-        call.known = await self._service.admit(call, headers)
+        if ADMITTED not in scope:  # else it was, for bytes that have passed the checks above before
+            call.known = await self._service.admit(call, headers)
         await self.router(scope, body, out)
 
     async def failure(self, error: FlywheelError, call: Call, headers: dict[str, str], _scope: Scope) -> Response:

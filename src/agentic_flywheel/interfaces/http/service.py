@@ -48,7 +48,10 @@ class Service:
         self.registry = registry or Registry(settings)
         self.registry.look_every_seconds = _LOOK_SECONDS
         self.body_limit = int(settings.number("serve.max_body_megabytes") * 1_000_000)
-        self.tenants = Tenants(open_flywheel or self._open, most=int(settings["serve.max_tenants"]))
+        #: Requests that came before.
+        self.repeats = Repeats(self)
+        most = int(settings["serve.max_tenants"])
+        self.tenants = Tenants(open_flywheel or self._open, most=most, on_close=self.repeats.forget)
         self.warm_ups = WarmUps(self.tenants)
         self.closing = False
         self.metrics = Metrics()
@@ -58,8 +61,6 @@ class Service:
         #: Whether everybody must say who they are.
         self.guarded = is_guarded(settings)
         self.boundary = Boundary(settings, guarded=self.guarded)
-        #: Requests that came before.
-        self.repeats = Repeats(self)
         #: Who calls where nobody has to say so: whoever can reach loopback could run `afw` as well.
         self.anybody = Caller(
             tenant=settings.text("tenant"), scopes=frozenset(Scope), name="anybody here", proof="none"

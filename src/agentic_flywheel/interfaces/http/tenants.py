@@ -18,10 +18,18 @@ _log = logging.getLogger(__name__)
 
 
 class Tenants:
-    """Flywheels by tenant; `open_one` makes one, and connects nothing yet."""
+    """Flywheels by tenant; `open_one` makes one, and connects nothing yet. `on_close` is told of one that is closed to
+    make room."""
 
-    def __init__(self, open_one: Callable[[str], Flywheel], *, most: int) -> None:
+    def __init__(
+        self,
+        open_one: Callable[[str], Flywheel],
+        *,
+        most: int,
+        on_close: Callable[[Flywheel], None] = lambda _flywheel: None,
+    ) -> None:
         self._open_one = open_one
+        self._on_close = on_close
         self._most = most
         self._open: OrderedDict[str, Flywheel] = OrderedDict()
         self._held: dict[Flywheel, int] = {}
@@ -60,6 +68,7 @@ class Tenants:
         for tenant, flywheel in self._open.items():
             if flywheel not in self._held:
                 del self._open[tenant]
+                self._on_close(flywheel)
                 task = asyncio.get_running_loop().create_task(_close(flywheel))
                 self._closing.add(task)
                 task.add_done_callback(self._closing.discard)
