@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from agentic_flywheel.behind import WriteBehind
 from agentic_flywheel.errors import InputError, UnknownSession
 from agentic_flywheel.matching import Matching
-from agentic_flywheel.model import Entry, Receipt
+from agentic_flywheel.model import Entry, Receipt, Turn
 from agentic_flywheel.policy.admission import admit_id
 from agentic_flywheel.policy.sharing import Scope
 from agentic_flywheel.sessions import Sessions
@@ -91,6 +91,11 @@ class Forgetting:
             return entry.user == user and not (dry_run and counted)
 
         removed["shared answers"] += await self._unstore(left, pending, dry_run=dry_run)
+        aside = await self._store.outbox.forget_turns(
+            lambda turn: turn.user == user and not (dry_run and turn.session_id in here), dry_run=dry_run
+        )
+        if aside:
+            removed["turns set aside"] = aside
         removed["counted days"] = (await self._uncount(user, dry_run=dry_run)).removed["days"]
         if not dry_run:
             await self._store.sessions.forget_user(user)
@@ -111,20 +116,22 @@ class Forgetting:
         if user:
             admit_id(user, "user")
         await self._behind.flush()
+        await self._store.outbox.settle()
         removed: Counter[str] = Counter({"turns": 0, "entries": 0})
         pending = self._erasing.begin(dry_run=dry_run)
         async for sessions in self._scan.session_ids(user=user):
             for session in sessions:
                 turns, _ = await self._store.sessions.turns(session)
-                found = [
-                    turn
-                    for turn in turns
-                    if user in ("", turn.user) and _holds(needle, turn.question, turn.answer, turn.matched_question)
-                ]
+                found = [turn for turn in turns if user in ("", turn.user) and _said_in(turn, needle)]
                 await pending.add(traces=[turn.trace_id for turn in found])
                 for turn in found:
                     receipt = await self._sessions.delete_turn(session, turn.id, dry_run=dry_run)
                     removed.update(receipt.removed)
+        aside = await self._store.outbox.forget_turns(
+            lambda turn: user in ("", turn.user) and _said_in(turn, needle), dry_run=dry_run
+        )
+        if aside:
+            removed["turns set aside"] = aside
         removed["entries"] += await self._unstore(
             lambda _key, entry: user in ("", entry.user) and _holds(needle, entry.question, entry.asked, entry.answer),
             pending,
@@ -234,6 +241,10 @@ async def contributed(store: Store, sessions: Sequence[str]) -> dict[str, Entry]
 def _folded(text: str) -> str:
     """A text as it is compared: neither case, nor spacing, nor the form of letters counts."""
     return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+
+
+def _said_in(turn: Turn, needle: str) -> bool:
+    return _holds(needle, turn.question, turn.answer, turn.matched_question)
 
 
 def _holds(needle: str, *texts: str) -> bool:

@@ -7,6 +7,7 @@ import json
 import os
 import pty
 import subprocess
+from collections.abc import Awaitable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import pytest
 from afw_command import Afw
 from agentic_flywheel import Flywheel
 from agentic_flywheel.errors import InputError, UnknownSession
-from agentic_flywheel.model import Sharing
+from agentic_flywheel.model import Receipt, Sharing
 from byte_search import readings, values_of
 from flywheels import Oracle, opened, until
 from meanings import Words
@@ -248,6 +249,34 @@ async def test_answers_that_no_turn_tells_of_are_forgotten_with_whom_they_were_f
         assert receipt.removed["shared answers"] == 2
         await until(lambda: not lasting(valkey, tmp_path), "the last trace to go")
         assert len((await flywheel.cache.list())[0]) == 2  # bob's
+
+
+@pytest.mark.parametrize("what", ["user", "matching"])
+async def test_turns_that_were_set_aside_are_forgotten_too(valkey: Server, tmp_path: Path, what: str) -> None:
+    """What Redis refused for good stays on disk until somebody looks at it."""
+
+    def forget(flywheel: Flywheel, *, dry_run: bool) -> Awaitable[Receipt]:
+        if what == "user":
+            return flywheel.forgetting.user("ann", dry_run=dry_run)
+        return flywheel.forgetting.matching(MARK, dry_run=dry_run)
+
+    async with opened(valkey, tmp_path, {"oracle": Oracle()}) as flywheel:
+        with valkey.client() as redis:
+            for user in ("ann", "bob"):
+                redis.set(f"afw:v1:default:session:{{{user}}}:turns", "somebody else's", ex=600)
+        for user, question in (("ann", f"How is the {MARK} installed?"), ("bob", STAYS)):
+            await flywheel.ask(question, session=user, user=user)
+        await until(lambda: not flywheel.outbox.waits(), "both to be set aside")
+        with valkey.client() as redis:
+            redis.delete(*(f"afw:v1:default:session:{{{user}}}:turns" for user in ("ann", "bob")))
+        assert traces_on_disk(tmp_path)
+        shown = await forget(flywheel, dry_run=True)
+        assert len(await flywheel.outbox.rejected()) == 2
+        receipt = await forget(flywheel, dry_run=False)
+        assert receipt.removed == shown.removed
+        assert receipt.removed["turns set aside"] == 1
+        assert [one.kept.session for one in await flywheel.outbox.rejected()] == ["bob"]
+        await until(lambda: not lasting(valkey, tmp_path), "the last trace to go")
 
 
 async def test_a_single_turn_that_is_deleted_leaves_no_trace_of_its_own(redis_server: Server, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import asyncio
 import logging
 import time
 from collections import defaultdict, deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import cached_property
 from hashlib import blake2b
@@ -228,13 +228,19 @@ class Outbox:
 
     async def forget(self, session: str) -> int:
         """Remove every turn of a session from here; how many. Raises `StoreError`."""
-        if not self.waits() and self._rejected.stamp() is None:
-            return 0
-        async with self._alone():
+        return await self._forget(lambda kept: kept.session == session)
+
+    async def forget_turns(self, meant: Callable[[Turn], bool], *, dry_run: bool) -> int:
+        """Remove the tenant's turns that are meant from here, those that were set aside among them; how many. Raises
+        `StoreError`."""
+
+        def is_meant(kept: Kept) -> bool:
             try:
-                return await asyncio.to_thread(self._forget, session)
-            except OSError as error:
-                raise disk_error(error, self.path, "the session cannot be removed from the outbox") from error
+                return meant(turn_in(kept, self._link.seals))
+            except StoreDamaged:  # nobody can read it
+                return False
+
+        return await self._forget(is_meant, dry_run=dry_run)
 
     async def status(self) -> OutboxStatus:
         """What is here, for people."""
@@ -327,18 +333,27 @@ class Outbox:
                 raise StoreError("another process is delivering from the outbox", path=str(self.path))
             yield
 
-    def _forget(self, session: str) -> int:
+    async def _forget(self, meant: Callable[[Kept], bool], *, dry_run: bool = False) -> int:
+        if not self.waits() and self._rejected.stamp() is None:
+            return 0
+        async with self._alone():
+            try:
+                return await asyncio.to_thread(self._drop, meant, dry_run=dry_run)
+            except OSError as error:
+                raise disk_error(error, self.path, "turns cannot be removed from the outbox") from error
+
+    def _drop(self, meant: Callable[[Kept], bool], *, dry_run: bool) -> int:
         contents = self._journal.read()
         waiting = {
             record.offset
             for record in contents.records
-            if (kept := _kept_in(record.payload)) and (kept.tenant, kept.session) == (self._tenant, session)
+            if (kept := _kept_in(record.payload)) and kept.tenant == self._tenant and meant(kept)
         }
-        if waiting:
-            self._journal.drop(contents.position.seed, waiting)
         seed, found = self._rejected_with_seed()
-        rejected = {offset for offset, r in found if (r.kept.tenant, r.kept.session) == (self._tenant, session)}
-        if rejected:
+        rejected = {offset for offset, one in found if one.kept.tenant == self._tenant and meant(one.kept)}
+        if waiting and not dry_run:
+            self._journal.drop(contents.position.seed, waiting)
+        if rejected and not dry_run:
             self._rejected.drop(seed, rejected)
         return len(waiting) + len(rejected)
 
