@@ -206,8 +206,13 @@ def test_documents_go_to_files(afw: Afw) -> None:
     afw.ok("faq", "export", "faq.json")
     document = json.loads((afw.work / "faq.json").read_text())
     assert document == afw.json("faq", "export") | {"at": document["at"]}
-    afw.ok("faq", "export", "faq.md", "--flow", "echo")
+    assert afw.ok("faq", "export", "faq.md", "--flow", "echo").err == "wrote faq.md\n"
     assert f"### {QUESTION}" in (afw.work / "faq.md").read_text()
+    afw.registry.write_text(afw.registry.read_text().replace("name: Echo", "name: Echo\n    options: {version: 2}"))
+    changed = afw.ok("faq", "export")
+    assert QUESTION not in changed.out
+    assert "Left out, since not served now: 1 entry (--all has them)." in changed.err
+    assert "Left out" not in afw.ok("faq", "export", "--all").err
 
 
 async def test_the_doctor_tells_what_waits_for_a_person(valkey: Server, tmp_path: Path) -> None:

@@ -286,18 +286,28 @@ def export(invocation: Invocation, file: str | None, flow: str | None, everythin
     """
     as_json = invocation.as_json or (file is not None and file.endswith(".json"))
     form = "json" if as_json else "markdown"
-    text = invocation.run(lambda flywheel: flywheel.faq.export(form=form, flow=flow, everything=everything))
-    if file in (None, STANDARD):
-        sys.stdout.write(text)
-        return
+
+    async def work(flywheel: Flywheel) -> tuple[str, int]:
+        text = await flywheel.faq.export(form=form, flow=flow, everything=everything)
+        views = () if everything else await flywheel.faq.entries(flow=flow)
+        return text, sum(view.entry.published is not None and not view.state.served for view in views)
+
+    text, left = invocation.run(work)
+    from agentic_flywheel.amounts import counted
     from agentic_flywheel.errors import InputError
     from agentic_flywheel.interfaces.cli.terminal import note
 
-    try:
-        Path(str(file)).write_text(text, "utf-8")
-    except OSError as error:
-        raise InputError(f"cannot write '{file}': {error.strerror}", file=str(file)) from error
-    note(f"wrote {file}")
+    if file in (None, STANDARD):
+        sys.stdout.write(text)
+        sys.stdout.flush()  # so that the note comes after it where both go to one place
+    else:
+        try:
+            Path(str(file)).write_text(text, "utf-8")
+        except OSError as error:
+            raise InputError(f"cannot write '{file}': {error.strerror}", file=str(file)) from error
+        note(f"wrote {file}")
+    if left:
+        note(f"Left out, since not served now: {counted(left, 'entries')} (--all has them).")
 
 
 def _who(flywheel: Flywheel, user: str | None) -> str:
