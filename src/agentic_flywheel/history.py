@@ -36,7 +36,7 @@ from agentic_flywheel.history_indexes import HistoryIndexes
 from agentic_flywheel.history_pages import Place, Ranked, digest_of
 from agentic_flywheel.indexing import Freshness, Indexing, Progress
 from agentic_flywheel.model import Receipt
-from agentic_flywheel.policy.admission import admit_id
+from agentic_flywheel.policy.admission import admit_id, admit_text
 from agentic_flywheel.policy.visibility import sight_of
 from agentic_flywheel.search.embedding import Embedding
 from agentic_flywheel.search.history.fusion import bonus_of, fused
@@ -179,7 +179,7 @@ class History:
         indexing = await self.indexes.used()
         fresh, warnings = await self._freshened(indexing)
         name, fingerprint = "", ""
-        if await self._embedding.ready(0.0):
+        if await self._embedding.ready(_LOAD_SECONDS):
             name, fingerprint = self._embedding.embedder.name, self._embedding.embedder.fingerprint
         held = await self._safely(lambda: indexing.index.state(fingerprint), indexing, warnings)
         return msgspec.structs.replace(
@@ -237,7 +237,7 @@ class History:
             raise InputError(f"a page holds 1 to {LONGEST_PAGE} turns, not {limit}")
         now = time.time()
         given: dict[str, Any] = {
-            name: value if isinstance(value, int | float) else filter_value(name, value, now=now)
+            name: value if isinstance(value, int | float) else filter_value(name, admit_text(value, name), now=now)
             for name, value in filters.items()
             if value is not None and value != ""
         }

@@ -7,6 +7,7 @@ from collections.abc import Collection
 from agentic_flywheel.behind import WriteBehind
 from agentic_flywheel.errors import UnknownSession, UnknownTurn
 from agentic_flywheel.model import Turn
+from agentic_flywheel.policy.admission import admit_id
 from agentic_flywheel.store.store import Store
 
 
@@ -21,8 +22,9 @@ async def find_turn(
 ) -> Turn:
     """The turn of this id, or of this trace; "last" is the newest one of `session`. With `among`, one of these flows.
 
-    Raises `UnknownTurn`, and `UnknownSession` where it is in the session of another user than `user`.
+    Raises `IdError`, `UnknownTurn`, and `UnknownSession` where it is in the session of another user than `user`.
     """
+    admit_id(turn_id, "turn")
     await behind.flush()
     place = session or await store.sessions.find(turn_id)
     turns, _ = await store.sessions.turns(place) if place else ((), 0)

@@ -21,6 +21,7 @@ from agentic_flywheel.errors import (
     UnknownKey,
     UnknownSession,
 )
+from agentic_flywheel.likeness import ReportKind
 from agentic_flywheel.policy.context import Domain
 from flywheels import Oracle, opened
 from servers import Server
@@ -125,7 +126,21 @@ async def test_answers_that_cannot_be_written_down(valkey: Server, tmp_path: Pat
         assert (await flywheel.sessions.show("s")).turns[0].answer == answer.text
 
 
+_HALF = "\udcff"
 REFUSED: dict[str, tuple[Callable[[Flywheel], Awaitable[Any]], type[FlywheelError]]] = {
+    "search a flow in half a character": (lambda f: f.history.search("x", flow=_HALF), InputError),
+    "search a session in half a character": (lambda f: f.history.search("x", session=_HALF), InputError),
+    "search a tag in half a character": (lambda f: f.history.search("x", tag=_HALF), InputError),
+    "report half a character": (lambda f: f.similar.report(_HALF, ReportKind.WRONG), IdError),
+    "look at half a character": (lambda f: f.traces.view(_HALF), IdError),
+    "take half a character into the FAQ": (lambda f: f.faq.add(turn=_HALF), IdError),
+    "add to the FAQ as a number": (lambda f: f.faq.add("What is it?", "It.", flow="oracle", by=7), InputError),  # type: ignore[arg-type]
+    "add to the FAQ as half a character": (
+        lambda f: f.faq.add("What is it?", "It.", flow="oracle", by=_HALF),
+        InputError,
+    ),
+    "approve until no time": (lambda f: f.faq.approve("some", review_at=float("nan")), InputError),
+    "warm half a character": (lambda f: f.warming.begin([_HALF]), InputError),
     "list nothing": (lambda f: f.sessions.list(limit=0), InputError),
     "list from nowhere": (lambda f: f.sessions.list(cursor="x"), InputError),
     "list from before the start": (lambda f: f.sessions.list(cursor="-5"), InputError),

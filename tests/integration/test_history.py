@@ -286,6 +286,8 @@ async def test_another_embedder_makes_vectors_anew_and_words_work_meanwhile(home
             state = await flywheel.history.state()
             assert state.vectors == state.turns
             assert (state.embedder, state.kind) == (name, home.kind)
+        async with home.wheel(Words(name)) as flywheel:
+            assert (await flywheel.history.state()).vectors == state.turns, "also before anything was embedded"
 
 
 async def test_a_rebuild_tells_how_far_it_is_and_finds_the_same(home: Home) -> None:

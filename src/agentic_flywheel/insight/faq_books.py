@@ -17,6 +17,7 @@ from agentic_flywheel.curated import FaqBook, FaqCandidate, FaqChange, FaqEntry,
 from agentic_flywheel.errors import EditConflict, FlowError, InputError, StoreUnavailable, UnknownFaqEntry
 from agentic_flywheel.flows.protocol import FlowSpec
 from agentic_flywheel.flows.registry import Registry
+from agentic_flywheel.policy.admission import admit_text
 from agentic_flywheel.policy.faq import stands, taken_by
 from agentic_flywheel.store.store import Store
 
@@ -118,7 +119,7 @@ class FaqBooks:
         """Write an entry over the one that was opened; `revision` is the one that whoever changes it has seen (None:
         what was opened). Raises `EditConflict` where somebody else was faster, and `InputError` where what is to be
         served has the words of another entry."""
-        flow = entry.flow
+        flow, by = entry.flow, admit_text(by, "user")
         changes = [FaqChange(at, by, step.what, opened.revision + n, step.said) for n, step in enumerate(steps, 1)]
         number = opened.revision + len(steps)
         entry = msgspec.structs.replace(entry, revision=number, changed_at=at, changed_by=by)

@@ -23,6 +23,7 @@ from agentic_flywheel.insight.popular import Popular, PopularQuestion, named
 from agentic_flywheel.insight.tally import name_of
 from agentic_flywheel.likeness import Report
 from agentic_flywheel.model import Entry, Sharing, Turn
+from agentic_flywheel.policy.admission import admit_id
 from agentic_flywheel.policy.faq import candidates, taken_words, unfit
 from agentic_flywheel.policy.identity import normalise
 from agentic_flywheel.policy.sharing import Scope
@@ -147,6 +148,7 @@ class Candidates:
 
     async def pick(self, turn_id: str, session: str | None = None) -> FaqCandidate:
         """A turn's question and answer. Raises `UnknownTurn`, and `InputError` where the team may not see them."""
+        admit_id(turn_id, "turn")
         await self._flush()
         place = session or await self._store.sessions.find(turn_id)
         turns, _ = await self._store.sessions.turns(place) if place else ((), 0)

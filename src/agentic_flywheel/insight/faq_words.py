@@ -18,6 +18,9 @@ from agentic_flywheel.insight.faq_page import day
 from agentic_flywheel.policy.admission import admit_question, admit_text
 from agentic_flywheel.policy.faq import unfit
 
+#: The last second of the year 9999.
+_LAST_MOMENT = 253_402_300_799.0
+
 _ID = 12
 _LONGEST_ANSWER = 200_000
 _MOST_WORDINGS = 100
@@ -62,9 +65,10 @@ def admit_wording(wording: str, *, longest: int) -> str:
 
 def admit_review(moment: float, now: float) -> None:
     """When an entry is to be looked at again: later, or never (0). Raises `InputError`."""
-    if moment and moment <= now:
+    if moment and not now < moment <= _LAST_MOMENT:
+        named = day(moment) if 0 < moment <= _LAST_MOMENT else f"{moment:g}"
         raise InputError(
-            f"an entry is looked at again later, not on {day(moment)}",
+            f"an entry is looked at again later, not on {named}",
             suggestions=(
                 "Name a day to come, or how long from now: --review 90d.",
                 "Leave it out: `faq.review_days` says when.",
