@@ -32,6 +32,7 @@ from agentic_flywheel.steps import Step
 from agentic_flywheel.store.codec import decode, packed
 from agentic_flywheel.store.gone import is_gone
 from agentic_flywheel.store.leases import LEASE_SECONDS, Begun, Ended, Lease, Part, Silence
+from agentic_flywheel.store.link import Command
 from agentic_flywheel.store.store import Store
 
 if TYPE_CHECKING:
@@ -292,25 +293,33 @@ class Calling:
 
     async def _store_entry(self, step: Step, entry: Entry, lease: Lease | None, ended: Ended) -> bool:
         """Store the answer if it is to be kept, and end the flight; False where it could not be stored."""
-        commands = []
-        if step.keeps and ended.complete and not ended.unshared:
-            key = step.plan.wanted[0].key
-            # Redis alone knows when a sliding life ends, so such an entry goes when its life does.
-            stale_seconds = 0.0 if step.facts.lifetime.sliding else self._stale_seconds
-            commands = self._store.entries.put_commands(key, entry, stale_seconds=stale_seconds)
-            if step.match is not None:  # so the next question finds it by its meaning as well
-                commands += self._matching.keep_commands(step.match, key, entry)
+        if not (step.keeps and ended.complete and not ended.unshared):
+            if lease is not None:
+                with suppress(StoreError):  # the lease runs out by itself
+                    await lease.finish(ended)
+            return False
+        key = step.plan.wanted[0].key
+        # Redis alone knows when a sliding life ends, so such an entry goes when its life does.
+        stale_seconds = 0.0 if step.facts.lifetime.sliding else self._stale_seconds
+        commands = self._store.entries.put_commands(key, entry, stale_seconds=stale_seconds)
+        if step.match is not None:  # so the next question finds it by its meaning as well
+            commands += self._matching.keep_commands(step.match, key, entry)
+        look: Command = ("GET", key)
         try:
             if lease is not None:
-                await lease.finish(ended, *commands)
-            elif commands:
-                await self._store.link.run(*commands)
+                before = await lease.finish_after(ended, look, *commands)
+            else:
+                before = await self._store.link.run_after(look, *commands)
+            mark = self._store.entries.looked(before).entry
+            if mark is not None and mark.withdrawn:  # an answer to it was reported as private while the flow was asked
+                await self._store.entries.put(key, mark)
+                return False
         except StoreError as error:
             _log.warning("an answer was not stored: %s", error)
             return False
-        if step.match is not None and commands:
-            self._matching.kept(step.match, step.plan.wanted[0].key, entry)
-        return bool(commands)
+        if step.match is not None:
+            self._matching.kept(step.match, key, entry)
+        return True
 
 
 class _Speaker:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from pathlib import Path
 
@@ -96,6 +97,34 @@ async def test_a_private_answer_leaves_nothing_and_is_not_kept_again(redis_serve
         await flywheel.flush()
         holding = {key for key in text_anywhere(redis_server, "4711") if b":session:" not in key}
         assert holding == set(), "only the sessions it was asked in know of it"
+
+
+@pytest.mark.parametrize("directives", [None, Directives(no_cache=True)])
+async def test_a_call_that_was_under_way_does_not_take_the_mark_away(
+    redis_server: Server, tmp_path: Path, directives: Directives | None
+) -> None:
+    begun, go_on = asyncio.Event(), asyncio.Event()
+    go_on.set()
+
+    async def flow(question: str) -> str:
+        begun.set()
+        await go_on.wait()
+        return f"the answer to {question}"
+
+    async with opened(redis_server, tmp_path, {"flow": flow}) as flywheel:
+        first = await flywheel.ask(STORED)
+        if directives is None:
+            await flywheel.cache.clear(flow="flow", dry_run=False)
+        begun.clear()
+        go_on.clear()
+        call = asyncio.create_task(flywheel.ask(STORED, directives=directives))
+        await asyncio.wait_for(begun.wait(), 20)
+        await flywheel.similar.report(first.turn_id, "private")
+        go_on.set()
+        assert (await call).key is None  # it is given to who asked, and kept for nobody
+        for _ in range(2):
+            after = await flywheel.ask(STORED)
+            assert (after.outcome, after.reason, after.key) == (Outcome.BYPASS, Reason.WITHDRAWN, None)
 
 
 async def test_a_private_answer_stays_private_when_the_flow_is_cleared_and_swept(

@@ -127,8 +127,14 @@ class Lease:
 
         Without effect on the flight where somebody else has taken over.
         """
-        finish = FINISH.call(self._keys, self._token, _milliseconds(KEPT_SECONDS), encode(ended, self._keys[1]))
-        await self._link.run(*also, finish)
+        await self._link.run(*also, self._end(ended))
+
+    async def finish_after(self, ended: Ended, look: Command, *also: Command) -> Any:
+        """As `finish`, after a read whose reply is returned, whatever it is."""
+        return await self._link.run_after(look, *also, self._end(ended))
+
+    def _end(self, ended: Ended) -> Command:
+        return FINISH.call(self._keys, self._token, _milliseconds(KEPT_SECONDS), encode(ended, self._keys[1]))
 
 
 class Leases:

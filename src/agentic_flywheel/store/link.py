@@ -143,6 +143,14 @@ class Link:
                 raise self.error(reply, str(commands[0][0])) from reply
         return replies
 
+    async def run_after(self, look: Command, *commands: Command) -> Any:
+        """As `run`, after a read whose reply is returned, whatever it is."""
+        looked, *replies = await self.run_each(look, *commands)
+        for reply in replies:
+            if isinstance(reply, Exception):
+                raise self.error(reply, str(commands[0][0])) from reply
+        return looked
+
     async def run_each(
         self, *commands: Command, slow: bool = False, waiting: bool = False, reads_follow: bool = False
     ) -> list[Any]:
