@@ -100,7 +100,7 @@ async def test_a_similar_hit_joins_for_good(redis_server: Server, tmp_path: Path
         first = await flywheel.ask(STORED)
         assert (await flywheel.ask(ASKED)).outcome is Outcome.SIMILAR
         found = await only(flywheel)
-        assert (found.asked, found.served, found.question) == (2, 1, ASKED)
+        assert (found.asked, found.served, found.question) == (2, 1, STORED)
         assert {wording.text for wording in found.wordings} == {STORED, ASKED}
         assert found.entry_key == first.key
         # Its answer is gone, so the other wording is a question of its own to the cache; it is none to people.

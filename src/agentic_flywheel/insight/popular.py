@@ -51,7 +51,8 @@ class Wording(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PopularQuestion(msgspec.Struct, frozen=True, kw_only=True):
-    """A question over a window of days. `cluster` names it; `question` is its commonest wording.
+    """A question over a window of days. `cluster` names it; `question` is its commonest wording; of
+    equals, the one it is named after.
 
     `asked` counts every time, `served` those that were answered from memory, as `hit_rate` does as a share;
     `saved_seconds` is what the flow took when it computed what was served, less the wait for it. `askers` is how many
@@ -293,7 +294,8 @@ class _Merged:
 
     def shown(self, flow: str, head: str, faq: Mapping[str, str]) -> PopularQuestion:
         """The question as it is shown, without its answer."""
-        ranked = sorted(self.wordings.items(), key=lambda item: (-item[1][0], item[0]))
+        # Of wordings that were asked as often, the one that the question had before others joined it.
+        ranked = sorted(self.wordings.items(), key=lambda item: (-item[1][0], item[0] != head, item[0]))
         wordings = tuple(Wording(text=text, count=asked, name=name) for name, (asked, _, text) in ranked)
         return PopularQuestion(
             cluster=head,
