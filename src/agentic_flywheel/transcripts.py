@@ -16,6 +16,7 @@ from typing import Any
 
 import msgspec
 
+from agentic_flywheel.amounts import counted
 from agentic_flywheel.errors import InputError
 from agentic_flywheel.model import Source, Thread, Turn
 from agentic_flywheel.threads import ChangeKind, ThreadChange
@@ -74,7 +75,7 @@ def _markdown(thread: Thread, left_out: int, now: float) -> Iterator[str]:
     first = max(1, session.turns - len(thread.turns) - left_out + 1)
     yield f"- Turns: {session.turns}" + (f", from {first} on" if first > 1 else "")
     if left_out:
-        yield f"- Left out: {left_out} that are private"
+        yield f"- Left out: {counted(left_out, 'private turns')}"
     if session.tags:
         yield f"- Tags: {', '.join(code(tag) for tag in session.tags)}"
     for link in thread.links:

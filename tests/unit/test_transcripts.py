@@ -187,7 +187,7 @@ def test_private_turns_may_be_left_out() -> None:
     text = markdown(*turns, private=False)
     assert "80 000" not in text
     assert "salary" not in text
-    assert "- Left out: 1 that are private" in text
+    assert "- Left out: 1 private turn" in text
     document = json.loads(transcript_of(thread(*turns), "json", private=False, now=NOW))
     assert (document["left_out"], [one["id"] for one in document["turns"]]) == (1, ["t0", "t2"])
 
