@@ -547,6 +547,11 @@ async def test_the_command_line_tells_what_it_did(valkey: Server, tmp_path: Path
     put = afw.ok("import", "-", "--tenant", "other", stdin=piped.out)
     assert "put back 1 session, 1 turn" in put.out
     assert "there already: 1 session, 1 turn" in afw.ok("import", "x.jsonl", "--tenant", "other").out
+    cut = "".join((afw.work / "x.jsonl").read_text().splitlines(keepends=True)[:-1])
+    (afw.work / "cut.jsonl").write_text(cut)
+    told = afw.run("import", "cut.jsonl", "--tenant", "third").err
+    assert "all sound lines in it are put back" in told
+    assert "Go on:" not in told, "there is nothing to go on with"
     damaged = (afw.work / "x.jsonl").read_text().replace("You said", "You sang", 1)
     (afw.work / "x.jsonl").write_text(damaged)
     assert "are done. Go on:" not in afw.run("import", "x.jsonl").err

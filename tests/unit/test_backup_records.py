@@ -28,6 +28,7 @@ from agentic_flywheel.backup_records import (
     read_line,
 )
 from agentic_flywheel.curated import FaqChange, FaqEntry, FaqRecord, Publication
+from agentic_flywheel.interfaces.cli.backup import NOUNS
 from agentic_flywheel.likeness import Profile, Proposal, Report, ReportKind, SimilarMode
 from agentic_flywheel.model import Entry, FlowChange, Outcome, Reason, Session, Source, Turn
 from agentic_flywheel.privacy import PrivacyPolicy, Rule, Whose
@@ -251,3 +252,7 @@ def test_a_checksum_alone_makes_no_record(body: bytes) -> None:
     with pytest.raises(LineDamaged) as refused:
         read_line(summed(body))
     assert not isinstance(refused.value, UnknownKind)
+
+
+def test_every_kind_has_a_name_for_people() -> None:
+    assert set(NOUNS) == set(KINDS)

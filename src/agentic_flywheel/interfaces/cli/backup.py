@@ -18,9 +18,10 @@ STANDARD = "-"
 OWN_DATA = ".zip"
 PASSED_OVER = 1
 #: What people call the kinds of records, in the plural.
-_NOUNS = {
+NOUNS = {
     "flow": "flows",
     "lifetime": "lifetimes",
+    "privacy": "privacy policies",
     "similar": "settings of similar questions",
     "blocked": "blocked pairs",
     "report": "reports",
@@ -77,7 +78,7 @@ def export(
     chosen = {"sessions": sessions, "policies": policies, "faq": faq, "counts": counts, "entries": entries}
     moment = _moment(since) if since else None
     named = file or _name(invocation.settings().text("tenant"))
-    with _Progress("records", "" if file == STANDARD else f"export {named}") as progress:
+    with _Progress("records", "" if file == STANDARD else f"{'' if file else f'{named} '}--resume") as progress:
         receipt = invocation.run(
             lambda flywheel: flywheel.backup.export(
                 named,
@@ -132,9 +133,10 @@ def import_(invocation: Invocation, file: str, dry_run: bool, resume: bool, skip
 
     Nothing that is here is removed or replaced by something older, so an import may be repeated.
     """
+    from agentic_flywheel.errors import InputError
     from agentic_flywheel.interfaces.cli.terminal import print_json
 
-    with _Progress("lines", "" if dry_run or file == STANDARD else f"import {file}") as progress:
+    with _Progress("lines", "" if dry_run or file == STANDARD else "--resume", vain=InputError) as progress:
         receipt = invocation.run(
             lambda flywheel: flywheel.backup.restore(
                 file, dry_run=dry_run, resume=resume, skip_damaged=skip_damaged, progress=progress
@@ -191,12 +193,12 @@ def _show_import(receipt: BackupReceipt) -> None:
 def _counts(counts: dict[str, int]) -> str:
     from agentic_flywheel.amounts import counted
 
-    shown = [_counted(counts[kind], kind, counted) for kind in dict.fromkeys([*_NOUNS, *counts]) if counts.get(kind)]
+    shown = [_counted(counts[kind], kind, counted) for kind in dict.fromkeys([*NOUNS, *counts]) if counts.get(kind)]
     return ", ".join(shown) or "nothing"
 
 
 def _counted(count: int, kind: str, counted: Callable[[int, str], str]) -> str:
-    noun = _NOUNS.get(kind, kind)
+    noun = NOUNS.get(kind, kind)
     if kind == "similar":
         return f"{count} {noun}" if count != 1 else f"1 {noun.replace('settings', 'setting', 1)}"
     return counted(count, noun)
@@ -227,12 +229,14 @@ def _moment(text: str) -> float:
 class _Progress:
     """A line on a terminal that says how far it is; nothing where stderr goes elsewhere.
 
-    Where the work ends before its time, and something was done, it says how to go on with `command`.
+    Where the work ends before its time, and something was done, it says how to go on: with the same and `more`; not
+    after an error that is `vain` to go on from.
     """
 
-    def __init__(self, noun: str, command: str) -> None:
+    def __init__(self, noun: str, more: str, *, vain: type[Exception] | tuple[()] = ()) -> None:
         self._noun = noun
-        self._command = command
+        self._more = more
+        self._vain = vain
         self._done = 0
         self._next = 0.0
 
@@ -257,5 +261,5 @@ class _Progress:
         if self._next:
             sys.stderr.write("\r\033[K")
             sys.stderr.flush()
-        if kind is not None and self._done and self._command:
-            note(f"{self._done:,} {self._noun} are done. Go on:  afw {self._command} --resume")
+        if kind is not None and self._done and self._more and not issubclass(kind, self._vain):
+            note(f"{self._done:,} {self._noun} are done. Go on:  the same with {self._more}")
