@@ -78,7 +78,9 @@ def test_a_follow_up_goes_with_its_session(afw: Afw) -> None:
     assert follow["context"] == [first["turn_id"]]
     shown = afw.ok("ask", "and after that?", "--session", "talk", "--explain").err
     assert "with 2 earlier turns" in shown
-    assert first["turn_id"] in shown
+    line = f"newest: turn {first['turn_id']}\n                 echo first\n"
+    assert line in shown, "what an earlier turn asked is said with it"
+    assert line in afw.ok("explain", "and after all?", "--session", "talk").out
 
 
 def test_explain_shows_the_decision(afw: Afw) -> None:

@@ -28,6 +28,7 @@ def test_every_line_is_a_question_of_one_session(afw: Afw) -> None:
     assert len(done.out.split("You said: ")) >= 3
     assert "with 1 earlier turn" in done.err
     assert "decision" in done.err
+    assert "\n                 echo one\n" in done.err.partition("context")[2], "what went along is told by its words"
     assert "talk · 2 turns" in done.err
     thread = afw.json("session", "show", "talk")
     assert [turn["question"] for turn in thread["turns"]] == ["echo one", "and two?"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -105,7 +105,7 @@ def ask(
 
     voice = Voice(as_json=invocation.as_json)
 
-    async def work(flywheel: Flywheel) -> tuple[Answer, Cut | None]:
+    async def work(flywheel: Flywheel) -> tuple[Answer, Cut | None, Mapping[str, str]]:
         inside = (await flywheel.sessions.resume(None, user=user)).id if go_on else session
         asked: dict[str, Any] = {"session": inside, "flow": flow, "user": user, "intent": intent}
         asked["directives"] = directives_of(directives)
@@ -113,17 +113,23 @@ def ask(
             answer = await voice.follow(flywheel.stream(question, **asked))
         else:
             answer = await flywheel.ask(question, **asked)
-        cut = await _cut(flywheel, answer) if explain and not invocation.as_json else None
-        if not stream:  # at once: what the end of the program has to wait for is none of the reader's business
-            show(answer, cut)
-            sys.stdout.flush()
-        return answer, cut
+        cut: Cut | None = None
+        earlier: Mapping[str, str] = {}
+        if explain and not invocation.as_json:
+            from agentic_flywheel.interfaces.cli.explain import questions_of
 
-    def show(answer: Answer, cut: Cut | None) -> None:
+            cut = await _cut(flywheel, answer)
+            earlier = await questions_of(flywheel, answer.session_id, answer.enrichment)
+        if not stream:  # at once: what the end of the program has to wait for is none of the reader's business
+            show(answer, cut, earlier)
+            sys.stdout.flush()
+        return answer, cut, earlier
+
+    def show(answer: Answer, cut: Cut | None, earlier: Mapping[str, str]) -> None:
         if not invocation.as_json:
             show_notes(answer) if stream else show_answer(answer)
             if explain:
-                explain_answer(answer, cut)
+                explain_answer(answer, cut, earlier)
         elif not stream:
             from agentic_flywheel.interfaces.cli.terminal import print_json
 
@@ -133,11 +139,11 @@ def ask(
         from agentic_flywheel.errors import FlywheelError
 
         try:
-            answer, cut = invocation.run(work)
+            told = invocation.run(work)
         except FlywheelError as error:
             voice.fail(error)
             return error.exit_code
-        show(answer, cut)
+        show(*told)
     else:
         invocation.run(work)
     return 0
@@ -209,8 +215,9 @@ def provenance(answer: Answer) -> str:
     return clean(" · ".join(part for part in parts if part))
 
 
-def explain_answer(answer: Answer, cut: Cut | None = None) -> None:
-    """The whole decision, on stderr; `cut` is the one in force for the flow's similar questions."""
+def explain_answer(answer: Answer, cut: Cut | None, earlier: Mapping[str, str]) -> None:
+    """The whole decision, on stderr; `cut` is the one in force for the flow's similar questions, `earlier` has the
+    questions of turns that went along."""
     from agentic_flywheel.interfaces.cli.explain import candidate_lines, context_lines, cut_text, wrapped
     from agentic_flywheel.interfaces.cli.terminal import clean, milliseconds, note, old, origin, seconds, words
 
@@ -239,7 +246,7 @@ def explain_answer(answer: Answer, cut: Cut | None = None) -> None:
         for place, line in enumerate(candidate_lines(candidate, _BESIDE)):
             row("" if number + place else "similar", line)
     row("cut", *([] if cut is None else wrapped(cut_text(cut), _BESIDE)))
-    row("context", *context_lines(answer.enrichment))
+    row("context", *context_lines(answer.enrichment, earlier))
     row("source", SOURCES[answer.source] + (f" (entry {answer.faq})" if answer.faq else ""))
     row("key", answer.key or "nothing is stored")
     if answer.scope:

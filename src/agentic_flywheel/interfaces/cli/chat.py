@@ -8,6 +8,7 @@ last question that failed.
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
@@ -170,7 +171,7 @@ class Conversation:
                 if self.last is None:
                     note("Nothing has been asked yet.")
                 else:
-                    explain_answer(self.last, self._cut(self.last))
+                    explain_answer(self.last, self._cut(self.last), self._earlier(self.last))
             case "/report":
                 self._report(rest)
             case "/new":
@@ -218,6 +219,17 @@ class Conversation:
         except StoreError:  # the answer's own warnings tell of it
             return None
         return cut
+
+    def _earlier(self, answer: Answer) -> Mapping[str, str]:
+        from agentic_flywheel.errors import StoreError, UnknownSession
+        from agentic_flywheel.interfaces.cli.explain import asked_in
+
+        if not answer.enrichment:
+            return {}
+        try:
+            return asked_in(self.flywheel.sessions.show(answer.session_id))
+        except (StoreError, UnknownSession):
+            return {}
 
     def _show_session(self) -> None:
         from agentic_flywheel.amounts import counted

@@ -5,7 +5,7 @@ Invariant: only what the facade says of a question is laid out here; nothing is 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import click
@@ -13,8 +13,9 @@ import click
 from agentic_flywheel.interfaces.cli.frame import FlywheelCommand, Invocation
 
 if TYPE_CHECKING:
+    from agentic_flywheel.flywheel import Flywheel
     from agentic_flywheel.likeness import Considered, Cut, Explanation
-    from agentic_flywheel.model import Candidate
+    from agentic_flywheel.model import Candidate, Thread
     from agentic_flywheel.threads import ContextTurn
 
 _NAMES = 15  # columns of what stands in front of a line
@@ -54,8 +55,9 @@ def explain(
 
     if question == "-":
         question = read_question()
-    found = invocation.run(
-        lambda flywheel: flywheel.similar.explain(
+
+    async def work(flywheel: Flywheel) -> tuple[Explanation, Mapping[str, str]]:
+        found = await flywheel.similar.explain(
             question,
             session=session,
             flow=flow,
@@ -64,15 +66,34 @@ def explain(
             directives=Directives(standalone=standalone),
             count=count,
         )
-    )
+        return found, {} if invocation.as_json else await questions_of(flywheel, session, found.context)
+
+    found, earlier = invocation.run(work)
     if invocation.as_json:
         print_json(found)
     else:
-        show_explanation(found)
+        show_explanation(found, earlier)
 
 
-def show_explanation(found: Explanation) -> None:
-    """The whole decision on stdout."""
+async def questions_of(flywheel: Flywheel, session: str | None, enrichment: Sequence[ContextTurn]) -> Mapping[str, str]:
+    """The questions of the turns that go with one, by id; none where they cannot be read now."""
+    from agentic_flywheel.errors import StoreError, UnknownSession
+
+    if not session or not enrichment:
+        return {}
+    try:
+        return asked_in(await flywheel.sessions.show(session))
+    except (StoreError, UnknownSession):
+        return {}
+
+
+def asked_in(thread: Thread) -> Mapping[str, str]:
+    """The questions of a session by the ids of their turns."""
+    return {turn.id: turn.question for turn in thread.turns}
+
+
+def show_explanation(found: Explanation, earlier: Mapping[str, str]) -> None:
+    """The whole decision on stdout; `earlier` has the questions of turns that go along."""
     from agentic_flywheel.interfaces.cli.ask import ROUTES, SOURCES
     from agentic_flywheel.interfaces.cli.terminal import bold, dim, paragraphs, words
 
@@ -87,7 +108,7 @@ def show_explanation(found: Explanation) -> None:
         ("shared with", (found.scope or "nobody",)),
         ("key", (found.key or "nothing would be stored",)),
         ("configuration", (found.fingerprint or "unknown",)),
-        ("context", context_lines(found.context)),
+        ("context", context_lines(found.context, earlier)),
         ("exact", found.exact or ("no stored answer is looked for",)),
         ("similar", () if terms is None else (f"{terms.profile}, mode {terms.mode}", terms.origin)),
         ("cut", () if found.cut is None else (cut_text(found.cut),)),
@@ -108,14 +129,19 @@ def show_explanation(found: Explanation) -> None:
         print(f"\n{paragraphs(remark, '')}")
 
 
-def context_lines(enrichment: Sequence[ContextTurn]) -> list[str]:
-    """The earlier turns that go with a question, oldest first, each with why."""
+def context_lines(enrichment: Sequence[ContextTurn], earlier: Mapping[str, str]) -> list[str]:
+    """The earlier turns that go with a question, oldest first, each with why and, as far as known, its question."""
+    from agentic_flywheel.interfaces.cli.terminal import one_line
+
     if not enrichment:
         return ["no earlier turn goes with the question"]
-    return [
-        f"{turn.why.value}: turn {turn.turn_id}" + (f" (has {', '.join(turn.words)})" if turn.words else "")
-        for turn in enrichment
-    ]
+    lines = []
+    for turn in enrichment:
+        has = f" (has {', '.join(turn.words)})" if turn.words else ""
+        lines.append(f"{turn.why.value}: turn {turn.turn_id}{has}")
+        if turn.turn_id in earlier:
+            lines.append(f"  {one_line(earlier[turn.turn_id])}")
+    return lines
 
 
 def cut_text(cut: Cut, standing: str = "") -> str:
