@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from agentic_flywheel.asking import Asking
 from agentic_flywheel.behind import WriteBehind
 from agentic_flywheel.cache_figures import CacheFigures, FlowFigures
-from agentic_flywheel.errors import InputError, StoreError, UnknownKey
+from agentic_flywheel.errors import FlowError, InputError, StoreError, UnknownKey
 from agentic_flywheel.flows.clients import ClientPool
 from agentic_flywheel.flows.protocol import FlowHealth, FlowSpec
 from agentic_flywheel.flows.registry import Registry
@@ -315,8 +315,13 @@ class Flows:
 
         if (known := self.known_restrictions(spec)) is not None:
             return known
-        async with self._clients.use(spec) as client:
-            return await client.restrictions() if isinstance(client, FlowiseClient) else Restrictions()
+        try:
+            async with self._clients.use(spec) as client:
+                return await client.restrictions() if isinstance(client, FlowiseClient) else Restrictions()
+        except FlowError:
+            if spec.key not in self._registry.current().flows:  # whoever tries ids leaves nothing open
+                await self._clients.forget(spec)
+            raise
 
     def known_restrictions(self, spec: FlowSpec) -> Restrictions | None:
         """Those restrictions where they are known already, and not too old."""

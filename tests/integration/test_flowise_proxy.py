@@ -21,7 +21,7 @@ from afw_command import Afw
 from agentic_flywheel.interfaces.http.flowise import routes
 from flowise_replay import FLOWS, KEY, RECORDINGS, ReplayFlowise, Reply
 from flowise_replay.recorded import Recording
-from http_app import app_on
+from http_app import app_on, client_of
 from http_process import HttpServer, served
 from servers import Server, Servers, wait_until
 
@@ -459,3 +459,16 @@ def test_the_python_client_of_flowise_runs_unchanged(
         assert "".join(e["data"] for e in events if e["event"] == "token").endswith("Who are you?")
         assert events[-1]["event"] == "end"
     assert len(flowise.calls) == 1
+
+
+def test_who_tries_ids_leaves_no_client_open(flowise: ReplayFlowise, valkey: Server, tmp_path: Path) -> None:
+    async def tried() -> int:
+        async with app_on(valkey, tmp_path, serve_flowise_url=flowise.url) as app, client_of(app) as client:
+            for number in range(5):
+                path = f"/api/v1/prediction/99999999-2222-4333-8444-{number:012d}"
+                missing = await client.post(path, json={"question": "Is there anybody?"})
+                assert "not found" in missing.json()["message"]
+            assert (await client.post(f"/api/v1/prediction/{FLOWS['llm']}", json={"question": "You?"})).is_success
+            return len(app.service.home._clients._kept)
+
+    assert asyncio.run(tried()) == 1

@@ -100,6 +100,13 @@ class ClientPool:
         kept = self._kept.get(spec.key)
         return kept.client if kept is not None and kept.spec is spec else None
 
+    async def forget(self, spec: FlowSpec) -> None:
+        """Close the flow's client once nobody uses it: the flow is none that there is."""
+        kept = self._kept.get(spec.key)
+        if kept is not None and kept.spec == spec:
+            del self._kept[spec.key]
+            await self._retire(kept)
+
     def address(self, spec: FlowSpec) -> str:
         """Where a person looks at the flow, "" where there is no such place. Opens nothing."""
         return self._made(spec).address
