@@ -22,8 +22,7 @@ _CODE = re.compile(r"(```.*?```|`[^`]*`)", re.DOTALL)
 # The characters that NFKC makes a backtick: made so first, or folding would open code spans where there were none.
 _BACKTICKS = str.maketrans("\uff40\u1fef", "``")
 _SPACE = re.compile(r"\s+")
-# Closing punctuation says nothing, but "5!" is a factorial: an exclamation mark right after a digit stays.
-_CLOSING = re.compile(r"(?:\s*(?:[.?…]|(?<!\d)!))+\s*$")
+_CLOSING = frozenset(".?…!")
 
 
 def normalise(question: str) -> str:
@@ -42,8 +41,20 @@ def normalise(question: str) -> str:
         return plain.rstrip(".? ") or plain
     parts = _CODE.split(question.translate(_BACKTICKS).strip())
     folded = "".join(part if index % 2 else _fold(part) for index, part in enumerate(parts)).strip()
-    bare = _CLOSING.sub("", folded)
-    return bare or folded
+    return _without_closing(folded) or folded
+
+
+def _without_closing(text: str) -> str:
+    """A text that ends in no white space without its closing punctuation, which says nothing. But "5!" is a factorial:
+    an exclamation mark right after a digit stays. One step a character, whatever somebody types."""
+    end = len(text)
+    while end and text[end - 1] in _CLOSING:
+        if text[end - 1] == "!" and end > 1 and text[end - 2].isdecimal():
+            break
+        end -= 1
+        while end and text[end - 1].isspace():
+            end -= 1
+    return text[:end]
 
 
 def _fold(text: str) -> str:
