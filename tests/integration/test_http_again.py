@@ -220,6 +220,78 @@ async def test_requests_that_come_together_are_answered_in_their_order(
         assert await client.reader.read() == b""
 
 
+async def test_a_request_in_one_piece_is_not_parsed_again(
+    valkey: Server, tmp_path: Path, flowise: ReplayFlowise, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with asked(valkey, tmp_path, flowise, near=True) as client:
+        await client.post(PATH, QUESTION)
+        parsed = await client.again(PATH, QUESTION)
+        repeats = client.app.service.repeats
+        monkeypatch.setattr(repeats, "known", lambda _sent: None)  # what was parsed is not recognised any more
+        at_once = await client.again(PATH, QUESTION)
+        assert at_once.alike == parsed.alike
+        assert at_once.header("x-request-id") != parsed.header("x-request-id")
+        before = client.repeated
+        for different in ({"question": "How long are answers kept"}, b'{"question":"How long are answers kept?"}'):
+            await client.post(PATH, different)
+        await client.post(PATH, QUESTION, {"Accept": "*/*"})
+        assert client.repeated == before, "another piece is another request"
+        home = client.app.service.home
+        await home.cache.clear(flow=FLOWS["llm"], dry_run=False)
+        assert (await client.post(PATH, QUESTION)).header("x-afw-outcome") == "miss"
+        monkeypatch.undo()
+        await client.again(PATH, QUESTION)
+        assert repeats._whole
+        home.registry.adopt(home.registry.current().get(FLOWS["llm"]))  # as an edit of the file
+        await client.post(PATH, QUESTION)
+        assert not repeats._whole
+
+
+async def test_only_a_request_alone_and_in_its_turn_is_known_by_its_piece(
+    valkey: Server, tmp_path: Path, flowise: ReplayFlowise
+) -> None:
+    other = {"question": "What is a generation?"}
+    async with asked(valkey, tmp_path, flowise, near=True) as client:
+        for body in (QUESTION, other):
+            await client.post(PATH, body)
+            await client.again(PATH, body)
+
+        async def told(*pieces: bytes) -> None:
+            """Write pieces, each of which is read by itself where it is whole."""
+            for piece in pieces:
+                client.writer.write(piece)
+                await client.writer.drain()
+                await asyncio.sleep(0.005)
+
+        async def answered(*bodies: dict[str, str]) -> None:
+            for body in bodies:
+                assert json.loads((await client.response()).body)["question"] == body["question"]
+
+        one, two = request(PATH, QUESTION), request(PATH, other)
+        for _ in range(3):
+            await told(one + two)
+            await answered(QUESTION, other)
+            await told(one + two[:40], two[40:])
+            await answered(QUESTION, other)
+            await told(two[:40], two[40:] + one)
+            await answered(other, QUESTION)
+            await told(one)
+            await answered(QUESTION)
+        flowise.hold()
+        unknown = {"question": "Who is asked while another one waits?"}
+        await told(request(PATH, unknown), one, two)
+        flowise.release()
+        await answered(unknown, QUESTION, other)
+        # The same bytes are no request of their own in the head of another one.
+        await told(b"POST /nowhere HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Part: ", one)
+        assert (await client.response()).raw.startswith(b"HTTP/1.1 400")
+        await told(one)
+        await answered(QUESTION)
+        await told(two[40:] + one)  # as came before, when it was the rest of one and another
+        assert (await client.response()).raw.startswith(b"HTTP/1.1 400")
+        assert await client.reader.read() == b""
+
+
 async def test_no_more_requests_are_known_than_may_be(
     valkey: Server, tmp_path: Path, flowise: ReplayFlowise, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,7 +9,9 @@ another caller or to none, the request goes the whole way, and spends nothing mo
 whole way. Both ways say the same: heads and bodies are made by the same functions, a head once for all that differ only
 in what `_Head` fills in.
 
-Requests are known by a digest with a key of this process: their credentials and words are not kept for it.
+Requests are known by a digest with a key of this process: their credentials and words are not kept for it. One that is
+nobody's in particular and is answered from the near cache is known a second time, by all the bytes that came over the
+connection: what a parser makes of the same bytes at the same place is the same.
 """
 
 from __future__ import annotations
@@ -158,12 +160,28 @@ class _Known:
         self.head: _Head | None = None
 
 
+def _held(known: OrderedDict[bytes, _Known], by: bytes) -> _Known | None:
+    """What is known by a digest, if it holds."""
+    found = known.get(by)
+    if found is None:
+        return None
+    try:
+        if found.again.holds():
+            known.move_to_end(by)
+            return found
+    except Exception as error:  # noqa: BLE001 -- whoever asks is told of it on the whole way
+        _log.debug("a request goes the whole way: %s", error)
+    del known[by]
+    return None
+
+
 class Repeats:
     """The requests that one process knows."""
 
     def __init__(self, service: Service) -> None:
         self._service = service
         self._known: OrderedDict[bytes, _Known] = OrderedDict()
+        self._whole: OrderedDict[bytes, _Known] = OrderedDict()
         self._secret = secrets.token_bytes(32)
         #: Answered here so far.
         self.answered = 0
@@ -175,7 +193,10 @@ class Repeats:
             parts += (name, value)
         parts += (b"", body)
         told = _END.join(parts)
-        return blake2b(told, key=self._secret, digest_size=32).digest() if len(told) <= LONGEST else None
+        return self._digest(told, b"parts") if len(told) <= LONGEST else None
+
+    def _digest(self, told: bytes, form: bytes) -> bytes:
+        return blake2b(told, key=self._secret, digest_size=32, person=form).digest()
 
     def learn(self, sent: bytes, headers: Headers, call: Call, again: Again) -> None:
         """Know a request that was just answered the whole way from memory; not one with more to it than its bytes and
@@ -190,17 +211,22 @@ class Repeats:
 
     def known(self, sent: bytes) -> _Known | None:
         """What was made of the request before, if that holds."""
-        known = self._known.get(sent)
-        if known is None:
+        return _held(self._known, sent)
+
+    def note(self, piece: bytes, known: _Known) -> None:
+        """Know a request as it came over the connection: one that `near` has just answered, all in one piece."""
+        if len(piece) > LONGEST:
+            return
+        self._whole[self._digest(piece, b"piece")] = known
+        if len(self._whole) > MOST:
+            self._whole.popitem(last=False)
+
+    def at_once(self, piece: bytes) -> bytes | None:
+        """The response to a request that comes in one piece as one did before (see `near`)."""
+        if not self._whole or len(piece) > LONGEST:
             return None
-        try:
-            if known.again.holds():
-                self._known.move_to_end(sent)
-                return known
-        except Exception as error:  # noqa: BLE001 -- whoever asks is told of it on the whole way
-            _log.debug("a request goes the whole way: %s", error)
-        del self._known[sent]
-        return None
+        known = _held(self._whole, self._digest(piece, b"piece"))
+        return None if known is None else self.near(known, time.perf_counter())
 
     def forget(self, flywheel: Flywheel) -> None:
         """Know nothing any more that this one would answer."""

@@ -2,7 +2,8 @@
 
 Invariant: to the connection there is no difference: one response for each request in their order, keep-alive, limits
 and the end of the service as uvicorn has them. Only a whole request on a connection that stays open, whose client reads
-what it is sent, is looked at; everything else is the application's.
+what it is sent, is looked at; everything else is the application's. One that comes in one piece between two others, as
+one did before, is not even parsed where its answer needs no asking: the parser neither hears of it nor waits for it.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ _log = logging.getLogger(__name__)
 _RELIED_ON = {
     "data_received": ["self", "data"],
     "_start_asgi_task": ["self", "cycle", "app"],
+    "on_message_begin": ["self"],
     "on_message_complete": ["self"],
     "on_response_complete": ["self"],
 }
@@ -45,14 +47,35 @@ def answering(base: type[HttpToolsProtocol], repeats: Repeats) -> type[HttpTools
         #: While data comes in: a request whose application waits for the rest of it.
         _held: tuple[RequestResponseCycle, Any] | None = None
         _receiving = False
+        #: And what was just answered as it came in, and how many requests began.
+        _met: Any = None
+        _starts = 0
+        #: A request has begun and is not all there.
+        _underway = False
 
         def data_received(self, data: bytes) -> None:
-            self._receiving = True
+            rests = self._rests()
+            if rests and (told := repeats.at_once(data)) is not None:
+                self._respond(self.cycle, told)
+                return
+            self._receiving, self._met, self._starts = True, None, 0
             super().data_received(data)
             self._receiving = False
+            if rests and self._met is not None and self._starts == 1:
+                repeats.note(data, self._met)
             if self._held is not None:
                 held, self._held = self._held, None
                 super()._start_asgi_task(*held)
+
+        def _rests(self) -> bool:
+            """Whether all requests so far have been answered, and the next one would be by the same rules."""
+            cycle = self.cycle
+            return (
+                cycle is not None
+                and cycle.response_complete
+                and cycle.keep_alive
+                and not (self._underway or self.pipeline or self.flow.write_paused or self.transport.is_closing())
+            )
 
         def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
             if self._receiving:
@@ -60,7 +83,13 @@ def answering(base: type[HttpToolsProtocol], repeats: Repeats) -> type[HttpTools
             else:  # it waited for the response to the request before it
                 super()._start_asgi_task(cycle, app)
 
+        def on_message_begin(self) -> None:
+            self._starts += 1
+            self._underway = True
+            super().on_message_begin()
+
         def on_message_complete(self) -> None:
+            self._underway = False
             super().on_message_complete()
             if self._held is not None and self._held[0] is self.cycle and self._answers(*self._held):
                 self._held = None
@@ -87,6 +116,7 @@ def answering(base: type[HttpToolsProtocol], repeats: Repeats) -> type[HttpTools
             if told is None:
                 return False
             self._respond(cycle, told)
+            self._met = known
             return True
 
         async def _confirmed(self, cycle: RequestResponseCycle, app: Any, known: Any, began: float) -> None:
