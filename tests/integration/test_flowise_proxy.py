@@ -293,7 +293,9 @@ def test_pages_that_a_flow_does_not_name_are_flowises_to_refuse(client: httpx2.C
         {"history": [{"message": "hi", "type": "apiMessage"}]},
         {"history": [{"role": ["userMessage"], "content": "hi"}]},
         {"history": [{"role": {}, "content": "hi"}]},
+        {"overrideConfig": {"systemMessage": "Be brief. " * 100_000}},
     ],
+    ids=lambda more: next(iter(more)),
 )
 def test_what_is_more_than_a_question_goes_to_flowise_as_it_is(
     client: httpx2.Client, flowise: ReplayFlowise, more: dict[str, Any]

@@ -268,6 +268,27 @@ async def test_a_question_with_personal_data_is_its_askers_alone(valkey: Server,
         assert "Private, since there is an e-mail address in the question." in told.notes
 
 
+async def test_more_than_is_looked_through_passes_for_personal_data(valkey: Server, tmp_path: Path) -> None:
+    """What comes along may be of any length, and nobody else's question waits while it is read."""
+    oracle = Oracle()
+    long = [Exchange("What is written there?", "word " * 19_000), Exchange("And further down?", "word " * 2_000)]
+    async with opened(valkey, tmp_path, {"oracle": oracle}) as flywheel:
+        short = await flywheel.ask("What does it come to?", user="ann", history=long[:1])
+        assert (short.scope, short.warnings) == ("team", ())
+        for history, config in ((long, {}), ((), {f"setting {n}": n for n in range(2_500)})):
+            answer = await flywheel.ask("What does it come to?", user="ann", history=history, config=config)
+            (warning,) = answer.warnings
+            assert "looked through" in warning
+            assert answer.scope == "user"
+            (turn,) = (await flywheel.sessions.show(answer.session_id)).turns
+            assert turn.private
+    async with opened(valkey, tmp_path, {"oracle": oracle}, privacy_redact="email") as flywheel:
+        unkept = await flywheel.ask("What does it come to?", user="ann", history=long)
+        assert (unkept.key, unkept.reason) == (None, Reason.REDACTED)
+    async with opened(valkey, tmp_path, {"oracle": oracle}, privacy_sensitive="off") as flywheel:
+        assert (await flywheel.ask("What does it come to?", user="ann", history=long)).scope == "team"
+
+
 async def test_detection_can_be_off(valkey: Server, tmp_path: Path) -> None:
     async with opened(valkey, tmp_path, {"oracle": Oracle()}, privacy_sensitive="off") as flywheel:
         answer = await flywheel.ask("Which plan has ann@example.org?")

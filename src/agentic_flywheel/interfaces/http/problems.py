@@ -67,7 +67,7 @@ STATUS: dict[type[FlywheelError], int] = {
 _INSIDES = (errors.StoreError, errors.SettingsError, errors.RegistryError, errors.IndexUnusable, errors.ExtraMissing)
 #: Facts of other errors that are the operator's alone.
 _OPERATORS_FACTS = PLACES | {"callable"}
-_ADVICE_OF_COMMANDS = frozenset(FlywheelError.general_suggestions)
+_ADVICE_OF_COMMANDS = frozenset((*FlywheelError.general_suggestions, *errors.InputError.general_suggestions))
 
 
 def status_of(error: FlywheelError) -> int:
@@ -144,11 +144,20 @@ def problem_of(error: FlywheelError, call: Call) -> dict[str, Any]:
         "detail": detail,
         "code": error.code,
         "details": details,
-        "suggestions": [advice for advice in error.suggestions if advice not in _ADVICE_OF_COMMANDS],
+        "suggestions": advice_of(error),
         "retry_after_seconds": error.retry_after_seconds,
         "error_id": error.error_id,
         "request_id": call.request_id,
     }
+
+
+def advice_of(error: FlywheelError) -> list[str]:
+    """What to do about an error, without what is meant for command lines in general.
+
+    >>> advice_of(errors.InputError("no", suggestions=("Say yes.",)))
+    ['Say yes.']
+    """
+    return [advice for advice in error.suggestions if advice not in _ADVICE_OF_COMMANDS]
 
 
 def problem_response(error: FlywheelError, call: Call, headers: dict[str, str] | None = None) -> Response:

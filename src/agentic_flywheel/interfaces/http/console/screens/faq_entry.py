@@ -20,6 +20,7 @@ from agentic_flywheel.interfaces.http.console.forms import Form
 from agentic_flywheel.interfaces.http.console.pages import Action, Page, Screen, Went
 from agentic_flywheel.interfaces.http.console.screens.faq import CandidateRow, shared_flows
 from agentic_flywheel.interfaces.http.console.visit import Visit
+from agentic_flywheel.interfaces.http.problems import advice_of
 from agentic_flywheel.model import Source
 
 _DAY_SECONDS: Final = 86400.0
@@ -229,7 +230,7 @@ async def _not_taken(visit: Visit, form: Form, error: FlywheelError) -> Page:
         await _page(visit, draft.id),
         draft=draft,
         problem=error.message,
-        advice="" if conflict or not error.suggestions else error.suggestions[0],
+        advice="" if conflict else "".join(advice_of(error)[:1]),
         conflict=conflict,
     )
     return Page("faq_entry.html", page, 409 if conflict else 400)

@@ -15,6 +15,7 @@ from agentic_flywheel.interfaces.http.console.doing import written_down
 from agentic_flywheel.interfaces.http.console.forms import Form
 from agentic_flywheel.interfaces.http.console.pages import Action, Page, Screen, Went
 from agentic_flywheel.interfaces.http.console.visit import Visit
+from agentic_flywheel.interfaces.http.problems import advice_of
 from agentic_flywheel.warmups import MOST_QUESTIONS, WarmBudget, WarmReport
 
 _RECENT: Final = 20
@@ -82,7 +83,7 @@ async def begin(visit: Visit, form: Form) -> Page | Went:
         warm_up = await _ordered(visit, order, dry=dry)
     except InputError as error:
         page = await _page(visit, order)
-        advice = error.suggestions[0] if error.suggestions else ""
+        advice = "".join(advice_of(error)[:1])
         return Page("warming.html", msgspec.structs.replace(page, problem=error.message, advice=advice), 400)
     if dry:
         async for _ in warm_up:
