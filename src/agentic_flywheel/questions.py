@@ -108,7 +108,7 @@ class Plan(msgspec.Struct, gc=False, frozen=True, kw_only=True):
 
     def private(self, directives: Directives) -> bool:
         """Whether the turn is its asker's alone: as asked, as it follows one, or since personal data is in it."""
-        return directives.private or self.enrichment.private or bool(self.kept.sensitive)
+        return directives.private or self.enrichment.private or self.kept.private
 
 
 class Planner:
@@ -211,9 +211,7 @@ class Planner:
             domain = digest("credential", asked.verbatim.credential, domain)
         normal = normalise(asked.text)
         kept = self._kept(asked, spec, config)
-        by_itself = scope_of(
-            spec.sharing, directives, question=asked.text, user=asked.user, sensitive=bool(kept.sensitive)
-        )
+        by_itself = scope_of(spec.sharing, directives, question=asked.text, user=asked.user, sensitive=kept.private)
         scope = by_itself
         if scope is not None and enrichment.private:
             scope = by_itself = Scope.SESSION

@@ -25,6 +25,10 @@ from agentic_flywheel.policy.privacy import resolve
 from agentic_flywheel.policy.redaction.finding import Names, Redacted, Redactor
 from agentic_flywheel.settings import Settings
 
+#: So many characters of what comes along with a question (earlier messages, overrides) are looked through, a text of
+#: fewer counting as so many; what is more than that passes for personal data, since nobody can wait for the look.
+_LOOKED_THROUGH: Final = 100_000
+_LEAST: Final = 50
 #: Texts that were looked at last: a question is planned up to three times.
 _REMEMBERED: Final = 32
 _NOTHING: Final = frozenset[Kind]()
@@ -35,7 +39,8 @@ class Kept(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """What may be kept of one question: `redactor` takes out of its texts what may not (None: all of it may).
 
     `question` is the question as it is kept, `found` what was taken out of it. `unkeyed`: what its key would be made of
-    was redacted, so that nothing is stored or looked for under it. `sensitive` are the kinds for which it is private.
+    was redacted, so that nothing is stored or looked for under it. `sensitive` are the kinds for which it is private,
+    `unseen` says that it is since more came along than is looked through.
     """
 
     question: str
@@ -43,6 +48,12 @@ class Kept(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     found: tuple[Found, ...] = ()
     unkeyed: bool = False
     sensitive: frozenset[Kind] = _NOTHING
+    unseen: bool = False
+
+    @property
+    def private(self) -> bool:
+        """Whether the question is its asker's alone for what is in it, or may be."""
+        return bool(self.sensitive) or self.unseen
 
     def text(self, text: str) -> str:
         """A text as it may be kept."""
@@ -86,6 +97,8 @@ class Kept(msgspec.Struct, frozen=True, gc=False, kw_only=True):
         told = []
         if self.sensitive:
             told.append(f"Private, since there is {spoken(self.sensitive)} in the question.")
+        elif self.unseen:
+            told.append("Private, since more came along with the question than is looked through for personal data.")
         if self.found:
             what = spoken({one.kind for one in self.found})
             told.append(f"Kept without {what} of the question; no answer is stored.")
@@ -139,14 +152,20 @@ class Redacting:
         """What may be kept of a user's question to a flow. `more` are the other texts that its key is made of; without
         a `veto` it is not made private by what is in it."""
         redactor = self.redactor(self.kinds_for(spec, user))
-        more = tuple(more)
+        more, whole = _looked_through(more)
         sensitive = self.sensitive_in(question, *more) if veto else _NOTHING
+        unseen = veto and self.sensitive and not whole
         if redactor is None:
-            return Kept(question=question, sensitive=sensitive)
+            return Kept(question=question, sensitive=sensitive, unseen=unseen)
         redacted = redactor.redact(question)
-        unkeyed = bool(redacted.found) or any(redactor.find(text) for text in more)
+        unkeyed = bool(redacted.found) or not whole or any(redactor.find(text) for text in more)
         return Kept(
-            question=redacted.text, redactor=redactor, found=redacted.found, unkeyed=unkeyed, sensitive=sensitive
+            question=redacted.text,
+            redactor=redactor,
+            found=redacted.found,
+            unkeyed=unkeyed,
+            sensitive=sensitive,
+            unseen=unseen,
         )
 
     def sensitive_in(self, *texts: str) -> frozenset[Kind]:
@@ -164,6 +183,18 @@ class Redacting:
         """A text with everything that can be found in it taken out, whatever the settings say."""
         assert self._all is not None
         return self._all.redact(text)
+
+
+def _looked_through(texts: Iterable[str]) -> tuple[list[str], bool]:
+    """Those texts that are looked through, and whether they are all."""
+    found: list[str] = []
+    left = _LOOKED_THROUGH
+    for text in texts:
+        left -= max(len(text), _LEAST)
+        if left < 0:
+            return found, False
+        found.append(text)
+    return found, True
 
 
 def texts_of(value: Any) -> list[str]:

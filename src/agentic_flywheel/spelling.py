@@ -376,7 +376,7 @@ class Spelling:
         if step is None:
             return masked
         kept = step.plan.kept
-        if kept.sensitive:
+        if kept.private:
             shown = masked
         return shown if kept.redactor is None else lambda text: shown(kept.text(text))
 

@@ -198,6 +198,7 @@ async def test_the_faq_leaves_as_a_document_and_odd_forms_are_refused(guarded: A
             refused = await posted(client, "/faq", "/faq/approve", **(fields | odd))
             assert refused.status_code == 400, odd
             assert 'role="alert"' in refused.text
+            assert "--help" not in refused.text, "a page does not send people to a command line"
         for path, form in (
             ("/flows/ttl", {"name": "nothing", "ttl": "1d"}),
             ("/flows/ttl", {"name": "technical", "ttl": "long"}),
@@ -211,3 +212,4 @@ async def test_the_faq_leaves_as_a_document_and_odd_forms_are_refused(guarded: A
         ):
             refused = await posted(client, "/flows", path, **form)
             assert refused.status_code in {400, 404}, (path, form)
+            assert "--help" not in refused.text, (path, form)

@@ -222,7 +222,8 @@ async def test_another_users_answer_is_as_unknown_as_none(guarded: App) -> None:
     guarded.service.registry.register("oracle", lambda question: f"You said: {question}", sharing="user")
     guarded.service.registry.register("team", lambda question: f"You said: {question}")
     theirs = await home.ask("What is the plan?", session="of-bob", user="bob", flow="oracle")
-    shared = await home.ask("What is the plan?", session="of-bob", user="bob", flow="team")
+    # In a session of its own: what follows from an answer of bob's alone is bob's as well.
+    shared = await home.ask("What is the plan?", session="of-bob-too", user="bob", flow="team")
     async with client_of(guarded, await key_for(guarded, Scope.ASK, Scope.READ, user="ann")) as client:
         refused = await client.get("/why.json", params={"key": theirs.key})
         gone = await client.get("/why.json", params={"key": (theirs.key or "")[:-4] + "0000"})

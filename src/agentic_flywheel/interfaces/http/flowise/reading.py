@@ -21,6 +21,8 @@ from agentic_flywheel.model import Exchange
 _PLAIN: Final = frozenset(
     {"question", "overrideConfig", "history", "chatId", "sessionId", "chatflowId", "streaming", "uploads"}
 )
+#: A larger body is no question that anybody typed, and Flowise's to read.
+LONGEST: Final = 1_000_000
 #: Fields that take the place of a question.
 _INSTEAD: Final = ("form", "action", "humanInput")
 _ROLES: Final = {"userMessage": "user", "apiMessage": "api"}
@@ -54,6 +56,8 @@ class Prediction(msgspec.Struct, frozen=True, kw_only=True):
 
 def read_prediction(media_type: str, raw: bytes) -> Prediction | None:
     """The question in a body, None where Flowise must answer itself. Raises `InputError` where there is none."""
+    if len(raw) > LONGEST:
+        return None
     match media_type:
         case "application/json" | "":
             try:
