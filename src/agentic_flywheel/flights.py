@@ -60,7 +60,7 @@ class Flight:
         #: Whether it is being given up, so that nobody should come aboard any more.
         self.leaving = False
         self._events: list[FlowEvent] = []
-        self._text = ""
+        self._said: list[str] = []
         self._news = asyncio.Event()
         self._landed: asyncio.Future[Landed] = asyncio.get_running_loop().create_future()
         # A flight that failed with nobody aboard is not an unhandled error; its failure was counted and logged.
@@ -69,14 +69,14 @@ class Flight:
     def tell(self, event: FlowEvent) -> None:
         """Let everyone aboard hear an event."""
         if isinstance(event, TextPart):
-            self._text += event.text
+            self._said.append(event.text)
         self._events.append(event)
         self._news.set()
 
     def restart(self) -> None:
         """What was heard so far is void: somebody else answers now."""
-        if self._text:
-            self._text = ""
+        if any(self._said):
+            self._said.clear()
             self.tell(RESTARTED)
 
     def leave(self) -> bool:
@@ -86,9 +86,11 @@ class Flight:
 
     def complete(self, text: str) -> None:
         """Let everyone hear what the whole answer has beyond what was told."""
-        if not text.startswith(self._text):
+        said = "".join(self._said)
+        if not text.startswith(said):
             self.restart()
-        if rest := text[len(self._text) :]:
+            said = ""
+        if rest := text[len(said) :]:
             self.tell(TextPart(rest))
 
     async def events(self, until: asyncio.Future[Any]) -> AsyncIterator[FlowEvent]:

@@ -23,26 +23,28 @@ class Spoken:
     """
 
     def __init__(self) -> None:
-        self.text = ""
+        self._pieces: list[str] = []
+        self._before = ""  # what was said when the answer began anew
         self._heard = 0
 
     def restart(self) -> None:
         """The answer begins anew."""
+        self._before = "".join(self._pieces)
         self._heard = 0
 
     def fresh(self, text: str) -> str:
         """What of a piece the client was not told yet. Raises `FlowUnavailable` where it contradicts what was said."""
-        known = self.text[self._heard : self._heard + len(text)]
+        known = self._before[self._heard : self._heard + len(text)]
         self._heard += len(text)
         if not text.startswith(known):
             raise _taken_back()
         fresh = text[len(known) :]
-        self.text += fresh
+        self._pieces.append(fresh)
         return fresh
 
     def end(self, answer: Answer) -> None:
         """The whole answer is known. Raises `FlowUnavailable` where it is another than was said."""
-        if answer.text != self.text:
+        if answer.text != "".join(self._pieces):
             raise _taken_back()
 
 
