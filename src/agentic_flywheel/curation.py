@@ -100,7 +100,7 @@ class Cache:
         """Stored answers, flow by flow, longest-lived first; the cursor continues the list, "" at its end."""
         if limit < 1:
             raise InputError(f"a page holds at least 1 answer, not {limit}")
-        if not re.fullmatch(r"\d*", cursor):
+        if not re.fullmatch(r"[0-9]{0,12}", cursor):
             raise InputError(f"{cursor!r} is not a cursor of this list; start again without one")
         offset = int(cursor or 0)
         now, keys = time.time(), []

@@ -92,7 +92,7 @@ class Cursor(NamedTuple):
     @classmethod
     def read(cls, text: str) -> Self:
         """The cursor as `str` wrote it. Raises `InputError`."""
-        found = re.fullmatch(r"(\d+)(?:\+(\d+))?", text or "0")
+        found = re.fullmatch(r"([0-9]{1,12})(?:\+([0-9]{1,12}))?", text or "0")
         if found is None:
             raise InputError(f"{text!r} is not a cursor of this list; start again without one")
         return cls(int(found[1]), int(found[2] or 0))
