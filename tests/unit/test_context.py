@@ -8,8 +8,10 @@ from hypothesis import strategies as st
 from agentic_flywheel.model import Exchange, Outcome, Reason, Turn
 from agentic_flywheel.policy.context import (
     CHARACTERS_PER_TOKEN,
+    MOST_READ,
     Domain,
     Enrichment,
+    carried,
     compose,
     enrich,
 )
@@ -173,3 +175,9 @@ def further(question: str, turns: list[Turn], *, further: int, limit: int = 2, t
     between = [Earlier.of(one) for one in turns[1 : len(turns) - limit]]
     first = turns[0] if turns else None
     return enrich(question, turns, first, between, limit=limit, tokens=tokens, further=further)
+
+
+def test_what_is_brought_along_is_ones_own_where_it_says_so_or_is_too_long_to_be_read() -> None:
+    assert not carried([Exchange("What is a salary?", "my " * 100_000)]).own
+    assert carried([Exchange("What is a salary?", ""), Exchange("And what is my salary?", "")]).own
+    assert carried([Exchange("é" * MOST_READ, ""), Exchange("And?", "")]).own

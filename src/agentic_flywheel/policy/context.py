@@ -19,6 +19,8 @@ from agentic_flywheel.threads import Carried, ContextTurn
 
 #: Rule of thumb for English and French text; budgets are bounds, not measurements.
 CHARACTERS_PER_TOKEN = 4
+#: So many characters of what an asker brings along are read for words about oneself; more passes for such words.
+MOST_READ = 100_000
 
 
 class Enrichment(msgspec.Struct, gc=False, frozen=True):
@@ -130,7 +132,9 @@ def _together(before: Iterable[_Chosen], recent: Iterable[_Chosen]) -> Enrichmen
 
 def carried(exchanges: Sequence[Exchange]) -> Enrichment:
     """What the asker brings along takes the place of the session's turns: whole, since the asker chose it."""
-    return Enrichment(exchanges=tuple(exchanges), own=any(personal(exchange.question) for exchange in exchanges))
+    asked = [exchange.question for exchange in exchanges]
+    own = sum(map(len, asked)) > MOST_READ or any(map(personal, asked))
+    return Enrichment(exchanges=tuple(exchanges), own=own)
 
 
 def compose(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from enum import StrEnum
+from functools import lru_cache
 
 from agentic_flywheel.model import Directives, Sharing
 
@@ -102,6 +103,11 @@ def personal(question: str) -> bool:
     """Whether the question speaks of what belongs to the asker ("my", "our", "notre")."""
     if question.isascii() and _PERSONAL_SEEN.search(question) is None:
         return False
+    return _speaks_of_the_asker(question)
+
+
+@lru_cache(maxsize=256)  # a session's turns are looked at with each of its questions
+def _speaks_of_the_asker(question: str) -> bool:
     return any(word in _PERSONAL for word in _words(question))
 
 
