@@ -274,7 +274,7 @@ class Asking:
             outcome = Outcome.MISS if step.keeps and not refused else Outcome.BYPASS
             reason = Reason.STORE_UNAVAILABLE if refused else step.reason
             if landed.withheld and step.keeps:
-                outcome, reason = Outcome.BYPASS, Reason.REDACTED
+                outcome, reason = Outcome.BYPASS, landed.withheld
             facts |= {"reason": reason, "flow_ms": entry.flow_ms}
         else:
             outcome = Outcome.HIT if landed.found and not joined else Outcome.JOINED

@@ -98,7 +98,7 @@ class Calling:
         speaker = _Speaker(lease, tells=kept.redactor is None)
         ended = Ended(code=FlowUnavailable.code, message="the call was given up", takeover=not second)
         entry: Entry | None = None
-        withheld = False
+        withheld: Reason | None = None
         purpose = "warm" if spare else "refresh" if refresh else "audit" if audit else "answer"
         began = time.perf_counter()
         try:
@@ -106,7 +106,7 @@ class Calling:
             warm = {} if spare is None else {"warm_calls": 1}
             self._behind.count(step.plan.spec.key, step.asked.at, **called(done, flow_ms), **warm)
             entry = self._entry(step, done, flow_ms, refresh=refresh)
-            withheld = kept.holds_back(done.text, done.sources, done.wire)
+            withheld = Reason.REDACTED if kept.holds_back(done.text, done.sources, done.wire) else None
             ended = Ended(unshared=True) if withheld else Ended(packed(entry), complete=done.complete)
             if self._tracing is not None:
                 self._tracing.called(step, purpose, began, done=done)
@@ -130,7 +130,8 @@ class Calling:
                 with suppress(StoreError):  # the lease runs out by itself
                     await asyncio.shield(lease.finish(ended))
         with step.patience:
-            stored = await self._store_entry(step, entry, lease, ended)
+            stored, marked = await self._store_entry(step, entry, lease, ended)
+        withheld = Reason.WITHDRAWN if marked else withheld
         return Landed(entry, own=True, complete=ended.complete, stored=stored, withheld=withheld)
 
     async def _board(
@@ -291,13 +292,14 @@ class Calling:
             tokens_out=done.tokens.written if done.tokens else 0,
         )
 
-    async def _store_entry(self, step: Step, entry: Entry, lease: Lease | None, ended: Ended) -> bool:
-        """Store the answer if it is to be kept, and end the flight; False where it could not be stored."""
+    async def _store_entry(self, step: Step, entry: Entry, lease: Lease | None, ended: Ended) -> tuple[bool, bool]:
+        """Store the answer if it is to be kept, and end the flight. Whether it is stored; and whether it is not since
+        one to the question was reported as private while the flow was asked."""
         if not (step.keeps and ended.complete and not ended.unshared):
             if lease is not None:
                 with suppress(StoreError):  # the lease runs out by itself
                     await lease.finish(ended)
-            return False
+            return False, False
         key = step.plan.wanted[0].key
         # Redis alone knows when a sliding life ends, so such an entry goes when its life does.
         stale_seconds = 0.0 if step.facts.lifetime.sliding else self._stale_seconds
@@ -311,15 +313,15 @@ class Calling:
             else:
                 before = await self._store.link.run_after(look, *commands)
             mark = self._store.entries.looked(before).entry
-            if mark is not None and mark.withdrawn:  # an answer to it was reported as private while the flow was asked
+            if mark is not None and mark.withdrawn:
                 await self._store.entries.put(key, mark)
-                return False
+                return False, True
         except StoreError as error:
             _log.warning("an answer was not stored: %s", error)
-            return False
+            return False, False
         if step.match is not None:
             self._matching.kept(step.match, key, entry)
-        return True
+        return True, False
 
 
 class _Speaker:

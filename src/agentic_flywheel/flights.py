@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from agentic_flywheel.errors import FlowUnavailable, FlywheelError
 from agentic_flywheel.flows.protocol import FlowEvent, Progress, TextPart
-from agentic_flywheel.model import Entry
+from agentic_flywheel.model import Entry, Reason
 
 #: Tells a listener that the text so far is void, since another answer takes its place.
 RESTARTED = Progress("restarted")
@@ -37,13 +37,13 @@ class Landed:
         complete: bool = True,
         stored: bool = True,
         found: bool = False,
-        withheld: bool = False,
+        withheld: Reason | None = None,
     ) -> None:
         self.entry = entry
         self.own = own
         self.complete = complete
         self.stored = stored
-        self.withheld = withheld  # there is something in it that may not be kept
+        self.withheld = withheld  # why nobody may be given it later: REDACTED, WITHDRAWN
         self.found = found  # it stood in the store already when the lease was had
 
 

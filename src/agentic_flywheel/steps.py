@@ -144,10 +144,10 @@ def warnings_of(step: Step, landed: Landed | None = None) -> tuple[str, ...]:
         warnings.append(f"Answered without memory: {error.outline}.")
     if damaged:
         warnings.append(f"{damaged} earlier turn(s) of this session could not be read.")
-    if landed is not None and landed.withheld and not step.plan.kept.unkeyed:
+    if landed is not None and landed.withheld is Reason.REDACTED and not step.plan.kept.unkeyed:
         warnings.append("The answer holds personal data: it is kept without, and for nobody else.")
     elif landed is not None and not landed.complete:
         warnings.append("Not stored for others: the flow gave no full answer.")
-    elif landed is not None and step.keeps and not landed.stored:
+    elif landed is not None and step.keeps and not (landed.stored or landed.withheld):
         warnings.append("The answer could not be stored for others.")
     return tuple(warnings)
