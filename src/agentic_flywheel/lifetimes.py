@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import timedelta
 
+from agentic_flywheel.durations import show_duration
 from agentic_flywheel.errors import InputError
 from agentic_flywheel.flows.protocol import FlowSpec
 from agentic_flywheel.flows.registry import Registry
@@ -62,7 +63,8 @@ class Lifetimes:
         """
         if not timedelta(seconds=1) <= ttl <= LONGEST:
             raise InputError(
-                f"a lifetime is from 1 second to {LONGEST.days} days, not {ttl}", ttl_seconds=ttl.total_seconds()
+                f"a lifetime is from 1 second to {LONGEST.days} days, not {show_duration(ttl)}",
+                ttl_seconds=ttl.total_seconds(),
             )
         return await self._change(name, ttl.total_seconds())
 

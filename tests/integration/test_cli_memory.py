@@ -244,6 +244,13 @@ def test_clearing_needs_exactly_one_target(afw: Afw, named: tuple[str, ...]) -> 
     assert "exactly one" in error["error"]
 
 
+def test_a_lifetime_that_cannot_be_is_refused_by_its_command(afw: Afw) -> None:
+    assert "from 1 second to 3650 days, not 0 s" in afw.run("ttl", "set", "echo", "0d").err
+    refused = afw.run("ttl", "set", "echo", "99999d").err
+    assert "is longer than 36500 days" in refused
+    assert "`afw ttl set --help`" in refused
+
+
 def test_lifetimes_are_shown_set_and_reset(afw: Afw) -> None:
     rows = {row["name"]: row for row in afw.json("ttl", "show")["lifetimes"]}
     assert {name: row["ttl_seconds"] for name, row in rows.items() if row["kind"] == "type"} == {

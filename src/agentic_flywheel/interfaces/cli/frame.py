@@ -157,8 +157,11 @@ class FlywheelCommand(click.Command):
         super().__init__(*args, **kwargs)
         self.params.extend(everywhere_options())
 
-    def invoke(self, ctx: click.Context) -> Any:
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         ctx.ensure_object(Invocation).command = ctx.command_path
+        return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
         except BrokenPipeError:  # click would end the process with 1
