@@ -172,6 +172,9 @@ async def test_what_cannot_be_read_is_refused_by_name(client: httpx2.AsyncClient
     for query, word in (("limit=0", "limit"), ("limit=a", "limit"), ("limt=2", "limt"), ("tag=a&tag=b", "tag")):
         response = await client.get(f"/api/v2/sessions?{query}")
         assert (response.status_code, word in response.json()["detail"]) == (400, True), response.text
+    for query, choices in (("mode=fast", "words, meaning, both"), ("sort=best", "relevance, time")):
+        problem = (await client.get(f"/api/v2/search?{query}")).json()
+        assert problem["suggestions"][0] == f"Choose one of {choices}.", problem
     wrong = await client.request("PURGE", "/api/v2/sessions/a")
     assert (wrong.status_code, wrong.headers["allow"]) == (405, "DELETE, GET, PATCH")
 

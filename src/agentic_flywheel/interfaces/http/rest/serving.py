@@ -117,7 +117,7 @@ def _read(value: Any, kind: Any, where: str) -> Any:
     try:
         return msgspec.convert(value, kind, strict=False)
     except msgspec.ValidationError as error:
-        raise _unread(error, where) from error
+        raise _unread(error, where, kind) from error
 
 
 def _query(request: Request, kind: type[msgspec.Struct]) -> Any:
@@ -143,22 +143,39 @@ def _body(raw: bytes, kind: type[msgspec.Struct]) -> Any:
     try:
         return msgspec.json.decode(raw or b"{}", type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise _unread(error, "body") from error
+        raise _unread(error, "body", kind) from error
 
 
-def _unread(error: Exception, where: str) -> InputError:
+def _unread(error: Exception, where: str, kind: Any) -> InputError:
     """What could not be read: msgspec says at which place (`$.limit`)."""
     why, _, place = str(error).partition(" - at `$")
     param = place.removesuffix("`").removeprefix(".") or where
+    choices = _choices(kind, param)
     return InputError(
         f"{param} cannot be read: {why if why[:2].isupper() else why[:1].lower() + why[1:]}",
         suggestions=(
+            *([f"Choose one of {', '.join(choices)}."] if choices else []),
             f"See what it takes: {BASE}/docs in a browser, or {BASE}/openapi.json.",
             "Names are exact, and no others are accepted; bodies are JSON in UTF-8.",
             "Percent-encode what stands in a path or a query.",
         ),
         param=param,
     )
+
+
+def _choices(kind: Any, param: str) -> list[str]:
+    """What a parameter of a few values takes; [] for any other."""
+    if not (isinstance(kind, type) and issubclass(kind, msgspec.Struct)):
+        return []
+    fields = msgspec.inspect.type_info(kind).fields  # type: ignore[attr-defined]  # it is a struct's
+    found = next((field.type for field in fields if field.encode_name == param), None)
+    for one in getattr(found, "types", (found,)):
+        match one:
+            case msgspec.inspect.EnumType(cls=values):
+                return [str(member.value) for member in values]
+            case msgspec.inspect.LiteralType(values=values):
+                return [str(value) for value in values]
+    return []
 
 
 def _about(operation: Operation, call: Call, places: Mapping[str, Any], query: msgspec.Struct) -> bytes:
