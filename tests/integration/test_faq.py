@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from datetime import timedelta
 from pathlib import Path
@@ -98,8 +99,8 @@ async def test_what_is_done_in_one_process_holds_in_another_with_its_next_questi
         async def told() -> Answer:
             """The next answer; with the near cache, the next one after Redis has told of the change."""
             if near and asker._near is not None:
-                channel = asker._near
-                await until(lambda: not channel._kept, "the change to be told")
+                flow = asker._near._flows["oracle"]
+                await until(lambda: flow.looked_at == -math.inf, "the change to be told")
             return await asker.ask(QUESTION)
 
         await asker.ask(QUESTION)
