@@ -273,7 +273,7 @@ class History:
             if isinstance(error, StoreUnavailable) and indexing.index.kind != "local":
                 raise
             old = _OLD if indexing.index.kind == "local" else _BEHIND
-            warnings.append(old.format(error.message))
+            warnings.append(old.format(error.outline))
         if waiting := sum(map(len, (await self._store.outbox.sessions()).values())):
             warnings.append(_WAITING.format(waiting))
         return fresh, warnings
@@ -343,7 +343,7 @@ class History:
             made_all = await self._embed(index, _EMBED_SECONDS)
             vector = await vector_of(query.text, self._embedding)
         except EmbedderError as error:
-            return None, "", [_WORDS_ONLY.format(error.message)]
+            return None, "", [_WORDS_ONLY.format(error.outline)]
         if not made_all:
             warnings.append(_NO_VECTORS)
             if self._background and (self._embedding_all is None or self._embedding_all.done()):
