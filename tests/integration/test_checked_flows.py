@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -102,6 +103,21 @@ async def warmed(flywheel: Flywheel) -> None:
         assert time.monotonic() < deadline, "waited 20 s for the answers to be at hand"
 
 
+@asynccontextmanager
+async def pair(
+    server: Server, folder: Path, flowise: Flowise, *, near: bool
+) -> AsyncIterator[tuple[Flywheel, Flywheel]]:
+    """Two flywheels of one flow: one that has every answer at hand and notes its ways, and another process's."""
+    write(folder, flowise)
+    async with (
+        opened(server, folder, near_enabled=near, **STEADY) as one,
+        opened(server, folder, **STEADY) as other,
+    ):
+        note(one)
+        await warmed(one)
+        yield one, other
+
+
 async def heard(flywheel: Flywheel) -> None:
     """Wait until the near cache, where there is one, has heard that the flow was written."""
     if flywheel._near is not None:
@@ -112,13 +128,7 @@ async def heard(flywheel: Flywheel) -> None:
 async def test_a_check_that_finds_a_flow_as_it_was_leaves_its_answers_at_hand(
     redis_server: Server, flowise: Flowise, tmp_path: Path, near: bool
 ) -> None:
-    write(tmp_path, flowise)
-    async with (
-        opened(redis_server, tmp_path, near_enabled=near, **STEADY) as one,
-        opened(redis_server, tmp_path, **STEADY) as other,
-    ):
-        note(one)
-        await warmed(one)
+    async with pair(redis_server, tmp_path, flowise, near=near) as (one, other):
         for _ in range(2):
             await other.flows.refresh("docs")
             await heard(one)
@@ -159,13 +169,7 @@ async def _cleared(other: Flywheel, flowise: Flowise, folder: Path) -> None:
 async def test_a_flow_that_is_another_one_is_asked_from_the_next_question_on(
     valkey: Server, flowise: Flowise, tmp_path: Path, near: bool, change: Change
 ) -> None:
-    write(tmp_path, flowise)
-    async with (
-        opened(valkey, tmp_path, near_enabled=near, **STEADY) as one,
-        opened(valkey, tmp_path, **STEADY) as other,
-    ):
-        note(one)
-        await warmed(one)
+    async with pair(valkey, tmp_path, flowise, near=near) as (one, other):
         await other.flows.refresh("docs")  # what follows differs from a check that was already taken in
         await heard(one)
         await warmed(one)
@@ -179,13 +183,7 @@ async def test_a_flow_that_is_another_one_is_asked_from_the_next_question_on(
 async def test_a_lifetime_that_is_set_beside_a_check_holds(
     valkey: Server, flowise: Flowise, tmp_path: Path, near: bool
 ) -> None:
-    write(tmp_path, flowise)
-    async with (
-        opened(valkey, tmp_path, near_enabled=near, **STEADY) as one,
-        opened(valkey, tmp_path, **STEADY) as other,
-    ):
-        note(one)
-        await warmed(one)
+    async with pair(valkey, tmp_path, flowise, near=near) as (one, other):
         await other.lifetimes.set("docs", timedelta(seconds=1000))
         await other.flows.refresh("docs")
         await heard(one)
@@ -199,13 +197,7 @@ async def test_a_lifetime_that_is_set_beside_a_check_holds(
 async def test_an_answer_that_is_replaced_beside_a_check_is_another_one(
     valkey: Server, flowise: Flowise, tmp_path: Path, near: bool
 ) -> None:
-    write(tmp_path, flowise)
-    async with (
-        opened(valkey, tmp_path, near_enabled=near, **STEADY) as one,
-        opened(valkey, tmp_path, **STEADY) as other,
-    ):
-        note(one)
-        await warmed(one)
+    async with pair(valkey, tmp_path, flowise, near=near) as (one, other):
         replaced = await other.ask(QUESTIONS[1], flow="docs", directives=Directives(no_cache=True))
         await other.flows.refresh("docs")
         await heard(one)

@@ -185,7 +185,7 @@ class UnknownTurn(NotFound):
     code = "unknown_turn"
     default_suggestions = (
         "Every answer comes with its turn's id; `afw session show SESSION` lists those of a session.",
-        "Give the session as well; `last` is its newest turn.",
+        "To report an answer or see its trace, `last` names the newest turn of a session.",
     )
 
 
